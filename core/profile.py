@@ -1,0 +1,455 @@
+"""A profile: load, check, change, save. A profile is a TOML file that fully says a run.
+
+Everything that is wrong with a profile is collected and reported at once, as `Problem`s that name the key, what is
+wrong and what would be right.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import tomli_w
+from pydantic import ValidationError
+
+from core.catalogue import (
+    UnknownParameterError,
+    find,
+    nearest,
+    parameters,
+    space_problem,
+    toml_value,
+)
+from core.params import (
+    TABLES,
+    DataTable,
+    MemoryTable,
+    MethodTable,
+    ModelTable,
+    ProfileTable,
+    Range,
+    ResourcesTable,
+    SearchTable,
+    Table,
+    TrainTable,
+    TunedTable,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_MADE = ROOT / "profiles"
+"""The profiles that tunedeck ships."""
+DEMO_MODEL = ROOT / "core" / "assets" / "demo" / "model"
+DEMO_DATA = ROOT / "core" / "assets" / "demo" / "instructions.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: the key (`table.name`), what is wrong, what would be right, and the line if known."""
+
+    key: str
+    wrong: str
+    right: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        right = f" ({self.right})" if self.right else ""
+        return f"{where}{self.key}: {self.wrong}{right}"
+
+
+class ProfileError(Exception):
+    """A profile cannot be used. `problems` lists everything that is wrong; `source` is the file."""
+
+    def __init__(self, source: str, problems: list[Problem]) -> None:
+        super().__init__(source, problems)
+        self.source = source
+        self.problems = problems
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1 and not self.problems[0].key:
+            return f"{self.source}: {self.problems[0].wrong}"
+        lines = "\n".join(f"  {p}" for p in self.problems)
+        many = "problem" if len(self.problems) == 1 else "problems"
+        return f"{self.source}: {len(self.problems)} {many}\n{lines}"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A checked profile. Tables are immutable; `with_changes` makes another one."""
+
+    model: ModelTable
+    data: DataTable
+    profile: ProfileTable = ProfileTable()
+    method: MethodTable = MethodTable()
+    train: TrainTable = TrainTable()
+    memory: MemoryTable = MemoryTable()
+    resources: ResourcesTable = ResourcesTable()
+    search: SearchTable = SearchTable()
+    tuned: TunedTable | None = None
+
+    def tables(self) -> dict[str, Table]:
+        """The tables that are present, by name, in the order in which they are shown."""
+        present = ((name, getattr(self, name)) for name in TABLES)
+        return {name: table for name, table in present if table is not None}
+
+    def value(self, key: str) -> Any:
+        """The value of the parameter `key` (`table.name`, or the name alone)."""
+        parameter = find(key)
+        table = getattr(self, parameter.table)
+        return None if table is None else getattr(table, parameter.name)
+
+    def values(self) -> dict[str, Any]:
+        """Every value by its full key."""
+        return {
+            f"{name}.{key}": getattr(table, key)
+            for name, table in self.tables().items()
+            for key in type(table).model_fields
+        }
+
+    def with_changes(self, changes: Mapping[str, Any]) -> "Profile":
+        """A profile with other values (full keys or names alone → value), checked again.
+
+        Raises:
+            ProfileError: a key does not exist, a value is not allowed, or values do not go together.
+        """
+        document = self.to_document()
+        problems = []
+        for key, value in changes.items():
+            try:
+                parameter = find(key)
+            except UnknownParameterError as error:
+                problems.append(Problem(key, "is not known", _did_you_mean(error.nearest)))
+                continue
+            table = document.setdefault(parameter.table, {})
+            if value is None:
+                table.pop(parameter.name, None)
+            else:
+                table[parameter.name] = value
+        if problems:
+            raise ProfileError("changes", problems)
+        return from_document(document, source=self.profile.name)
+
+    def to_document(self) -> dict[str, dict[str, Any]]:
+        """The profile as the nested mapping that a TOML file holds; values that are not set are left out."""
+        return {
+            name: table.model_dump(exclude_none=True) for name, table in self.tables().items()
+        }
+
+    def effective_batch(self, gpus: int = 1) -> int:
+        """Rows per update: per-device batch × accumulation × `gpus`."""
+        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * gpus
+
+    def rank_by(self) -> str:
+        """What trials are ranked by, with `auto` decided: "eval_loss" where there is validation data, else "loss"."""
+        if self.search.rank_by != "auto":
+            return self.search.rank_by
+        return "eval_loss" if self.has_validation() else "loss"
+
+    def has_validation(self) -> bool:
+        """Whether the profile sets validation data aside or names some."""
+        return bool(self.data.eval_dataset) or self.data.val_size > 0
+
+    def as_training(self) -> "Profile":
+        """The same run without a search: what a winner is saved as and what `train` runs."""
+        return replace(self, search=SearchTable())
+
+
+def load(path: str | os.PathLike[str]) -> Profile:
+    """Load and check a profile. Relative paths in it become absolute where the file that they name exists.
+
+    Raises:
+        ProfileError: the file cannot be read, is not TOML, or anything in it is wrong (all of it is listed).
+    """
+    file = Path(path)
+    source = str(path)
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ProfileError(source, [Problem("", _missing(file))]) from None
+    except IsADirectoryError:
+        raise ProfileError(source, [Problem("", "is a folder, not a profile (a .toml file)")]) from None
+    except UnicodeDecodeError:
+        raise ProfileError(source, [Problem("", "is not UTF-8 text, so it is no TOML file")]) from None
+    except OSError as error:
+        raise ProfileError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
+    return loads(text, source=source, folder=file.resolve().parent)
+
+
+def loads(text: str, source: str = "profile", folder: Path | None = None) -> Profile:
+    """Check a profile given as text; `folder` is where its relative paths start.
+
+    Raises:
+        ProfileError: the text is not TOML, or anything in it is wrong.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
+    return from_document(document, source=source, folder=folder, text=text)
+
+
+def from_document(
+    document: Mapping[str, Any], source: str = "profile", folder: Path | None = None, text: str = ""
+) -> Profile:
+    """Check a profile given as a nested mapping.
+
+    Raises:
+        ProfileError: anything in it is wrong.
+    """
+    problems = [Problem(t, "is not a table of a profile", _did_you_mean(nearest(t, TABLES))) for t in document if t not in TABLES]
+    tables: dict[str, Table] = {}
+    for name, model in TABLES.items():
+        if name == "tuned" and name not in document:
+            continue
+        content = document.get(name, {})
+        if not isinstance(content, Mapping):
+            problems.append(Problem(name, "must be a table", f"write [{name}] above its keys"))
+            continue
+        try:
+            tables[name] = model.model_validate(_spell_out(name, content))
+        except ValidationError as error:
+            problems.extend(_table_problems(name, error))
+    if "search" in tables:
+        search = cast(SearchTable, tables["search"])
+        problems.extend(_space_problems(search))
+        tables["search"] = search.model_copy(update={"space": _spelled_space(search)})
+    problems.extend(_joint_problems(tables))
+    if problems:
+        raise ProfileError(source, [replace(p, line=line_of(text, p.key)) for p in problems])
+    profile = Profile(**cast(dict[str, Any], tables))
+    return profile if folder is None else _with_absolute_paths(profile, folder)
+
+
+def save(profile: Profile, path: str | os.PathLike[str], *, comment: str = "") -> None:
+    """Write a profile as TOML, atomically: an existing file is replaced whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file = Path(path)
+    text = dumps(profile, comment=comment)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def dumps(profile: Profile, *, comment: str = "") -> str:
+    """A profile as TOML text; `comment` goes on top."""
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    document = profile.to_document()
+    space = document["search"].pop("space", None)
+    if profile.search == SearchTable():
+        del document["search"]
+    body = tomli_w.dumps(document)
+    if not space:
+        return head + body
+    lines = "\n".join(f"{key} = {toml_value(_plain(entry))}" for key, entry in space.items())
+    section, found, tail = body.partition("[tuned]")
+    return f"{head}{section.rstrip()}\n\n[search.space]\n{lines}\n" + (f"\n{found}{tail}" if found else "")
+
+
+def ready_made() -> list[Path]:
+    """The profiles that tunedeck ships, by name."""
+    return sorted(READY_MADE.glob("*.toml"))
+
+
+def resolve(name: str) -> Path:
+    """The file that a person means by `name`: a path, or the name of a ready-made profile without its folder."""
+    path = Path(name)
+    if path.exists() or path.suffix not in ("", ".toml") or len(path.parts) > 1:
+        return path
+    shipped = READY_MADE / path.with_suffix(".toml").name
+    return shipped if shipped.exists() else path
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, None where it is not found."""
+    table, _, name = key.partition(".")
+    if name.startswith("space."):
+        table, name = "search.space", name.removeprefix("space.")
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
+        if header:
+            current = header.group(1)
+            if current == key:
+                return number
+        elif current == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", line):
+            return number
+    return None
+
+
+def _plain(entry: Any) -> Any:
+    if isinstance(entry, dict):
+        return {k: v for k, v in entry.items() if not (k == "scale" and v == "linear")}
+    return entry
+
+
+def _missing(file: Path) -> str:
+    names = [p.stem for p in ready_made()]
+    close = nearest(file.stem, names)
+    if close:
+        return f"does not exist; did you mean the ready-made profile {' or '.join(close)}?"
+    return f"does not exist (ready-made profiles: {', '.join(names)})" if names else "does not exist"
+
+
+def _did_you_mean(names: tuple[str, ...]) -> str:
+    return f"did you mean {' or '.join(names)}?" if names else ""
+
+
+def _spell_out(table: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has one number type fewer than people use: a whole float is taken where a whole number is wanted."""
+    spelled = dict(content)
+    for key, value in content.items():
+        known = key in TABLES[table].model_fields
+        if known and isinstance(value, float) and value.is_integer() and find(f"{table}.{key}").kind == "int":
+            spelled[key] = int(value)
+    return spelled
+
+
+def _table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
+    seen = set()
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        if name == "space" and len(item["loc"]) > 1:
+            name = f"space.{item['loc'][1]}"
+        key = f"{table}.{name}" if name else table
+        if key in seen:
+            continue
+        seen.add(key)
+        if item["type"] == "extra_forbidden":
+            yield Problem(key, "is not known", _did_you_mean(_near_key(table, name)))
+        elif item["type"] == "missing":
+            yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
+        elif name.startswith("space."):
+            yield Problem(key, "is neither a list of values nor a range", "write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = \"log\" }")
+        else:
+            parameter = find(key)
+            yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
+
+
+def _near_key(table: str, name: str) -> tuple[str, ...]:
+    """Keys that `name` is probably a slip of: in its own table first, else the same name in another table."""
+    own = nearest(name, TABLES[table].model_fields)
+    if own:
+        return tuple(f"{table}.{n}" for n in own)
+    exact = tuple(p.key for p in parameters() if p.name == name)
+    return exact or nearest(name)
+
+
+def _space_problems(search: SearchTable) -> Iterator[Problem]:
+    for name, entry in search.space.items():
+        try:
+            parameter = find(name)
+        except UnknownParameterError as error:
+            yield Problem(f"search.space.{name}", "is not known", _did_you_mean(error.nearest))
+            continue
+        wrong = space_problem(parameter, entry)
+        if wrong:
+            yield Problem(f"search.space.{name}", wrong)
+        elif search.strategy == "grid" and isinstance(entry, Range) and entry.step is None:
+            yield Problem(
+                f"search.space.{name}",
+                "a grid needs a list of values, or a range with step",
+                'or set strategy = "random"',
+            )
+
+
+def _spelled_space(search: SearchTable) -> dict[str, Any]:
+    """The space with full keys made names alone and values made of the parameter's type."""
+    spelled: dict[str, Any] = {}
+    for name, entry in search.space.items():
+        try:
+            parameter = find(name)
+        except UnknownParameterError:
+            continue
+        if isinstance(entry, Range) or space_problem(parameter, entry):
+            spelled[parameter.name] = entry
+        else:
+            spelled[parameter.name] = [parameter.validate(v) for v in entry]
+    return spelled
+
+
+def _joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
+    """What is wrong between parameters; a table that is itself wrong is left out of the comparison."""
+    model = cast(ModelTable | None, tables.get("model"))
+    method = cast(MethodTable | None, tables.get("method"))
+    data = cast(DataTable | None, tables.get("data"))
+    train = cast(TrainTable | None, tables.get("train"))
+    search = cast(SearchTable | None, tables.get("search"))
+    if model and method and model.quantization_bit and method.finetuning_type != "lora":
+        yield Problem(
+            "model.quantization_bit",
+            f"quantised weights cannot be trained with finetuning_type = \"{method.finetuning_type}\"",
+            'finetuning_type = "lora", or leave quantization_bit out',
+        )
+    if method and method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0:
+        yield Problem("method.freeze_trainable_layers", "0 would train nothing", "1 or more, or below 0 for the first layers")
+    if not (data and train and search):
+        return
+    validates = bool(data.eval_dataset) or data.val_size > 0
+    needs = 'set data.val_size = 0.05, or data.eval_dataset'
+    if train.early_stopping_patience and not validates:
+        yield Problem("train.early_stopping_patience", "needs validation data", needs)
+    if train.lr_scheduler_type == "reduce_lr_on_plateau" and not validates:
+        yield Problem("train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs)
+    if search.rank_by == "eval_loss" and not validates:
+        yield Problem("search.rank_by", "eval_loss needs validation data", needs)
+    if 1 < data.val_size and not float(data.val_size).is_integer():
+        yield Problem("data.val_size", f"{toml_value(data.val_size)} is neither a share nor a number of rows", "below 1, or a whole number")
+
+
+def find_path(name: str, folder: Path) -> Path | None:
+    """The existing file or folder that `name` means: from `folder`, else from the current folder; None: there is none."""
+    given = Path(name).expanduser()
+    candidates = [given] if given.is_absolute() else [folder / given, Path.cwd() / given]
+    return next((c.resolve() for c in candidates if c.exists()), None)
+
+
+def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
+    def absolute(name: str) -> str:
+        if name == "demo":
+            return name
+        found = find_path(name, folder)
+        return str(found) if found else name
+
+    def each(names: list[str] | str | None) -> list[str] | str | None:
+        if isinstance(names, list):
+            return [absolute(n) for n in names]
+        return None if names is None else absolute(names)
+
+    model = profile.model.model_copy(update={"model_name_or_path": absolute(profile.model.model_name_or_path)})
+    data = profile.data.model_copy(
+        update={"dataset": each(profile.data.dataset), "eval_dataset": each(profile.data.eval_dataset)}
+    )
+    return replace(profile, model=model, data=data)
+
+
+def dataset_files(profile: Profile) -> list[str]:
+    """The training files of a profile, `demo` spelled out."""
+    return _files(profile.data.dataset)
+
+
+def eval_files(profile: Profile) -> list[str]:
+    """The evaluation files of a profile, `demo` spelled out; empty where none are named."""
+    return _files(profile.data.eval_dataset or [])
+
+
+def model_path(profile: Profile) -> str:
+    """The model of a profile, `demo` spelled out."""
+    name = profile.model.model_name_or_path
+    return str(DEMO_MODEL) if name == "demo" else name
+
+
+def _files(names: list[str] | str) -> list[str]:
+    listed = [names] if isinstance(names, str) else names
+    return [str(DEMO_DATA) if n == "demo" else n for n in listed]

@@ -1,0 +1,1 @@
+"""How the demo's small model and its instruction sets are made from WordNet."""

@@ -1,0 +1,145 @@
+"""Lines of styled text, and a widget base that sends only the lines that changed.
+
+A slow SSH link is the reason for this file: Textual repaints a whole widget on `refresh()`.
+`LineWidget` builds each visible line, compares it with the line that the terminal already
+shows, and asks for a repaint of the changed part alone. The compositor sends a line from its
+left edge up to the end of the repainted region, so the unchanged tail of a line costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region, Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+Piece = tuple[str, Style]
+"""A run of text in one style."""
+
+_CONTROL = {code: "?" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+_CONTROL |= dict.fromkeys(map(ord, "\t\n\r\v\f"), " ")
+# Bidirectional overrides reorder what follows them on the line, which a log or a dataset may hold.
+_CONTROL |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?")
+
+
+def clean(text: str) -> str:
+    """`text` without the control characters that could move the cursor or recolour the screen."""
+    return text if text.isascii() and text.isprintable() else text.translate(_CONTROL)
+
+
+def fit(text: str, width: int, *, align: str = "left", ascii: bool = False) -> str:
+    """`text` in exactly `width` cells: padded on the side opposite to `align`, or cut with `…`.
+
+    `align` is "left", "right" or "center". `ascii` cuts with `~` instead.
+    """
+    if width <= 0:
+        return ""
+    text = clean(text)
+    length = len(text) if text.isascii() else cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + ("~" if ascii else "…")
+    spare = width - length
+    if align == "right":
+        return " " * spare + text
+    if align == "center":
+        return " " * (spare // 2) + text + " " * (spare - spare // 2)
+    return text + " " * spare
+
+
+def merge(pieces: Iterable[Piece]) -> list[Segment]:
+    """Join neighbours of equal style: every change of style costs 20 to 40 bytes on the wire."""
+    segments: list[Segment] = []
+    text, style = "", Style.null()
+    for piece, piece_style in pieces:
+        if not piece:
+            continue
+        if text and piece_style == style:
+            text += piece
+            continue
+        if text:
+            segments.append(Segment(text, style))
+        text, style = piece, piece_style
+    if text:
+        segments.append(Segment(text, style))
+    return segments
+
+
+def line(pieces: Iterable[Piece], width: int, fill: Style) -> Strip:
+    """A strip of exactly `width` cells made of `pieces`, cut or filled with blanks in `fill`."""
+    return Strip(merge(pieces)).adjust_cell_length(width, fill)
+
+
+def _cells_from_the_end(strip: Strip) -> Iterator[tuple[str, Style | None]]:
+    for segment in reversed(list(strip)):
+        for character in reversed(segment.text):
+            yield character, segment.style
+
+
+def changed_width(old: Strip, new: Strip) -> int:
+    """How many cells, from the left, a terminal that shows `old` must repaint to show `new`.
+
+    0 means that nothing changed. Strips of different lengths count as changed altogether.
+    """
+    if old.cell_length != new.cell_length:
+        return max(old.cell_length, new.cell_length)
+    width = new.cell_length
+    for before, after in zip(_cells_from_the_end(old), _cells_from_the_end(new), strict=False):
+        if before != after:
+            return width
+        width -= cell_len(after[0])
+    return max(0, width)
+
+
+class LineWidget(Widget):
+    """A widget drawn line by line, which repaints only what differs from what is shown.
+
+    A subclass implements `build_line(y, width)` as a function of its present state and calls
+    `sync()` after each change of that state.
+    """
+
+    def __init__(
+        self,
+        *,
+        ascii: bool = False,
+        name: str | None = None,
+        id: str | None = None,
+        classes: str | None = None,
+        disabled: bool = False,
+    ) -> None:
+        super().__init__(name=name, id=id, classes=classes, disabled=disabled)
+        self.ascii = ascii
+        self._shown: dict[int, Strip] = {}
+        self._shown_size = Size(0, 0)
+
+    def build_line(self, y: int, width: int) -> Strip:
+        """The line at `y` (0 is the top of the content), `width` cells wide."""
+        raise NotImplementedError
+
+    def render_line(self, y: int) -> Strip:
+        """Called by the compositor for each line to paint."""
+        size = self.size
+        if size != self._shown_size:
+            self._shown.clear()
+            self._shown_size = size
+        strip = self._shown[y] = self.build_line(y, size.width)
+        return strip
+
+    def sync(self) -> None:
+        """Ask for a repaint of those parts of lines that no longer look as they are shown."""
+        if not self.is_attached or not self._shown or self.size != self._shown_size:
+            # Nothing is on the screen yet, or a resize is about to paint everything anyway.
+            self.refresh()
+            return
+        width, height = self.size
+        regions = []
+        for y in range(height):
+            shown = self._shown.get(y)
+            changed = width if shown is None else changed_width(shown, self.build_line(y, width))
+            if changed:
+                regions.append(Region(0, y, changed, 1))
+        if regions:
+            self.refresh(*regions)
