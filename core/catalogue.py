@@ -4,7 +4,6 @@ The editor, the `params` command, the checks, the search space and the JSON sche
 """
 
 import difflib
-import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,8 @@ import annotated_types
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from core.params import SEARCHABLE_TABLES, TABLES, Doc, Range, Scalar
+from core.params import SEARCHABLE_TABLES, TABLES, Doc, Range
+from core.values import Scalar, number, read_toml, toml_value
 
 Kind = Literal["bool", "int", "float", "text", "choice", "list", "mapping"]
 
@@ -131,7 +131,14 @@ class Parameter:
 
     def _read(self, text: str) -> Any:
         if self.kind == "bool":
-            named = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+            named = {
+                "true": True,
+                "yes": True,
+                "on": True,
+                "false": False,
+                "no": False,
+                "off": False,
+            }
             return named.get(text.lower(), text)
         if self.choices:
             return next((c for c in self.choices if str(c) == text), text)
@@ -146,7 +153,9 @@ class Parameter:
                 return text
             if text in ("auto", "cpu"):
                 return text
-            return [int(part) if part.strip().isdigit() else part.strip() for part in text.split(",")]
+            return [
+                int(part) if part.strip().isdigit() else part.strip() for part in text.split(",")
+            ]
         if self.kind == "mapping":
             return read_toml(text)
         return text
@@ -168,44 +177,6 @@ def _float(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def read_toml(text: str) -> Any:
-    """Read one TOML value; text that is none is returned as it is (validation then names it)."""
-    import tomllib
-
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def number(value: float) -> str:
-    """A bound or a value as people write it: 5, 0.1, 3e-05 as 3e-5."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
-        return str(int(value))
-    text = f"{value:.6g}"
-    if float(text) != value:
-        text = repr(float(value))
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}" if exponent else text
-
-
-def toml_value(value: Any) -> str:
-    """A value as it stands in a profile; None as "not set"."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return number(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items()) + " }"
-    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _arms(annotation: Any) -> tuple[Any, ...]:
@@ -301,7 +272,11 @@ def find(key: str) -> Parameter:
     if key in index:
         return index[key]
     if "." not in key:
-        tables = [t for t in (*SEARCHABLE_TABLES, "memory", "resources", "search", "profile") if f"{t}.{key}" in index]
+        tables = [
+            t
+            for t in (*SEARCHABLE_TABLES, "memory", "resources", "search", "profile")
+            if f"{t}.{key}" in index
+        ]
         if tables:
             return index[f"{tables[0]}.{key}"]
     raise UnknownParameterError(key, nearest(key))

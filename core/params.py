@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Scalar = bool | int | float | str
-"""A value of one parameter as TOML can hold it."""
+from core.values import Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +97,38 @@ class ModelTable(Table):
             "It divides the weights' memory by about 4 or 2 against bf16 and costs some speed. It does little for a run "
             "that dies of activations: look at what dominates the peak first."
         ),
-        Doc("Quantisation", works="4 for QLoRA; not set otherwise", when=LORA, llamafactory="quantization_bit"),
+        Doc(
+            "Quantisation",
+            works="4 for QLoRA; not set otherwise",
+            when=LORA,
+            llamafactory="quantization_bit",
+        ),
     ] = None
     quantization_type: Annotated[
         Literal["nf4", "fp4"],
-        Field(description="The 4-bit number format. nf4 fits normally distributed weights and is nearly always better."),
-        Doc("4-bit type", works="nf4", when=QUANTIZED, llamafactory="quantization_type", advanced=True),
+        Field(
+            description="The 4-bit number format. nf4 fits normally distributed weights and is nearly always better."
+        ),
+        Doc(
+            "4-bit type",
+            works="nf4",
+            when=QUANTIZED,
+            llamafactory="quantization_type",
+            advanced=True,
+        ),
     ] = "nf4"
     double_quantization: Annotated[
         bool,
-        Field(description="Quantise the 4-bit scales as well: saves about 0.4 bit a weight at next to no cost."),
-        Doc("Double quantisation", works="true", when=QUANTIZED, llamafactory="double_quantization", advanced=True),
+        Field(
+            description="Quantise the 4-bit scales as well: saves about 0.4 bit a weight at next to no cost."
+        ),
+        Doc(
+            "Double quantisation",
+            works="true",
+            when=QUANTIZED,
+            llamafactory="double_quantization",
+            advanced=True,
+        ),
     ] = True
     attn: Annotated[
         Literal["auto", "eager", "sdpa", "flash_attention_2"],
@@ -120,12 +140,16 @@ class ModelTable(Table):
     ] = "auto"
     model_revision: Annotated[
         str | None,
-        Field(description="Branch, tag or commit of a hub model. A commit makes the run reproducible."),
+        Field(
+            description="Branch, tag or commit of a hub model. A commit makes the run reproducible."
+        ),
         Doc("Revision", llamafactory="model_revision", advanced=True),
     ] = None
     trust_remote_code: Annotated[
         bool,
-        Field(description="Run Python code that comes with the model. It can do anything that you can: only for models whose code you trust."),
+        Field(
+            description="Run Python code that comes with the model. It can do anything that you can: only for models whose code you trust."
+        ),
         Doc("Trust remote code", works="false", llamafactory="trust_remote_code", advanced=True),
     ] = False
 
@@ -135,7 +159,9 @@ class MethodTable(Table):
 
     stage: Annotated[
         Literal["sft"],
-        Field(description="The kind of training. `sft` is supervised fine-tuning: learn to give the answers of the data set."),
+        Field(
+            description="The kind of training. `sft` is supervised fine-tuning: learn to give the answers of the data set."
+        ),
         Doc("Stage", llamafactory="stage"),
     ] = "sft"
     finetuning_type: Annotated[
@@ -188,12 +214,22 @@ class MethodTable(Table):
     ] = "all"
     use_rslora: Annotated[
         bool,
-        Field(description="Scale by lora_alpha / √lora_rank (rank-stabilised LoRA): keeps the step's size even at ranks above 64."),
-        Doc("rsLoRA", works="true for ranks above 64", when=LORA, llamafactory="use_rslora", advanced=True),
+        Field(
+            description="Scale by lora_alpha / √lora_rank (rank-stabilised LoRA): keeps the step's size even at ranks above 64."
+        ),
+        Doc(
+            "rsLoRA",
+            works="true for ranks above 64",
+            when=LORA,
+            llamafactory="use_rslora",
+            advanced=True,
+        ),
     ] = False
     use_dora: Annotated[
         bool,
-        Field(description="Train the size and the direction of each weight apart (DoRA): a little better at low ranks, noticeably slower."),
+        Field(
+            description="Train the size and the direction of each weight apart (DoRA): a little better at low ranks, noticeably slower."
+        ),
         Doc("DoRA", works="false", when=LORA, llamafactory="use_dora", advanced=True),
     ] = False
     freeze_trainable_layers: Annotated[
@@ -215,7 +251,9 @@ class MethodTable(Table):
     ] = "all"
     freeze_extra_modules: Annotated[
         str | None,
-        Field(description="Modules outside of the layers that train too, separated by commas, as embed_tokens,lm_head."),
+        Field(
+            description="Modules outside of the layers that train too, separated by commas, as embed_tokens,lm_head."
+        ),
         Doc("Extra modules", when=FREEZE, llamafactory="freeze_extra_modules", advanced=True),
     ] = None
 
@@ -234,7 +272,9 @@ class DataTable(Table):
     ]
     eval_dataset: Annotated[
         list[str] | str | None,
-        Field(description="Files to evaluate on. Not set: val_size is taken off the training data."),
+        Field(
+            description="Files to evaluate on. Not set: val_size is taken off the training data."
+        ),
         Doc("Evaluation data", llamafactory="eval_dataset"),
     ] = None
     format: Annotated[
@@ -267,7 +307,10 @@ class DataTable(Table):
     ] = 0.05
     max_samples: Annotated[
         int | None,
-        Field(ge=1, description="Take at most this many rows of each file, drawn with data_seed. Good for a first look."),
+        Field(
+            ge=1,
+            description="Take at most this many rows of each file, drawn with data_seed. Good for a first look.",
+        ),
         Doc("Most samples", llamafactory="max_samples"),
     ] = None
     train_on_prompt: Annotated[
@@ -329,7 +372,9 @@ class TrainTable(Table):
     ] = 4
     per_device_eval_batch_size: Annotated[
         int | None,
-        Field(ge=1, le=4096, description="Rows evaluated at once. Not set: the same as for training."),
+        Field(
+            ge=1, le=4096, description="Rows evaluated at once. Not set: the same as for training."
+        ),
         Doc("Eval batch", llamafactory="per_device_eval_batch_size", advanced=True),
     ] = None
     num_train_epochs: Annotated[
@@ -344,7 +389,10 @@ class TrainTable(Table):
     ] = 3.0
     max_steps: Annotated[
         int | None,
-        Field(ge=1, description="End the full training after this many updates, whatever the epochs say."),
+        Field(
+            ge=1,
+            description="End the full training after this many updates, whatever the epochs say.",
+        ),
         Doc("Most steps", llamafactory="max_steps"),
     ] = None
     lr_scheduler_type: Annotated[
@@ -380,12 +428,22 @@ class TrainTable(Table):
     ] = 0.1
     warmup_steps: Annotated[
         int | None,
-        Field(ge=0, description="Warm-up in updates instead of a share of the run. Set, it overrides warmup_ratio."),
-        Doc("Warm-up steps", works="not set, or 20 – 100", llamafactory="warmup_steps", advanced=True),
+        Field(
+            ge=0,
+            description="Warm-up in updates instead of a share of the run. Set, it overrides warmup_ratio.",
+        ),
+        Doc(
+            "Warm-up steps",
+            works="not set, or 20 – 100",
+            llamafactory="warmup_steps",
+            advanced=True,
+        ),
     ] = None
     optim: Annotated[
         Literal["adamw_torch", "adamw_torch_fused"],
-        Field(description="The optimizer. `adamw_torch_fused` computes the same with fewer kernels and is the faster one on CUDA."),
+        Field(
+            description="The optimizer. `adamw_torch_fused` computes the same with fewer kernels and is the faster one on CUDA."
+        ),
         Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
     ] = "adamw_torch"
     weight_decay: Annotated[
@@ -400,17 +458,29 @@ class TrainTable(Table):
     ] = 0.01
     adam_beta1: Annotated[
         float,
-        Field(ge=0, lt=1, description="How long the optimizer remembers gradients. 0.8 only when a run diverges in spite of everything."),
+        Field(
+            ge=0,
+            lt=1,
+            description="How long the optimizer remembers gradients. 0.8 only when a run diverges in spite of everything.",
+        ),
         Doc("Adam β1", works="0.9", llamafactory="adam_beta1", advanced=True),
     ] = 0.9
     adam_beta2: Annotated[
         float,
-        Field(ge=0, lt=1, description="How long the optimizer remembers the gradients' size. 0.95 reacts faster, which helps with spikes."),
+        Field(
+            ge=0,
+            lt=1,
+            description="How long the optimizer remembers the gradients' size. 0.95 reacts faster, which helps with spikes.",
+        ),
         Doc("Adam β2", works="0.95 – 0.999", llamafactory="adam_beta2", advanced=True),
     ] = 0.999
     adam_epsilon: Annotated[
         float,
-        Field(gt=0, le=1, description="Keeps the division by the gradients' size from exploding where they are tiny."),
+        Field(
+            gt=0,
+            le=1,
+            description="Keeps the division by the gradients' size from exploding where they are tiny.",
+        ),
         Doc("Adam ε", works="1e-8", llamafactory="adam_epsilon", advanced=True),
     ] = 1e-8
     max_grad_norm: Annotated[
@@ -439,46 +509,79 @@ class TrainTable(Table):
             description="Forget activations and compute them again in the backward pass: activations shrink to a fraction, a "
             "step takes 20 – 49 % more computation.",
         ),
-        Doc("Gradient checkpointing", works="true when memory is short", llamafactory="disable_gradient_checkpointing (inverted)"),
+        Doc(
+            "Gradient checkpointing",
+            works="true when memory is short",
+            llamafactory="disable_gradient_checkpointing (inverted)",
+        ),
     ] = False
     logging_steps: Annotated[
         int,
-        Field(ge=1, le=100_000, description="Report the loss every so many updates. The divergence guard sees no more than this."),
+        Field(
+            ge=1,
+            le=100_000,
+            description="Report the loss every so many updates. The divergence guard sees no more than this.",
+        ),
         Doc("Log every", works="1 – 10", llamafactory="logging_steps"),
     ] = 1
     eval_steps: Annotated[
         int | None,
-        Field(ge=1, description="Evaluate every so many updates. Not set: ten times over the run. It always evaluates at the end."),
+        Field(
+            ge=1,
+            description="Evaluate every so many updates. Not set: ten times over the run. It always evaluates at the end.",
+        ),
         Doc("Evaluate every", works="about 200 in a long run", llamafactory="eval_steps"),
     ] = None
     save_steps: Annotated[
         int | None,
-        Field(ge=1, description="Save a checkpoint every so many updates. Not set: only when paused and at the end of a full training."),
+        Field(
+            ge=1,
+            description="Save a checkpoint every so many updates. Not set: only when paused and at the end of a full training.",
+        ),
         Doc("Save every", works="about 200 in a long run", llamafactory="save_steps"),
     ] = None
     save_total_limit: Annotated[
         int,
-        Field(ge=1, le=1000, description="Keep so many checkpoints and delete older ones: checkpoints fill disks."),
+        Field(
+            ge=1,
+            le=1000,
+            description="Keep so many checkpoints and delete older ones: checkpoints fill disks.",
+        ),
         Doc("Keep checkpoints", works="1 – 3", llamafactory="save_total_limit", advanced=True),
     ] = 2
     early_stopping_patience: Annotated[
         int | None,
-        Field(ge=1, description="Stop when the evaluation loss has not improved for so many evaluations. Needs validation data."),
+        Field(
+            ge=1,
+            description="Stop when the evaluation loss has not improved for so many evaluations. Needs validation data.",
+        ),
         Doc("Early stopping", works="3 – 5", llamafactory="early_stopping_steps"),
     ] = None
     neftune_noise_alpha: Annotated[
         float | None,
-        Field(gt=0, le=100, description="Adds noise to the embeddings while training (NEFTune): can make chat answers better."),
+        Field(
+            gt=0,
+            le=100,
+            description="Adds noise to the embeddings while training (NEFTune): can make chat answers better.",
+        ),
         Doc("NEFTune noise", works="5", llamafactory="neftune_noise_alpha", advanced=True),
     ] = None
     seed: Annotated[
         int,
-        Field(ge=0, le=2**32 - 1, description="Decides initial adapters and dropout. The same profile and seed give the same run."),
+        Field(
+            ge=0,
+            le=2**32 - 1,
+            description="Decides initial adapters and dropout. The same profile and seed give the same run.",
+        ),
         Doc("Seed", llamafactory="seed", advanced=True),
     ] = 42
     data_seed: Annotated[
         int,
-        Field(ge=0, le=2**32 - 1, description="Decides the order of the data and what is set aside for evaluation. All trials of a study share it."),
+        Field(
+            ge=0,
+            le=2**32 - 1,
+            description="Decides the order of the data and what is set aside for evaluation. All trials of a study share it.",
+        ),
         Doc("Data seed", llamafactory="data_seed", advanced=True),
     ] = 42
 
@@ -519,7 +622,9 @@ class ResourcesTable(Table):
     ] = "auto"
     gpus_per_trial: Annotated[
         Literal[1],
-        Field(description="GPUs that one trial uses. Several trials run side by side on several GPUs."),
+        Field(
+            description="GPUs that one trial uses. Several trials run side by side on several GPUs."
+        ),
         Doc("GPUs per trial", advanced=True),
     ] = 1
     parallel: Annotated[
@@ -542,7 +647,9 @@ class Range(Table):
         Literal["linear", "log"],
         Field(description="`log` draws each order of magnitude alike: right for learning rates."),
     ] = "linear"
-    step: Annotated[float | None, Field(gt=0, description="Only multiples of this, from low.")] = None
+    step: Annotated[float | None, Field(gt=0, description="Only multiples of this, from low.")] = (
+        None
+    )
 
 
 class SearchTable(Table):
@@ -558,7 +665,9 @@ class SearchTable(Table):
     ] = "random"
     trials: Annotated[
         int,
-        Field(ge=1, le=100_000, description="The most trials. A grid that is smaller ends earlier."),
+        Field(
+            ge=1, le=100_000, description="The most trials. A grid that is smaller ends earlier."
+        ),
         Doc("Trials", works="8 – 24"),
     ] = 12
     budget: Annotated[
@@ -573,12 +682,18 @@ class SearchTable(Table):
     ] = 0.2
     rank_by: Annotated[
         Literal["auto", "eval_loss", "loss"],
-        Field(description="What decides: the evaluation loss, or the smoothed training loss. `auto`: the evaluation loss where there is validation data."),
+        Field(
+            description="What decides: the evaluation loss, or the smoothed training loss. `auto`: the evaluation loss where there is validation data."
+        ),
         Doc("Rank by", works="auto"),
     ] = "auto"
     seed: Annotated[
         int,
-        Field(ge=0, le=2**32 - 1, description="Decides which settings random search draws, and in which order."),
+        Field(
+            ge=0,
+            le=2**32 - 1,
+            description="Decides which settings random search draws, and in which order.",
+        ),
         Doc("Search seed", advanced=True),
     ] = 0
     guard: Annotated[
@@ -589,7 +704,7 @@ class SearchTable(Table):
     space: Annotated[
         dict[str, list[Scalar] | Range],
         Field(
-            description="What is searched: a list of values, or { low, high, scale = \"log\" }, for any parameter of [model], [method], "
+            description='What is searched: a list of values, or { low, high, scale = "log" }, for any parameter of [model], [method], '
             "[data] or [train].",
         ),
         Doc("Search space"),
@@ -607,7 +722,9 @@ class TunedTable(Table):
     trials: Annotated[int, Field(ge=0, description="How many trials were ranked.")] = 0
     runner_up: Annotated[int | None, Field(description="The second-best trial.")] = None
     runner_up_value: Annotated[float | None, Field(description="Its value.")] = None
-    peak_memory_gib: Annotated[float | None, Field(description="The most memory that the trial held, GiB.")] = None
+    peak_memory_gib: Annotated[
+        float | None, Field(description="The most memory that the trial held, GiB.")
+    ] = None
     device: Annotated[str, Field(description="What it ran on.")] = ""
     precision: Annotated[str, Field(description="What `auto` became on that device.")] = ""
     versions: Annotated[dict[str, str], Field(description="The libraries' versions.")] = {}

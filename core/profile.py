@@ -21,7 +21,6 @@ from core.catalogue import (
     nearest,
     parameters,
     space_problem,
-    toml_value,
 )
 from core.params import (
     TABLES,
@@ -37,6 +36,7 @@ from core.params import (
     TrainTable,
     TunedTable,
 )
+from core.values import toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_MADE = ROOT / "profiles"
@@ -134,13 +134,13 @@ class Profile:
 
     def to_document(self) -> dict[str, dict[str, Any]]:
         """The profile as the nested mapping that a TOML file holds; values that are not set are left out."""
-        return {
-            name: table.model_dump(exclude_none=True) for name, table in self.tables().items()
-        }
+        return {name: table.model_dump(exclude_none=True) for name, table in self.tables().items()}
 
     def effective_batch(self, gpus: int = 1) -> int:
         """Rows per update: per-device batch × accumulation × `gpus`."""
-        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * gpus
+        return (
+            self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * gpus
+        )
 
     def rank_by(self) -> str:
         """What trials are ranked by, with `auto` decided: "eval_loss" where there is validation data, else "loss"."""
@@ -170,9 +170,13 @@ def load(path: str | os.PathLike[str]) -> Profile:
     except FileNotFoundError:
         raise ProfileError(source, [Problem("", _missing(file))]) from None
     except IsADirectoryError:
-        raise ProfileError(source, [Problem("", "is a folder, not a profile (a .toml file)")]) from None
+        raise ProfileError(
+            source, [Problem("", "is a folder, not a profile (a .toml file)")]
+        ) from None
     except UnicodeDecodeError:
-        raise ProfileError(source, [Problem("", "is not UTF-8 text, so it is no TOML file")]) from None
+        raise ProfileError(
+            source, [Problem("", "is not UTF-8 text, so it is no TOML file")]
+        ) from None
     except OSError as error:
         raise ProfileError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
     return loads(text, source=source, folder=file.resolve().parent)
@@ -199,7 +203,11 @@ def from_document(
     Raises:
         ProfileError: anything in it is wrong.
     """
-    problems = [Problem(t, "is not a table of a profile", _did_you_mean(nearest(t, TABLES))) for t in document if t not in TABLES]
+    problems = [
+        Problem(t, "is not a table of a profile", _did_you_mean(nearest(t, TABLES)))
+        for t in document
+        if t not in TABLES
+    ]
     tables: dict[str, Table] = {}
     for name, model in TABLES.items():
         if name == "tuned" and name not in document:
@@ -254,7 +262,9 @@ def dumps(profile: Profile, *, comment: str = "") -> str:
         return head + body
     lines = "\n".join(f"{key} = {toml_value(_plain(entry))}" for key, entry in space.items())
     section, found, tail = body.partition("[tuned]")
-    return f"{head}{section.rstrip()}\n\n[search.space]\n{lines}\n" + (f"\n{found}{tail}" if found else "")
+    return f"{head}{section.rstrip()}\n\n[search.space]\n{lines}\n" + (
+        f"\n{found}{tail}" if found else ""
+    )
 
 
 def ready_made() -> list[Path]:
@@ -272,7 +282,7 @@ def resolve(name: str) -> Path:
 
 
 def line_of(text: str, key: str) -> int | None:
-    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, None where it is not found."""
+    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, or None."""
     table, _, name = key.partition(".")
     if name.startswith("space."):
         table, name = "search.space", name.removeprefix("space.")
@@ -299,7 +309,9 @@ def _missing(file: Path) -> str:
     close = nearest(file.stem, names)
     if close:
         return f"does not exist; did you mean the ready-made profile {' or '.join(close)}?"
-    return f"does not exist (ready-made profiles: {', '.join(names)})" if names else "does not exist"
+    return (
+        f"does not exist (ready-made profiles: {', '.join(names)})" if names else "does not exist"
+    )
 
 
 def _did_you_mean(names: tuple[str, ...]) -> str:
@@ -311,7 +323,12 @@ def _spell_out(table: str, content: Mapping[str, Any]) -> dict[str, Any]:
     spelled = dict(content)
     for key, value in content.items():
         known = key in TABLES[table].model_fields
-        if known and isinstance(value, float) and value.is_integer() and find(f"{table}.{key}").kind == "int":
+        if (
+            known
+            and isinstance(value, float)
+            and value.is_integer()
+            and find(f"{table}.{key}").kind == "int"
+        ):
             spelled[key] = int(value)
     return spelled
 
@@ -331,7 +348,11 @@ def _table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
         elif item["type"] == "missing":
             yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
         elif name.startswith("space."):
-            yield Problem(key, "is neither a list of values nor a range", "write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = \"log\" }")
+            yield Problem(
+                key,
+                "is neither a list of values nor a range",
+                'write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = "log" }',
+            )
         else:
             parameter = find(key)
             yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
@@ -389,27 +410,37 @@ def _joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     if model and method and model.quantization_bit and method.finetuning_type != "lora":
         yield Problem(
             "model.quantization_bit",
-            f"quantised weights cannot be trained with finetuning_type = \"{method.finetuning_type}\"",
+            f'quantised weights cannot be trained with finetuning_type = "{method.finetuning_type}"',
             'finetuning_type = "lora", or leave quantization_bit out',
         )
     if method and method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0:
-        yield Problem("method.freeze_trainable_layers", "0 would train nothing", "1 or more, or below 0 for the first layers")
+        yield Problem(
+            "method.freeze_trainable_layers",
+            "0 would train nothing",
+            "1 or more, or below 0 for the first layers",
+        )
     if not (data and train and search):
         return
     validates = bool(data.eval_dataset) or data.val_size > 0
-    needs = 'set data.val_size = 0.05, or data.eval_dataset'
+    needs = "set data.val_size = 0.05, or data.eval_dataset"
     if train.early_stopping_patience and not validates:
         yield Problem("train.early_stopping_patience", "needs validation data", needs)
     if train.lr_scheduler_type == "reduce_lr_on_plateau" and not validates:
-        yield Problem("train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs)
+        yield Problem(
+            "train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs
+        )
     if search.rank_by == "eval_loss" and not validates:
         yield Problem("search.rank_by", "eval_loss needs validation data", needs)
-    if 1 < data.val_size and not float(data.val_size).is_integer():
-        yield Problem("data.val_size", f"{toml_value(data.val_size)} is neither a share nor a number of rows", "below 1, or a whole number")
+    if data.val_size > 1 and not float(data.val_size).is_integer():
+        yield Problem(
+            "data.val_size",
+            f"{toml_value(data.val_size)} is neither a share nor a number of rows",
+            "below 1, or a whole number",
+        )
 
 
 def find_path(name: str, folder: Path) -> Path | None:
-    """The existing file or folder that `name` means: from `folder`, else from the current folder; None: there is none."""
+    """The existing file or folder that `name` means: from `folder`, else from the current one; or None."""
     given = Path(name).expanduser()
     candidates = [given] if given.is_absolute() else [folder / given, Path.cwd() / given]
     return next((c.resolve() for c in candidates if c.exists()), None)
@@ -427,9 +458,14 @@ def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
             return [absolute(n) for n in names]
         return None if names is None else absolute(names)
 
-    model = profile.model.model_copy(update={"model_name_or_path": absolute(profile.model.model_name_or_path)})
+    model = profile.model.model_copy(
+        update={"model_name_or_path": absolute(profile.model.model_name_or_path)}
+    )
     data = profile.data.model_copy(
-        update={"dataset": each(profile.data.dataset), "eval_dataset": each(profile.data.eval_dataset)}
+        update={
+            "dataset": each(profile.data.dataset),
+            "eval_dataset": each(profile.data.eval_dataset),
+        }
     )
     return replace(profile, model=model, data=data)
 

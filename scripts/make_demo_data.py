@@ -3,7 +3,7 @@
 Usage, from the project's root (a few seconds; the two sets are about different questions):
 
     apt-get download wordnet-base && dpkg -x wordnet-base*.deb wordnet
-    .venv/bin/python scripts/make_demo_data.py --text wordnet
+    .venv/bin/python -m scripts.make_demo_data --text wordnet
 
 The text is the Debian package wordnet-base, version 1:3.0-37 (WordNet 3.0, Princeton University);
 it is read from the folder given and never downloaded from here.  The same text and seed give the
@@ -17,8 +17,8 @@ import json
 import sys
 from pathlib import Path
 
-from demo_model import instructions, wordnet
-from demo_model.licence import data_notice
+from scripts.demo_model import instructions, wordnet
+from scripts.demo_model.licence import data_notice
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = "scripts/make_demo_data.py"

@@ -3,7 +3,7 @@
 Usage, from the project's root (about a quarter of an hour on one CPU core):
 
     apt-get download wordnet-base && dpkg -x wordnet-base*.deb wordnet
-    OMP_NUM_THREADS=1 .venv/bin/python scripts/make_demo_model.py --text wordnet
+    OMP_NUM_THREADS=1 .venv/bin/python -m scripts.make_demo_model --text wordnet
 
 The text is the Debian package wordnet-base, version 1:3.0-37 (WordNet 3.0, Princeton University);
 it is read from the folder given and never downloaded from here.  The same text, seed and versions
@@ -18,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from demo_model import bpe, card, pretrain, prose, wordnet
+from scripts.demo_model import bpe, card, pretrain, prose, wordnet
 
 ROOT = Path(__file__).resolve().parent.parent
 HELD_OUT = 1200
@@ -66,9 +66,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, documents: list[str]) -> torch.T
     return torch.tensor([token for row in rows for token in row], dtype=torch.int64)
 
 
-def _save(
-    model: pretrain.LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
+def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

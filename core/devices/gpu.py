@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -139,7 +140,9 @@ class NvmlReader:
         """End the NVML session; the next reading starts a new one."""
         if self._ready:
             self._ready = False
-            _attempt(self._nvml, self._nvml.nvmlShutdown)
+            # A session that a driver reload has already ended cannot be ended again.
+            with suppress(self._nvml.NVMLError):
+                self._nvml.nvmlShutdown()
 
     def _read_all(self) -> GpuReading:
         if not self._ready:

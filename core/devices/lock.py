@@ -11,7 +11,10 @@ import errno
 import fcntl
 import os
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _ATTEMPTS = 3
 _PAUSE_S = 0.002
@@ -36,7 +39,7 @@ def try_lock(path: Path | str, *, mode: int = 0o666) -> int | None:
         # `is_locked` holds a shared lock for an instant; that must not read as "taken".
         if attempt:
             time.sleep(_PAUSE_S)
-        fd = _open(Path(path), mode)
+        fd = _open(path, mode)
         if not _flock(fd, fcntl.LOCK_EX, path):
             os.close(fd)
         elif _is_still_at(fd, path):
@@ -65,7 +68,7 @@ def is_locked(path: Path | str) -> bool:
         os.close(fd)
 
 
-def _open(path: Path, mode: int) -> int:
+def _open(path: Path | str, mode: int) -> int:
     try:
         return _open_existing(path)
     except FileNotFoundError:
@@ -88,7 +91,7 @@ def _open(path: Path, mode: int) -> int:
     return fd
 
 
-def _open_existing(path: Path) -> int:
+def _open_existing(path: Path | str) -> int:
     # Writing is never done, but NFS turns flock into a byte-range lock, which needs a writable
     # descriptor (flock(2)). Elsewhere reading is enough, and is all that another user may have.
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from demo_model.licence import LICENCE, SOURCE
-from demo_model.pretrain import Outcome, Schedule, Shape
+from scripts.demo_model.licence import LICENCE, SOURCE
+from scripts.demo_model.pretrain import Outcome, Schedule, Shape
 
 _CARD = """\
 # tunedeck's demo model
@@ -19,7 +19,7 @@ any machine, and for nothing else.
 | vocabulary | {shape.vocab} tokens, byte-level BPE, ChatML template |
 | context | {shape.context} tokens (trained on {schedule.block}) |
 | text | {source}: definitions, examples and relations, put into sentences |
-| trained on | {outcome.tokens:,} tokens in {schedule.steps} steps of {schedule.rows} × \
+| trained on | {outcome.tokens:,} tokens in {schedule.steps} steps of {schedule.rows} x \
 {schedule.block}, AdamW, peak learning rate {schedule.learning_rate:g}, cosine, \
 seed {schedule.seed} |
 | training loss | {outcome.train_loss:.4f} nats a token (mean of the last 100 steps) |
@@ -29,7 +29,7 @@ seed {schedule.seed} |
 ## Made again by
 
     apt-get download wordnet-base && dpkg -x wordnet-base*.deb wordnet
-    OMP_NUM_THREADS=1 .venv/bin/python scripts/make_demo_model.py --text wordnet
+    OMP_NUM_THREADS=1 .venv/bin/python -m scripts.make_demo_model --text wordnet
 
 ## Licence
 

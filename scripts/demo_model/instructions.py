@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from demo_model.prose import article, sentence
-from demo_model.wordnet import PARTS_OF_SPEECH, Synset, WordNet
+from scripts.demo_model.prose import article, sentence
+from scripts.demo_model.wordnet import PARTS_OF_SPEECH, Synset, WordNet
 
 _LEAST_COUNT = 2
 _LONGEST_DEFINITION = 80

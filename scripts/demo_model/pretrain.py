@@ -99,13 +99,15 @@ def pretrain(
     )
 
 
-@torch.no_grad()
 def evaluate(model: LlamaForCausalLM, stream: Tensor, schedule: Schedule) -> float:
     """Mean loss over ``stream``, in nats a token; needs at least one block of it."""
     model.eval()
     rows = stream[: len(stream) // schedule.block * schedule.block].view(-1, schedule.block)
-    losses = [_loss(model, row).item() * len(row) for row in rows.split(schedule.rows)]
-    return sum(losses) / len(rows)
+    total = 0.0
+    with torch.inference_mode():
+        for batch in rows.split(schedule.rows):
+            total += _loss(model, batch).item() * len(batch)
+    return total / len(rows)
 
 
 def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def _loss(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
 
 
 def _batches(stream: Tensor, schedule: Schedule) -> Iterator[Tensor]:
-    """Endless batches (rows × block); every pass cuts the stream at another place."""
+    """Endless batches (rows x block); every pass cuts the stream at another place."""
     generator = torch.Generator().manual_seed(schedule.seed)
     while True:
         first = int(torch.randint(schedule.block, (1,), generator=generator))

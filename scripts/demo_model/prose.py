@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
-from demo_model.wordnet import Synset, WordNet
+from scripts.demo_model.wordnet import Synset, WordNet
 
 
 def article(word: str) -> str:

@@ -243,9 +243,9 @@ def sparkline(
     """One row of exactly `width` eighth blocks; `!` where a value is not finite.
 
     More values than cells are binned. A bin that holds the largest or the smallest of all values
-    shows it; any other shows that of its extremes which differs more from the bin before. Fewer values are drawn to the left and
-    filled with blanks. None is a gap. `low` and `high` fix the scale; without them it is the
-    values' own.
+    shows it; any other shows that of its extremes which differs more from the bin before. Fewer
+    values are drawn to the left and filled with blanks. None is a gap. `low` and `high` fix the
+    scale; without them it is the values' own.
     """
     if width <= 0 or not values:
         return " " * max(0, width)

@@ -93,8 +93,8 @@ class Gauge(LineWidget):
         high = self._fraction is not None and self._fraction >= self._high
         kind = "gauge--bar-high" if high else "gauge--bar"
         pieces: list[Piece] = [
-            (fit(label, cell_len(label), ascii=self.ascii), self._style("gauge--label")),
-            (bar(self._fraction, room, self.ascii), self._style(kind)),
+            (fit(label, cell_len(label), ascii=self.ascii), self.part_style("gauge--label")),
+            (bar(self._fraction, room, self.ascii), self.part_style(kind)),
             (text, base),
         ]
         return line(pieces, width, base)
@@ -137,6 +137,7 @@ class HistoryLine(LineWidget):
         self._columns: list[float | None] = []
         self._samples_in_last = 0
         self._last: float | None = None
+        self._text: str | None = None
 
     def push(self, value: float | None, text: str | None = None) -> None:
         """Add the newest sample (None: not measured); `text` replaces the number at the end."""
@@ -151,8 +152,6 @@ class HistoryLine(LineWidget):
         for value in values:
             self._add(value)
         self.sync()
-
-    _text: str | None = None
 
     def _add(self, value: float | None) -> None:
         if self._samples_in_last in (0, self._per_column) or not self._columns:
@@ -171,12 +170,13 @@ class HistoryLine(LineWidget):
         if y > 0:
             return Strip.blank(width, base)
         text = self._text if self._text is not None else _number(self._last, self._unit)
-        label, text, room = _shares(self._label, fit(text, 6, align="right"), self._label_width, width)
+        text = fit(text, max(5, cell_len(text)), align="right")
+        label, text, room = _shares(self._label, text, self._label_width, width)
         shown = list(islice(self._columns, max(0, len(self._columns) - room), None))
         blocks = sparkline(shown, room, self.ascii, low=0.0, high=self._top)
         pieces: list[Piece] = [
-            (label, self._style("history-line--label")),
-            (blocks, self._style("history-line--blocks")),
+            (label, self.part_style("history-line--label")),
+            (blocks, self.part_style("history-line--blocks")),
             (text, base),
         ]
         return line(pieces, width, base)

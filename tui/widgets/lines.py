@@ -2,13 +2,13 @@
 
 A slow SSH link is the reason for this file: Textual repaints a whole widget on `refresh()`.
 `LineWidget` builds each visible line, compares it with the line that the terminal already
-shows, and asks for a repaint of the changed part alone. The compositor sends a line from its
-left edge up to the end of the repainted region, so the unchanged tail of a line costs nothing.
+shows, and asks for a repaint of the changed part alone. (By itself Textual sends such a line
+from its left edge up to the end of that part; `tui.repaint` makes it send just the part.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -20,7 +20,7 @@ from textual.widget import Widget
 Piece = tuple[str, Style]
 """A run of text in one style."""
 
-_CONTROL = {code: "?" for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+_CONTROL = dict.fromkeys((*range(32), *range(127, 160), 8232, 8233), "?")
 _CONTROL |= dict.fromkeys(map(ord, "\t\n\r\v\f"), " ")
 # Bidirectional overrides reorder what follows them on the line, which a log or a dataset may hold.
 _CONTROL |= dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "?")
@@ -73,25 +73,43 @@ def line(pieces: Iterable[Piece], width: int, fill: Style) -> Strip:
     return Strip(merge(pieces)).adjust_cell_length(width, fill)
 
 
-def _cells_from_the_end(strip: Strip) -> Iterator[tuple[str, Style | None]]:
-    for segment in reversed(list(strip)):
-        for character in reversed(segment.text):
-            yield character, segment.style
+def changed_span(old: Strip, new: Strip) -> tuple[int, int] | None:
+    """The cells, from start to before end, to repaint on a terminal that shows `old` for `new`.
 
-
-def changed_width(old: Strip, new: Strip) -> int:
-    """How many cells, from the left, a terminal that shows `old` must repaint to show `new`.
-
-    0 means that nothing changed. Strips of different lengths count as changed altogether.
+    None if they look the same. Strips of different lengths count as changed altogether.
     """
-    if old.cell_length != new.cell_length:
-        return max(old.cell_length, new.cell_length)
     width = new.cell_length
-    for before, after in zip(_cells_from_the_end(old), _cells_from_the_end(new), strict=False):
-        if before != after:
-            return width
-        width -= cell_len(after[0])
-    return max(0, width)
+    if old.cell_length != width:
+        return 0, max(old.cell_length, width)
+    if old == new:
+        return None
+    before, after = list(old), list(new)
+    start = _common(before, after)
+    end = width - _common(before[::-1], after[::-1], backwards=True)
+    # Both ends may claim the same cells where the styles of equal texts are split differently.
+    return (start, end) if start < end else (0, width)
+
+
+def _common(before: list[Segment], after: list[Segment], *, backwards: bool = False) -> int:
+    """How many cells two lines have in common at their start (their end, if `backwards`)."""
+    cells = 0
+    for one, other in zip(before, after, strict=False):
+        if one == other:
+            cells += one.cell_length
+            continue
+        if one.style == other.style and _one_cell_each(one.text) and _one_cell_each(other.text):
+            step = -1 if backwards else 1
+            for a, b in zip(one.text[::step], other.text[::step], strict=False):
+                if a != b:
+                    break
+                cells += 1
+        break
+    return cells
+
+
+def _one_cell_each(text: str) -> bool:
+    """Whether each character is a cell, so that no wide or combining one is cut through."""
+    return text.isascii() or all(cell_len(character) == 1 for character in text)
 
 
 class LineWidget(Widget):
@@ -119,6 +137,10 @@ class LineWidget(Widget):
         """The line at `y` (0 is the top of the content), `width` cells wide."""
         raise NotImplementedError
 
+    def part_style(self, name: str) -> Style:
+        """The style of a component class, with the widget's background under it."""
+        return self.get_component_rich_style(name)
+
     def render_line(self, y: int) -> Strip:
         """Called by the compositor for each line to paint."""
         size = self.size
@@ -138,8 +160,8 @@ class LineWidget(Widget):
         regions = []
         for y in range(height):
             shown = self._shown.get(y)
-            changed = width if shown is None else changed_width(shown, self.build_line(y, width))
-            if changed:
-                regions.append(Region(0, y, changed, 1))
+            span = (0, width) if shown is None else changed_span(shown, self.build_line(y, width))
+            if span is not None:
+                regions.append(Region(span[0], y, span[1] - span[0], 1))
         if regions:
             self.refresh(*regions)

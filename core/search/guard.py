@@ -1,0 +1,275 @@
+"""Stops a trial that diverges, early and with a reason; pure, fed one log at a time.
+
+What it must not do is stop a run for noise: batches of one or two examples make single losses
+jump by half their size. Three things keep it calm. The median of the last three losses goes into
+the average, so that a lone spike leaves no trace; the average takes a handful of logs to move; and
+a rise counts only beyond what the run's own jitter explains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median_low
+from typing import Literal
+
+from core.search.smoothing import ALPHA, Ema
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """When to stop. Losses are in nats per token, "best" is the lowest smoothed loss so far.
+
+    `explosion_ratio`: stop at once above this multiple of the best.
+    `rise_ratio`: stop above this multiple, if also above the start, for `rise_logs` logs in a row
+    after warm-up. `min_rise`: no smaller rise above the best ever stops a run (ratios mean nothing
+    near zero). `lost_share`: an explosion must also undo this share of what training has gained.
+    `noise_sigmas`: a rise must exceed this many standard deviations of the two averages compared.
+    `spike_ratio` and `spike_sigmas`: a single loss this far above the average is warned of.
+    `overflow_logs`: so many overflowing gradients in a row stop a run with loss scaling.
+    `start_logs`: the start is the average after so many logs. `learned_loss`: an exact zero after an average
+    below this is a model that knows its data by heart.
+    """
+
+    explosion_ratio: float = 4.0
+    rise_ratio: float = 1.5
+    rise_logs: int = 3
+    min_rise: float = 0.3
+    lost_share: float = 0.5
+    noise_sigmas: float = 4.0
+    spike_ratio: float = 2.0
+    spike_sigmas: float = 6.0
+    overflow_logs: int = 5
+    start_logs: int = 5
+    learned_loss: float = 0.01
+    alpha: float = ALPHA
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the guard thinks at a step, and why, in words and numbers for the user."""
+
+    action: Literal["warn", "stop"]
+    reason: str
+    step: int
+
+
+class Guard:
+    """Watches one trial. `loss_scaling` is for fp16, whose gradients overflow now and then.
+
+    Under loss scaling an overflow only means that one step is skipped and the scale halved.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings | None = None,
+        warmup_steps: int = 0,
+        *,
+        loss_scaling: bool = False,
+    ) -> None:
+        self._settings = settings or GuardSettings()
+        self._warmup_steps = warmup_steps
+        self._loss_scaling = loss_scaling
+        self._overflows = 0
+        self._zeros = 0
+        self._curve = _Curve(self._settings)
+        self._risen_logs = 0
+        self._in_spike = False
+        self._rise_told = False
+
+    def observe(self, step: int, loss: float | None, grad_norm: float | None) -> Verdict | None:
+        """Add one log; returns a verdict if there is something to say.
+
+        None for a number that this log does not carry. Logs go in the order of their steps; after
+        a resume from a checkpoint the repeated steps may be given again.
+        """
+        verdict = self._check_finite(step, loss, grad_norm) or self._check_zero(step, loss)
+        if verdict is not None or loss is None or not math.isfinite(loss):
+            return verdict
+        if self._zeros:
+            # An exact zero is not a loss of the model; it would be the best for ever.
+            return None
+        spike = self._check_spike(step, loss)
+        self._curve.push(step, loss)
+        return self._check_explosion(step) or self._check_rise(step) or spike
+
+    def _check_finite(
+        self, step: int, loss: float | None, grad_norm: float | None
+    ) -> Verdict | None:
+        if loss is not None and not math.isfinite(loss):
+            return Verdict("stop", f"loss is {_name(loss)} at step {step}{self._last()}", step)
+        if grad_norm is None:
+            return None
+        if math.isfinite(grad_norm):
+            self._overflows = 0
+            return None
+        if not self._loss_scaling:
+            reason = f"the gradient norm is {_name(grad_norm)} at step {step}{self._last()}"
+            return Verdict("stop", reason, step)
+        self._overflows += 1
+        if self._overflows < self._settings.overflow_logs:
+            return None
+        reason = (
+            f"the gradients overflowed in {self._overflows} logs in a row, up to step {step}: "
+            "loss scaling (fp16) cannot find a scale that works"
+        )
+        return Verdict("stop", reason, step)
+
+    def _check_zero(self, step: int, loss: float | None) -> Verdict | None:
+        if loss is None:
+            return None
+        smoothed = self._curve.smoothed
+        if loss != 0 or (smoothed is not None and smoothed < self._settings.learned_loss):
+            self._zeros = 0
+            return None
+        self._zeros += 1
+        if smoothed is not None and self._zeros < 2:
+            return None
+        when = (
+            f"at step {step}" if smoothed is None else f"in {self._zeros} logs, up to step {step}"
+        )
+        reason = (
+            f"loss is exactly 0 {when}: either every label is masked, so that there is nothing to "
+            "learn from, or a filter hides losses that are not numbers"
+        )
+        return Verdict("stop", reason, step)
+
+    def _check_spike(self, step: int, loss: float) -> Verdict | None:
+        settings, curve = self._settings, self._curve
+        before = curve.smoothed
+        if before is None or curve.noise is None:
+            return None
+        margin = max(settings.min_rise, settings.spike_sigmas * curve.noise)
+        spiking = loss > settings.spike_ratio * before and loss - before > margin
+        new = spiking and not self._in_spike
+        self._in_spike = spiking
+        if not new:
+            return None
+        reason = (
+            f"loss jumped to {_number(loss)} at step {step}, {loss / before:.1f} times its average "
+            f"({_number(before)})"
+        )
+        return Verdict("warn", reason, step)
+
+    def _check_explosion(self, step: int) -> Verdict | None:
+        settings, curve = self._settings, self._curve
+        gained = max(0.0, curve.start - curve.best)
+        if curve.risen(settings.explosion_ratio, settings.lost_share * gained):
+            return Verdict("stop", self._rose(), step)
+        return None
+
+    def _check_rise(self, step: int) -> Verdict | None:
+        settings, curve = self._settings, self._curve
+        if step <= self._warmup_steps:
+            return None
+        if not curve.risen(settings.rise_ratio):
+            self._risen_logs, self._rise_told = 0, False
+            return None
+        if curve.now <= curve.start:
+            # Worse than it was, yet better than untrained: the user's call.
+            self._risen_logs = 0
+            told, self._rise_told = self._rise_told, True
+            return None if told else Verdict("warn", self._rose(), step)
+        self._risen_logs += 1
+        if self._risen_logs < settings.rise_logs:
+            return None
+        reason = f"{self._rose()}, and has stayed above its start ({_number(curve.start)})"
+        return Verdict("stop", f"{reason} for {self._risen_logs} logs", step)
+
+    def _rose(self) -> str:
+        curve = self._curve
+        return (
+            f"loss rose to {_number(curve.now)}, {curve.now / curve.best:.1f} times its best "
+            f"({_number(curve.best)} at step {curve.best_step})"
+        )
+
+    def _last(self) -> str:
+        smoothed = self._curve.smoothed
+        return "" if smoothed is None else f" (it was {_number(smoothed)} before)"
+
+
+class _Curve:
+    """The smoothed loss so far: where it began, its best, and how much single losses jitter."""
+
+    # Jitter is averaged over many more logs than the loss: it changes slowly, and judged by a few
+    # logs it would often come out too small.
+    _JITTER_ALPHA = 0.03
+    # A lone spike must not blind the guard for long: beyond this many times the usual, and beyond
+    # one nat, it adds no more jitter.
+    _JITTER_CLIP = 4.0
+    _JITTER_CLIP_NATS = 1.0
+    # Mean distance of the middle one of three normal values from their median, in deviations: it
+    # is their extreme in two of three cases, and 3/(2 sqrt(pi)) away then.
+    _JITTER_PER_SIGMA = 1 / math.sqrt(math.pi)
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self._settings = settings
+        self._logs = 0
+        self._last_three: deque[float] = deque(maxlen=3)
+        self._ema = Ema(settings.alpha)
+        self._jitter = Ema(self._JITTER_ALPHA)
+        self._best_variance = 1.0
+        self._level = math.inf
+        self.now = math.inf
+        self.start = math.inf
+        self.best = math.inf
+        self.best_step = 0
+
+    @property
+    def smoothed(self) -> float | None:
+        return self._ema.value
+
+    @property
+    def started(self) -> bool:
+        return self._logs >= self._settings.start_logs
+
+    @property
+    def noise(self) -> float | None:
+        """Standard deviation of single losses around their trend, None with fewer than 3 logs."""
+        jitter = self._jitter.value
+        return None if jitter is None else jitter / self._JITTER_PER_SIGMA
+
+    def push(self, step: int, loss: float) -> None:
+        self._last_three.append(loss)
+        self._level = median_low(self._last_three)
+        self.now = self._ema.push(self._level)
+        if len(self._last_three) == 3:
+            self._add_jitter()
+        if not self.started:
+            self._logs += 1
+            self.start = self.now
+        # The first averages are of so few losses that a lucky one would stay the best for ever.
+        if self.started and self.now < self.best:
+            self.best, self.best_step = self.now, step
+            self._best_variance = self._ema.variance_factor
+
+    def _add_jitter(self) -> None:
+        # A trend, a step up or an explosion puts the middle loss between its neighbours, and adds
+        # nothing: only what goes up and comes back, or the other way round, is jitter.
+        move = abs(self._last_three[1] - self._level)
+        usual = self._jitter.value
+        if usual is not None:
+            move = min(move, max(self._JITTER_CLIP * usual, self._JITTER_CLIP_NATS))
+        self._jitter.push(move)
+
+    def risen(self, ratio: float, least: float = 0.0) -> bool:
+        """Whether the loss is above `ratio` × its best, by `least` nats and more than by noise."""
+        if not self.started:
+            return False
+        settings = self._settings
+        noise = self.noise or 0.0
+        spread = noise * math.sqrt(self._best_variance + self._ema.variance_factor)
+        rise = self.now - self.best
+        # The average still stands high when the loss itself is back already: both must be up.
+        return min(self.now, self._level) > ratio * self.best and rise >= max(
+            settings.min_rise, least, settings.noise_sigmas * spread
+        )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
+def _name(value: float) -> str:
+    return "not a number (NaN)" if math.isnan(value) else "infinite"

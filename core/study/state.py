@@ -1,0 +1,285 @@
+"""A study's state: a fold over its journal. The daemon, the dashboard and the command line share this reducer.
+
+Trials are immutable: one that did not change between two looks is the same object, so a view need only repaint
+those that are not.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from core.study.events import (
+    AnyEvent,
+    Asked,
+    Asker,
+    DaemonStarted,
+    Ending,
+    FixSuggested,
+    StudyChanged,
+    StudyCreated,
+    StudyStatus,
+    TrialAdded,
+    TrialAsked,
+    TrialEnded,
+    TrialKind,
+    TrialQueued,
+    TrialStarted,
+    TrialStarting,
+    Warned,
+)
+from core.study.files import ProcessRecord
+from core.values import Scalar
+
+TrialStatus = Literal[
+    "queued", "starting", "running", "pausing", "stopping",
+    "paused", "completed", "diverged", "oom", "failed", "stopped", "lost",
+]  # fmt: skip
+
+LIVE: frozenset[TrialStatus] = frozenset({"starting", "running", "pausing", "stopping"})
+"""A process may exist for the trial."""
+ENDED: frozenset[TrialStatus] = frozenset(
+    {"completed", "diverged", "oom", "failed", "stopped", "lost"}
+)
+"""The trial has come to its end, unless a person asks for another attempt."""
+
+MOST_WARNINGS = 200
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One start of a trial's worker."""
+
+    number: int
+    device: Literal["cuda", "cpu"] = "cpu"
+    gpus: tuple[str, ...] = ()
+    started: float | None = None
+    """Seconds since the epoch."""
+    ended: float | None = None
+    shim: ProcessRecord | None = None
+    ending: Ending | None = None
+    reason: str = ""
+    overrides: dict[str, Scalar] = {}
+
+
+class Suggestion(msgspec.Struct, frozen=True):
+    """A memory fix that waits for a decision."""
+
+    changes: dict[str, Scalar]
+    text: str
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A trial as the journal tells it; what changes by the second is in its metrics file."""
+
+    number: int
+    settings: dict[str, Scalar]
+    kind: TrialKind = "probe"
+    source: str = "search"
+    parent: int | None = None
+    status: TrialStatus = "queued"
+    reason: str = ""
+    """Why it is in this state, in words."""
+    attempts: tuple[Attempt, ...] = ()
+    """Attempts that were started, oldest first."""
+    next_attempt: int = 1
+    """The number of the attempt that is queued or, when nothing is queued, of the last one."""
+    overrides: dict[str, Scalar] = {}
+    resume_from: str | None = None
+    asked: Asked | None = None
+    asked_by: Asker | None = None
+    asked_reason: str = ""
+    suggestion: Suggestion | None = None
+    step: int = 0
+    total_steps: int = 0
+    loss: float | None = None
+    eval_loss: float | None = None
+    peak_memory: int | None = None
+    seconds: float = 0.0
+    """Time that its attempts ran, all together."""
+    usage_error: bool = False
+    added: float = 0.0
+    fixes: tuple[str, ...] = ()
+    """The memory fixes applied so far, in words."""
+
+    @property
+    def changes(self) -> dict[str, Scalar]:
+        """Everything in which the trial differs from the study's profile."""
+        return {**self.settings, **self.overrides}
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The latest attempt that was started."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def live(self) -> bool:
+        return self.status in LIVE
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that a person should know, with the trial that it is about."""
+
+    t: float
+    text: str
+    trial: int | None = None
+
+
+@dataclass
+class StudyState:
+    """A study as its journal tells it. Only `apply` changes it."""
+
+    name: str = ""
+    tunedeck: str = ""
+    created: float = 0.0
+    rank_by: Literal["eval_loss", "loss"] = "loss"
+    planned: int = 0
+    status: StudyStatus = "running"
+    reason: str = ""
+    daemon: ProcessRecord | None = None
+    trials: dict[int, Trial] = field(default_factory=dict)
+    warnings: list[Notice] = field(default_factory=list)
+    updated: float = 0.0
+    """When the last record was written, seconds since the epoch."""
+    version: int = 0
+    """How many records were applied: grows with every change."""
+
+    @property
+    def exists(self) -> bool:
+        """Whether the journal has said anything yet."""
+        return self.created > 0
+
+    def live(self) -> list[Trial]:
+        """Trials that may have a process."""
+        return [t for t in self.trials.values() if t.live]
+
+    def queued(self) -> list[Trial]:
+        """Trials that wait to start, in the order in which they will."""
+        return [t for t in self.trials.values() if t.status == "queued"]
+
+    def next_number(self) -> int:
+        return max(self.trials, default=0) + 1
+
+
+def apply(state: StudyState, event: AnyEvent) -> None:
+    """Apply one record to `state`. A record about a trial that does not exist changes nothing but the counters."""
+    state.updated = event.t
+    state.version += 1
+    match event:
+        case StudyCreated():
+            state.name, state.tunedeck, state.created = event.name, event.tunedeck, event.t
+            state.rank_by, state.planned = event.rank_by, event.planned
+        case StudyChanged():
+            state.status, state.reason = event.status, event.reason
+        case DaemonStarted():
+            state.daemon = event.process
+        case Warned():
+            state.warnings.append(Notice(event.t, event.text, event.trial))
+            del state.warnings[:-MOST_WARNINGS]
+        case TrialAdded():
+            state.trials[event.trial] = Trial(
+                number=event.trial,
+                settings=event.settings,
+                kind=event.kind,
+                source=event.source,
+                parent=event.parent,
+                added=event.t,
+            )
+        case _:
+            trial = state.trials.get(event.trial)
+            if trial is not None:
+                state.trials[event.trial] = _apply_to_trial(trial, event)
+
+
+def _apply_to_trial(
+    trial: Trial,
+    event: TrialQueued | TrialStarting | TrialStarted | TrialAsked | TrialEnded | FixSuggested,
+) -> Trial:
+    change = msgspec.structs.replace
+    match event:
+        case TrialQueued():
+            applied = trial.fixes + ((event.reason,) if event.overrides else ())
+            return change(
+                trial,
+                status="queued",
+                reason=event.reason,
+                next_attempt=event.attempt,
+                overrides={**trial.overrides, **event.overrides},
+                resume_from=event.resume_from,
+                asked=None,
+                asked_by=None,
+                asked_reason="",
+                suggestion=None,
+                fixes=applied,
+                usage_error=False,
+            )
+        case TrialStarting():
+            attempt = Attempt(
+                event.attempt, event.device, event.gpus, event.t, overrides=trial.overrides
+            )
+            others = tuple(a for a in trial.attempts if a.number != event.attempt)
+            return change(
+                trial,
+                status="starting",
+                reason="",
+                attempts=(*others, attempt),
+                next_attempt=event.attempt,
+            )
+        case TrialStarted():
+            return change(
+                trial, status="running", attempts=_last(trial, event.attempt, shim=event.shim)
+            )
+        case TrialAsked():
+            status: TrialStatus = "pausing" if event.ask == "pause" else "stopping"
+            return change(
+                trial,
+                status=status if trial.live else trial.status,
+                asked=event.ask,
+                asked_by=event.by,
+                asked_reason=event.reason,
+            )
+        case TrialEnded():
+            return _end(trial, event)
+        case FixSuggested():
+            return change(trial, suggestion=Suggestion(event.changes, event.text))
+
+
+def _end(trial: Trial, event: TrialEnded) -> Trial:
+    return msgspec.structs.replace(
+        trial,
+        status=event.ending,
+        reason=event.reason,
+        attempts=_last(
+            trial, event.attempt, ended=event.t, ending=event.ending, reason=event.reason
+        ),
+        resume_from=event.checkpoint,
+        step=event.step,
+        total_steps=event.total_steps or trial.total_steps,
+        loss=event.loss,
+        eval_loss=event.eval_loss,
+        peak_memory=max_or_none(trial.peak_memory, event.peak_memory),
+        seconds=trial.seconds + event.seconds,
+        usage_error=event.usage_error,
+    )
+
+
+def _last(trial: Trial, number: int, **changes: object) -> tuple[Attempt, ...]:
+    """The attempts with `changes` made to the one of this number."""
+    return tuple(
+        msgspec.structs.replace(a, **changes) if a.number == number else a for a in trial.attempts
+    )
+
+
+def max_or_none(*values: int | None) -> int | None:
+    """The largest of the values that are not None; None where there is none."""
+    present = [v for v in values if v is not None]
+    return max(present) if present else None
+
+
+def finite(value: float | None) -> float | None:
+    """`value` where it is a finite number, else None."""
+    return value if value is not None and math.isfinite(value) else None
