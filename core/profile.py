@@ -157,8 +157,10 @@ class Profile:
         return replace(self, search=SearchTable())
 
 
-def load(path: str | os.PathLike[str]) -> Profile:
-    """Load and check a profile. Relative paths in it become absolute where the file that they name exists.
+def load(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Profile:
+    """Load and check a profile, with `changes` (full key, or `search.space.NAME` → value) made before it is checked.
+
+    Relative paths in it become absolute where the file that they name exists.
 
     Raises:
         ProfileError: the file cannot be read, is not TOML, or anything in it is wrong (all of it is listed).
@@ -179,11 +181,16 @@ def load(path: str | os.PathLike[str]) -> Profile:
         ) from None
     except OSError as error:
         raise ProfileError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
-    return loads(text, source=source, folder=file.resolve().parent)
+    return loads(text, source=source, folder=file.resolve().parent, changes=changes)
 
 
-def loads(text: str, source: str = "profile", folder: Path | None = None) -> Profile:
-    """Check a profile given as text; `folder` is where its relative paths start.
+def loads(
+    text: str,
+    source: str = "profile",
+    folder: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> Profile:
+    """Check a profile given as text; `folder` is where its relative paths start, `changes` as for `load`.
 
     Raises:
         ProfileError: the text is not TOML, or anything in it is wrong.
@@ -192,7 +199,23 @@ def loads(text: str, source: str = "profile", folder: Path | None = None) -> Pro
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
+    for key, value in (changes or {}).items():
+        _change(document, key, value)
     return from_document(document, source=source, folder=folder, text=text)
+
+
+def _change(document: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value in a profile's document; None takes it out."""
+    *tables, name = key.split(".")
+    table = document
+    for part in tables:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            return  # the check of the document names the table that is none
+    if value is None:
+        table.pop(name, None)
+    else:
+        table[name] = value
 
 
 def from_document(

@@ -1,0 +1,70 @@
+"""`tunedeck stop`, `pause`, `resume`, `retry` and `promote`: wishes that a study's engine carries out."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from core.engine.client import daemon_alive, send
+from core.engine.messages import Command, Reply, Request
+from core.study.store import StudyReader, find_study
+
+
+def stop(arguments: argparse.Namespace) -> int:
+    """Stop a study or a trial."""
+    return _send(arguments, "stop")
+
+
+def pause(arguments: argparse.Namespace) -> int:
+    """Pause a study or a trial."""
+    return _send(arguments, "pause")
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with a study or a trial."""
+    return _send(arguments, "resume")
+
+
+def retry(arguments: argparse.Namespace) -> int:
+    """Give an ended trial another attempt."""
+    return _send(arguments, "retry")
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Run a trial's settings, by default the winner's, as the full training."""
+    from core.engine.results import best_trial
+
+    folder = find_study(arguments.study)
+    trial = arguments.trial
+    if trial is None:
+        best = best_trial(StudyReader(folder).state)
+        if best is None:
+            print("tunedeck: no trial has completed yet: name one", file=sys.stderr)
+            return 1
+        trial = best.number
+    return _ask(folder, Request("promote", trial), arguments.json)
+
+
+def _send(arguments: argparse.Namespace, command: Command) -> int:
+    return _ask(find_study(arguments.study), Request(command, arguments.trial), arguments.json)
+
+
+def _ask(folder: Path, request: Request, as_json: bool) -> int:
+    """Send one request; a study at rest has no engine, and nothing to stop or pause."""
+    state = StudyReader(folder).state
+    if (
+        request.command in ("stop", "pause")
+        and not daemon_alive(folder)
+        and state.status != "running"
+    ):
+        reply = Reply(ok=True, text=f"the study is {state.status} already: nothing runs")
+    else:
+        reply = send(folder, request)
+    if as_json:
+        print(json.dumps({"ok": reply.ok, "text": reply.text, "trial": reply.trial}))
+    else:
+        print(
+            reply.text if reply.ok else f"tunedeck: {reply.text}",
+            file=None if reply.ok else sys.stderr,
+        )
+    return 0 if reply.ok else 1

@@ -1,0 +1,162 @@
+"""`tunedeck check`, `params` and `profiles`: about profiles, without running anything."""
+
+import argparse
+import json
+import sys
+import textwrap
+from typing import Any
+
+from core import profile as profiles_
+from core.catalogue import Parameter, UnknownParameterError, find, json_schema, nearest, parameters
+from core.params import TABLES
+from core.profile import Profile, ProfileError
+from core.values import toml_value
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Say everything that is wrong with a profile: 0 when nothing is, 1 otherwise."""
+    path = profiles_.resolve(arguments.profile)
+    try:
+        profile = profiles_.load(path)
+        problems = missing_files(profile)
+        if problems:
+            raise ProfileError(str(path), problems)
+    except ProfileError as error:
+        if arguments.json:
+            found = [
+                {"key": p.key, "wrong": p.wrong, "right": p.right, "line": p.line}
+                for p in error.problems
+            ]
+            print(json.dumps({"ok": False, "file": str(path), "problems": found}, indent=1))
+        else:
+            print(error, file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps({"ok": True, "file": str(path), "problems": []}, indent=1))
+        return 0
+    from core.engine.results import plan_size
+
+    searched = ", ".join(profile.search.space) or "nothing (one training)"
+    print(f"{path}: fine. Searches {searched}; trials: {plan_size(profile)}.")
+    return 0
+
+
+def missing_files(profile: Profile) -> list[profiles_.Problem]:
+    """Problems with the files that a profile names, as far as they can be seen without loading them."""
+    from pathlib import Path
+
+    problems = []
+    for key, listed in (
+        ("data.dataset", profiles_.dataset_files(profile)),
+        ("data.eval_dataset", profiles_.eval_files(profile)),
+    ):
+        absent = (name for name in listed if not Path(name).expanduser().exists())
+        problems += [
+            profiles_.Problem(key, f"{name} does not exist", "a data file") for name in absent
+        ]
+    model = profiles_.model_path(profile)
+    looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
+    if looks_local and not Path(model).expanduser().exists():
+        problems.append(
+            profiles_.Problem(
+                "model.model_name_or_path", f"{model} does not exist", "a folder or a .gguf file"
+            )
+        )
+    return problems
+
+
+def params(arguments: argparse.Namespace) -> int:
+    """Explain one parameter in full, or list those whose name contains the given text."""
+    if arguments.schema:
+        print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+        return 0
+    listed = _matching(arguments.key)
+    if not listed:
+        print(
+            f"tunedeck: {UnknownParameterError(arguments.key, nearest(arguments.key))}",
+            file=sys.stderr,
+        )
+        return 2
+    if arguments.json:
+        print(json.dumps([_as_json(p) for p in listed], indent=1, ensure_ascii=False))
+    elif len(listed) == 1:
+        print(explain(listed[0]))
+    else:
+        _print_list(listed)
+    return 0
+
+
+def _matching(key: str | None) -> list[Parameter]:
+    if key is None:
+        return [p for p in parameters() if p.table != "tuned"]
+    if key in TABLES:
+        return [p for p in parameters() if p.table == key]
+    try:
+        return [find(key)]
+    except UnknownParameterError:
+        wanted = key.lower()
+        return [p for p in parameters() if wanted in p.key.lower() or wanted in p.doc.title.lower()]
+
+
+def explain(parameter: Parameter) -> str:
+    """Everything that is known about a parameter, as text of at most 80 columns."""
+    lines = [f"{parameter.key}  ({parameter.doc.title})", ""]
+    lines += textwrap.wrap(parameter.help, 78, initial_indent="  ", subsequent_indent="  ")
+    lines.append("")
+    if parameter.doc.works:
+        lines.append(f"  works:          {parameter.doc.works}")
+    lines.append(f"  takes:          {parameter.allowed()}")
+    needed = "must be set" if parameter.required else toml_value(parameter.default)
+    lines.append(f"  default:        {needed}")
+    for when in parameter.doc.when:
+        values = " or ".join(toml_value(v) for v in when.values)
+        lines.append(f"  applies when:   {when.key} = {values}")
+    if parameter.doc.llamafactory:
+        lines.append(f"  LLaMA-Factory:  {parameter.doc.llamafactory}")
+    lines.append(f"  can be searched: {'yes' if parameter.searchable else 'no'}")
+    return "\n".join(lines)
+
+
+def _print_list(listed: list[Parameter]) -> None:
+    table = ""
+    for p in listed:
+        if p.table != table:
+            table = p.table
+            doc = (TABLES[table].__doc__ or "").strip().splitlines()[0]
+            print(f"\n[{table}]  {doc}")
+        default = "must be set" if p.required else toml_value(p.default)
+        print(f"  {p.name:<30} {default:<16} {p.doc.works or p.doc.title}")
+    print("\n`tunedeck params KEY` explains one.")
+
+
+def _as_json(p: Parameter) -> dict[str, Any]:
+    return {
+        "key": p.key,
+        "title": p.doc.title,
+        "kind": p.kind,
+        "default": p.default,
+        "required": p.required,
+        "choices": list(p.choices),
+        "low": p.low,
+        "high": p.high,
+        "works": p.doc.works,
+        "help": p.help,
+        "applies_when": [{"key": w.key, "values": list(w.values)} for w in p.doc.when],
+        "llamafactory": p.doc.llamafactory,
+        "searchable": p.searchable,
+    }
+
+
+def profiles(arguments: argparse.Namespace) -> int:
+    """List the ready-made profiles."""
+    listed = [(path.stem, profiles_.load(path).profile.notes) for path in profiles_.ready_made()]
+    if arguments.json:
+        print(json.dumps([{"name": n, "notes": t} for n, t in listed], indent=1))
+        return 0
+    for name, notes in listed:
+        print(name)
+        print(textwrap.fill(notes, 78, initial_indent="    ", subsequent_indent="    "))
+    print(
+        "\nTry one with: tunedeck run NAME --set model.model_name_or_path=PATH --set data.dataset=FILE"
+    )
+    return 0

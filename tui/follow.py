@@ -1,0 +1,185 @@
+"""Follow a study without a dashboard: one line for each thing that happens, and progress in between."""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from core.study.files import RunInfo, read_record
+from core.study.metrics import MetricsTail, Point
+from core.study.state import StudyState, Trial
+from core.study.store import StudyReader, describe
+from tui import text
+
+TICK = 0.5
+"""Seconds between two looks at the study."""
+PROGRESS_EVERY = 15.0
+"""Seconds between two lines of progress where the output is no terminal."""
+
+
+@dataclass
+class Progress:
+    """What the metrics files say about the live trials; each look reads only what was added."""
+
+    tails: dict[int, MetricsTail] = field(default_factory=dict)
+    last: dict[int, Point] = field(default_factory=dict)
+    totals: dict[int, int] = field(default_factory=dict)
+
+    def look(self, reader: StudyReader) -> None:
+        """Read what the live trials have logged since the last look."""
+        for trial in reader.state.live():
+            folder = reader.folder.trial(trial.number)
+            tail = self.tails.setdefault(trial.number, MetricsTail(folder.metrics))
+            for point in tail.poll():
+                if point.loss is not None:
+                    self.last[trial.number] = point
+            run = read_record(folder.run, RunInfo)
+            if run is not None:
+                self.totals[trial.number] = run.total_steps
+
+    def line(self, trial: Trial) -> str:
+        """Where one live trial stands, in a few words."""
+        point = self.last.get(trial.number)
+        if point is None or point.attempt != trial.next_attempt:
+            return f"trial {trial.number} {trial.status}"
+        total = self.totals.get(trial.number)
+        of = f"/{total}" if total else ""
+        return f"trial {trial.number} step {point.step}{of} loss {text.loss(point.loss)}"
+
+
+def happenings(before: dict[int, Trial], state: StudyState) -> list[str]:
+    """What changed between two looks, a line for each trial that changed its state."""
+    lines = []
+    for number, trial in state.trials.items():
+        old = before.get(number)
+        if old is trial or (old is not None and old.status == trial.status):
+            continue
+        said = _said(trial, old)
+        if said:
+            lines.append(f"trial {number}: {said}")
+    return lines
+
+
+def _said(trial: Trial, old: Trial | None) -> str:
+    settings = describe(trial.changes) or "the profile's settings"
+    fix = f"; suggested: {trial.suggestion.text}" if trial.suggestion else ""
+    match trial.status:
+        case "queued":
+            return "" if old is None else f"queued again: {trial.reason}"
+        case "starting":
+            again = f" (attempt {trial.next_attempt})" if trial.next_attempt > 1 else ""
+            return f"starts{again}: {settings}"
+        case "running":
+            return ""
+        case "pausing" | "stopping":
+            why = f": {trial.asked_reason}" if trial.asked_reason else ""
+            return f"{trial.status}{why}"
+        case "completed":
+            value = (
+                f", eval loss {text.loss(trial.eval_loss)}" if trial.eval_loss is not None else ""
+            )
+            return f"completed, loss {text.loss(trial.loss)}{value}, {text.duration(trial.seconds)}"
+        case "oom":
+            return f"out of memory: {trial.reason}{fix}"
+    return f"{trial.status}: {trial.reason}" if trial.reason else trial.status
+
+
+def follow(folder: Path, out: TextIO = sys.stdout) -> int:
+    """Print what happens until the study rests; 0 when a trial completed, 1 when none did.
+
+    Ctrl+C ends the following, not the study.
+
+    Raises:
+        StudyError: the study cannot be read.
+        EngineError: the study's engine died and cannot be started again.
+    """
+    reader = StudyReader(folder)
+    screen = out.isatty()
+    progress = Progress()
+    seen: dict[int, Trial] = {}
+    warned = 0
+    spoke = time.monotonic()
+    try:
+        while True:
+            reader.poll()
+            lines = happenings(seen, reader.state)
+            lines += [f"note: {w.text}" for w in reader.state.warnings[warned:]]
+            warned = len(reader.state.warnings)
+            seen = dict(reader.state.trials)
+            progress.look(reader)
+            _print_lines(out, screen, lines)
+            if lines:
+                spoke = time.monotonic()
+            if resting(reader.state):
+                break
+            spoke = _print_progress(out, screen, reader.state, progress, spoke)
+            _revive(folder, reader.state)
+            time.sleep(TICK)
+    except KeyboardInterrupt:
+        _print_lines(out, screen, ["", "The study goes on without you."])
+        print(
+            f"  watch it:  tunedeck attach {folder}\n  end it:    tunedeck stop {folder}", file=out
+        )
+        return 0
+    return _closing(reader, out)
+
+
+def resting(state: StudyState) -> bool:
+    """Whether nothing runs and nothing will until somebody asks for it."""
+    return state.exists and state.status != "running" and not state.live()
+
+
+def _revive(folder: Path, state: StudyState) -> None:
+    """Start the engine again where it died with work left."""
+    from core.engine.client import daemon_alive, needs_daemon, start_daemon
+
+    if needs_daemon(state, daemon_alive(folder)):
+        start_daemon(folder)
+
+
+def _print_lines(out: TextIO, screen: bool, lines: list[str]) -> None:
+    for line in lines:
+        print(f"\r\x1b[K{line}" if screen else f"{time.strftime('%H:%M:%S')} {line}", file=out)
+    out.flush()
+
+
+def _print_progress(
+    out: TextIO, screen: bool, state: StudyState, progress: Progress, spoke: float
+) -> float:
+    """Show where the live trials stand; returns when something was last printed."""
+    live = state.live()
+    done = sum(t.ended for t in state.trials.values())
+    line = f"{done}/{len(state.trials)} done" + "".join(f" | {progress.line(t)}" for t in live)
+    if screen:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[K{line[:width]}", end="", file=out, flush=True)
+        return spoke
+    now = time.monotonic()
+    if live and now - spoke >= PROGRESS_EVERY:
+        _print_lines(out, screen, [line])
+        return now
+    return spoke
+
+
+def _closing(reader: StudyReader, out: TextIO) -> int:
+    from core.engine.results import best_trial
+    from tui.commands.studies import ranking_table
+
+    state = reader.state
+    why = f": {state.reason}" if state.reason else ""
+    print(f"\nThe study is {state.status}{why}", file=out)
+    print(ranking_table(state), file=out)
+    best = best_trial(state)
+    if best is None:
+        print(
+            "\nNo trial completed. What each one said: tunedeck trials " + str(reader.folder.path),
+            file=out,
+        )
+        return 1
+    print(
+        f"\nBest: trial {best.number} ({describe(best.changes) or 'the profile as it is'})",
+        file=out,
+    )
+    return 0
