@@ -87,10 +87,8 @@ _ERRORS: tuple[_Pattern, ...] = (
     _pattern("cuda", _RUNTIME, r"CUDA out of memory\b"),
     _pattern("cuda", _RUNTIME, r"CUDA (driver )?error: (out of memory|CUDA_ERROR_OUT_OF_MEMORY)"),
     _pattern("cuda", _RUNTIME, r"CUDA error: CUBLAS_STATUS_ALLOC_FAILED"),
-    _pattern("cuda", _RUNTIME, r"cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-    _pattern(
-        "cuda", _RUNTIME, r"cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
-    ),
+    _pattern("cuda", _RUNTIME, r"cuDNN error: CUDNN_STATUS_(\w*_)?ALLOC(ATION)?_FAILED"),
+    _pattern("cuda", _RUNTIME, r"Triton Error \[CUDA\]: out of memory"),
     # torch: c10/core/impl/alloc_cpu.cpp, on Linux and on Windows.
     _pattern(
         "cpu-allocator",
@@ -112,10 +110,10 @@ _ERRORS: tuple[_Pattern, ...] = (
 )
 
 _LOG_LINES: tuple[_Pattern, ...] = (
-    _pattern(
-        "cuda", "", r"(torch\.(cuda\.)?)?OutOfMemoryError: (CUDA out of memory|Allocation on)"
-    ),
-    _pattern("cuda", "", r"RuntimeError: (CUDA out of memory\.|CUDA error: out of memory)"),
+    _pattern("cuda", "", r"(torch\.(cuda\.)?)?OutOfMemoryError: (CUDA out of memory|Allocation)"),
+    _pattern("cuda", "", r"(torch\.Accelerator|Runtime)Error: CUDA (error: )?out of memory"),
+    # bitsandbytes prints this from C++ and ends the process.
+    _pattern("cuda", "", r"Error out of memory at line \d+ in file \S+$"),
     _pattern("cpu-allocator", "", r"RuntimeError: \[enforce fail at .*DefaultCPUAllocator: "),
     _pattern("cpu-allocator", "", r"terminate called after throwing .*'std::bad_alloc'"),
     _pattern("cpu-allocator", "", r"(numpy\.\S+\._ArrayMemoryError|MemoryError)(: |$)"),
@@ -237,9 +235,8 @@ def _sentence(
         "limit": "The trial reached its memory limit",
     }[kind]
     if capacity is not None:
-        where += (
-            f" of {human_bytes(capacity)}" if kind == "limit" else f" ({human_bytes(capacity)})"
-        )
+        size = human_bytes(capacity)
+        where += f" of {size}" if kind == "limit" else f" ({size})"
     parts = [where]
     if asked is not None:
         parts.append(f"it asked for {human_bytes(asked)} more")

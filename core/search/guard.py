@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import median_low
 from typing import Literal
 
 from core.search.smoothing import ALPHA, Ema
@@ -25,10 +25,11 @@ class GuardSettings:
     `rise_ratio`: stop above this multiple, if also above the start, for `rise_logs` logs in a row
     after warm-up. `min_rise`: no smaller rise above the best ever stops a run (ratios mean nothing
     near zero). `lost_share`: an explosion must also undo this share of what training has gained.
-    `noise_sigmas`: a rise must exceed this many standard deviations of the two averages compared.
+    `noise_sigmas`: a rise must exceed this many standard deviations of the two averages compared;
+    the highest and the lowest of 500 noisy averages lie five or six apart by chance alone.
     `spike_ratio` and `spike_sigmas`: a single loss this far above the average is warned of.
     `overflow_logs`: so many overflowing gradients in a row stop a run with loss scaling.
-    `start_logs`: the start is the average after so many logs. `learned_loss`: an exact zero after an average
+    `start_logs`: the start is the lowest average of so many first logs. `learned_loss`: an exact zero after an average
     below this is a model that knows its data by heart.
     """
 
@@ -37,7 +38,7 @@ class GuardSettings:
     rise_logs: int = 3
     min_rise: float = 0.3
     lost_share: float = 0.5
-    noise_sigmas: float = 4.0
+    noise_sigmas: float = 7.0
     spike_ratio: float = 2.0
     spike_sigmas: float = 6.0
     overflow_logs: int = 5
@@ -147,46 +148,59 @@ class Guard:
         if not new:
             return None
         reason = (
-            f"loss jumped to {_number(loss)} at step {step}, {loss / before:.1f} times its average "
+            f"loss jumped to {_number(loss)} at step {step}, {_times(loss, before)} its average "
             f"({_number(before)})"
         )
         return Verdict("warn", reason, step)
 
     def _check_explosion(self, step: int) -> Verdict | None:
         settings, curve = self._settings, self._curve
-        gained = max(0.0, curve.start - curve.best)
-        if curve.risen(settings.explosion_ratio, settings.lost_share * gained):
-            return Verdict("stop", self._rose(), step)
-        return None
+        gained = max(0.0, curve.start.loss - curve.best.loss)
+        mark = curve.risen_above(settings.explosion_ratio, settings.lost_share * gained)
+        return None if mark is None else Verdict("stop", self._rose(mark), step)
 
     def _check_rise(self, step: int) -> Verdict | None:
         settings, curve = self._settings, self._curve
         if step <= self._warmup_steps:
             return None
-        if not curve.risen(settings.rise_ratio):
+        mark = curve.risen_above(settings.rise_ratio)
+        if mark is None:
             self._risen_logs, self._rise_told = 0, False
             return None
-        if curve.now <= curve.start:
+        if curve.now <= curve.start.loss:
             # Worse than it was, yet better than untrained: the user's call.
             self._risen_logs = 0
             told, self._rise_told = self._rise_told, True
-            return None if told else Verdict("warn", self._rose(), step)
+            return None if told else Verdict("warn", self._rose(mark), step)
         self._risen_logs += 1
         if self._risen_logs < settings.rise_logs:
             return None
-        reason = f"{self._rose()}, and has stayed above its start ({_number(curve.start)})"
-        return Verdict("stop", f"{reason} for {self._risen_logs} logs", step)
+        stayed = f"has stayed above its start ({_number(curve.start.loss)})"
+        reason = f"{self._rose(mark)}, and {stayed} for {self._risen_logs} logs"
+        return Verdict("stop", reason, step)
 
-    def _rose(self) -> str:
-        curve = self._curve
+    def _rose(self, mark: _Mark) -> str:
+        now = self._curve.now
         return (
-            f"loss rose to {_number(curve.now)}, {curve.now / curve.best:.1f} times its best "
-            f"({_number(curve.best)} at step {curve.best_step})"
+            f"loss rose to {_number(now)}, {_times(now, mark.loss)} its best "
+            f"({_number(mark.loss)} at step {mark.step})"
         )
 
     def _last(self) -> str:
         smoothed = self._curve.smoothed
         return "" if smoothed is None else f" (it was {_number(smoothed)} before)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A smoothed loss to compare with; `variance` relative to that of a single loss."""
+
+    loss: float
+    step: int
+    variance: float
+
+
+_UNKNOWN = _Mark(math.inf, 0, 1.0)
 
 
 class _Curve:
@@ -203,18 +217,19 @@ class _Curve:
     # is their extreme in two of three cases, and 3/(2 sqrt(pi)) away then.
     _JITTER_PER_SIGMA = 1 / math.sqrt(math.pi)
 
+    # Logs after which the extra caution for a jitter known from few values has halved.
+    _CAUTION = 5
+
     def __init__(self, settings: GuardSettings) -> None:
         self._settings = settings
         self._logs = 0
         self._last_three: deque[float] = deque(maxlen=3)
         self._ema = Ema(settings.alpha)
         self._jitter = Ema(self._JITTER_ALPHA)
-        self._best_variance = 1.0
         self._level = math.inf
         self.now = math.inf
-        self.start = math.inf
-        self.best = math.inf
-        self.best_step = 0
+        self.start = _UNKNOWN
+        self.best = _UNKNOWN
 
     @property
     def smoothed(self) -> float | None:
@@ -228,47 +243,65 @@ class _Curve:
     def noise(self) -> float | None:
         """Standard deviation of single losses around their trend, None with fewer than 3 logs."""
         jitter = self._jitter.value
-        return None if jitter is None else jitter / self._JITTER_PER_SIGMA
+        if jitter is None:
+            return None
+        # A few values may be close together by luck.
+        caution = 1 + self._CAUTION / (self._CAUTION + self._logs)
+        return caution * jitter / self._JITTER_PER_SIGMA
 
     def push(self, step: int, loss: float) -> None:
         self._last_three.append(loss)
-        self._level = median_low(self._last_three)
+        self._level = _middle(self._last_three)
         self.now = self._ema.push(self._level)
         if len(self._last_three) == 3:
             self._add_jitter()
-        if not self.started:
-            self._logs += 1
-            self.start = self.now
-        # The first averages are of so few losses that a lucky one would stay the best for ever.
-        if self.started and self.now < self.best:
-            self.best, self.best_step = self.now, step
-            self._best_variance = self._ema.variance_factor
+        self._logs += 1
+        mark = _Mark(self.now, step, self._ema.variance_factor)
+        # The start is kept apart from the best: its averages are of so few losses that a lucky
+        # one would stay the best for ever. It is the lowest of them, since a rate that is far too
+        # high ruins a model within these few logs already.
+        if self._logs <= self._settings.start_logs and mark.loss < self.start.loss:
+            self.start = mark
+        if self.started and mark.loss < self.best.loss:
+            self.best = mark
 
     def _add_jitter(self) -> None:
         # A trend, a step up or an explosion puts the middle loss between its neighbours, and adds
         # nothing: only what goes up and comes back, or the other way round, is jitter.
         move = abs(self._last_three[1] - self._level)
-        usual = self._jitter.value
-        if usual is not None:
-            move = min(move, max(self._JITTER_CLIP * usual, self._JITTER_CLIP_NATS))
-        self._jitter.push(move)
+        usual = self._jitter.value or 0.0
+        self._jitter.push(min(move, max(self._JITTER_CLIP * usual, self._JITTER_CLIP_NATS)))
 
-    def risen(self, ratio: float, least: float = 0.0) -> bool:
-        """Whether the loss is above `ratio` × its best, by `least` nats and more than by noise."""
+    def risen_above(self, ratio: float, least: float = 0.0) -> _Mark | None:
+        """The best or the start, if the loss is now above `ratio` × it.
+
+        The rise must be at least `least` nats and more than noise explains.
+        """
         if not self.started:
-            return False
+            return None
         settings = self._settings
-        noise = self.noise or 0.0
-        spread = noise * math.sqrt(self._best_variance + self._ema.variance_factor)
-        rise = self.now - self.best
-        # The average still stands high when the loss itself is back already: both must be up.
-        return min(self.now, self._level) > ratio * self.best and rise >= max(
-            settings.min_rise, least, settings.noise_sigmas * spread
-        )
+        for mark in (self.best, self.start):
+            spread = (self.noise or 0.0) * math.sqrt(mark.variance + self._ema.variance_factor)
+            needed = max(settings.min_rise, least, settings.noise_sigmas * spread)
+            # The average still stands high when the loss itself is back already: both must be up.
+            high = min(self.now, self._level) > ratio * mark.loss
+            if high and self.now - mark.loss >= needed:
+                return mark
+        return None
+
+
+def _middle(values: Iterable[float]) -> float:
+    """The median, of an even number the lower one. (`statistics` would cost a client 8 ms.)"""
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 1e5 else f"{value:.2g}"
+
+
+def _times(value: float, base: float) -> str:
+    return f"{value / base:.1f} times" if value < 1000 * base else "more than 1000 times"
 
 
 def _name(value: float) -> str:
