@@ -43,7 +43,7 @@ def make_rows(wordnet: WordNet, count: int, seed: int) -> list[Row]:
     entries = common_words(wordnet)
     rng.shuffle(entries)
     rows: list[Row] = []
-    for entry in entries:
+    for entry in {entry.word: entry for entry in entries}.values():
         if len(rows) == count:
             break
         row = _TASKS[len(rows) % len(_TASKS)](entry, wordnet, rng)
