@@ -63,6 +63,9 @@ class Wire:
                 cwd=cwd,
                 env={**_plain_environment(), **(env or {})},
                 start_new_session=True,
+                # The terminal must control the session, or neither a resize nor a hang-up
+                # reaches the program.
+                preexec_fn=_take_terminal,
             )
         except BaseException:
             os.close(self._master)
@@ -86,14 +89,20 @@ class Wire:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        os.close(self._master)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Drop the terminal as a lost connection does; the program gets SIGHUP and end of input."""
+        if self._master >= 0:
+            os.close(self._master)
+            self._master = -1
 
     def send(self, keys: bytes | str) -> None:
         """Type `keys`."""
         os.write(self._master, keys.encode() if isinstance(keys, str) else keys)
 
     def resize(self, columns: int, rows: int) -> None:
-        """Give the terminal another size and tell the program."""
+        """Give the terminal another size; the kernel tells the program."""
         self.columns, self.rows = columns, rows
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
@@ -156,6 +165,11 @@ class Wire:
             self._answers_sync = False
         self._tail = data[-len(_SYNC_QUERY) + 1 :]
         return bool(data)
+
+
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal; runs in the child before the program."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _plain_environment() -> dict[str, str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 # A log axis ends at these multiples of a power of ten. Coarse on purpose: a range that follows
 # the data exactly would move every dot, and so repaint the whole plot, at each new point.
 _LOG_GRID = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+_MAX_LABEL = 8
 _LOG_TICKS = (1.0, 2.0, 5.0)
 _ROUND = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
@@ -91,12 +93,14 @@ def value_label(value: float, span: float | None = None) -> str:
         return "0"
     size = abs(value)
     if size >= 1e5 or size < 1e-3:
-        text = f"{value:.1e}" if f"{value:.0e}" != f"{value:.1e}".replace(".0", "") else ""
-        text = text or f"{value:.0e}"
-        return text.replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
-    decimals = 4 if span is None else max(0, -math.floor(math.log10(span) + 1e-9))
+        forms = (f"{value:.1e}".replace(".0e", "e"), f"{value:.0e}")
+        short = [re.sub(r"e(-?)\+?0*(?=\d)", r"e\1", form) for form in forms]
+        return next((form for form in short if len(form) <= _MAX_LABEL), short[1])
+    if span is None or not span > 0:
+        return f"{value:.4g}"
+    decimals = max(0, -math.floor(math.log10(span) + 1e-9))
     text = f"{value:.{min(6, decimals)}f}"
-    return text[:8].rstrip(".") if "." in text else text
+    return text[:_MAX_LABEL].rstrip(".") if "." in text else text
 
 
 def step_label(step: float) -> str:

@@ -62,6 +62,17 @@ def prepare(points: Sequence[Point]) -> Series:
     return Series(xs, ys, bad)
 
 
+def extend(series: Series, seen: int, points: Sequence[Point]) -> Series:
+    """`series`, which was made of the first `seen` of `points`, with the rest of them added."""
+    if seen == len(points):
+        return series
+    rest = prepare(points[seen:])
+    if series.xs and rest.xs and rest.xs[0] < series.xs[-1]:
+        return prepare(points)
+    bad = sorted(series.bad + rest.bad, key=itemgetter(0))
+    return Series(series.xs + rest.xs, series.ys + rest.ys, bad)
+
+
 def smooth(ys: Sequence[float], weight: float = 0.9) -> list[float]:
     """Exponential moving average without start-up bias, as TensorBoard draws it.
 
@@ -87,7 +98,9 @@ class Column:
 
 def columns(series: Series, x0: float, x1: float, count: int) -> list[Column | None]:
     """Bin the finite points with x0 ≤ step ≤ x1 into `count` dot columns (None: no point there)."""
-    result: list[Column | None] = [None] * max(0, count)
+    if count <= 0:
+        return []
+    result: list[Column | None] = [None] * count
     xs, ys = series.xs, series.ys
     start, end = bisect_left(xs, x0), bisect_right(xs, x1)
     while start < end:

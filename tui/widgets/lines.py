@@ -83,6 +83,8 @@ def changed_span(old: Strip, new: Strip) -> tuple[int, int] | None:
         return 0, max(old.cell_length, width)
     if old == new:
         return None
+    if _combines(old) or _combines(new):
+        return 0, width
     before, after = list(old), list(new)
     start = _common(before, after)
     end = width - _common(before[::-1], after[::-1], backwards=True)
@@ -107,8 +109,16 @@ def _common(before: list[Segment], after: list[Segment], *, backwards: bool = Fa
     return cells
 
 
+def _combines(strip: Strip) -> bool:
+    """Whether characters without a cell of their own change a cell that lies before them."""
+    return any(
+        not segment.text.isascii() and any(cell_len(character) == 0 for character in segment.text)
+        for segment in strip
+    )
+
+
 def _one_cell_each(text: str) -> bool:
-    """Whether each character is a cell, so that no wide or combining one is cut through."""
+    """Whether each character is a cell, so that no wide one is cut through."""
     return text.isascii() or all(cell_len(character) == 1 for character in text)
 
 
@@ -118,6 +128,9 @@ class LineWidget(Widget):
     A subclass implements `build_line(y, width)` as a function of its present state and calls
     `sync()` after each change of that state.
     """
+
+    # Dragging the mouse to select text repaints whole widgets; terminals select with Shift held.
+    ALLOW_SELECT = False
 
     def __init__(
         self,
@@ -130,8 +143,8 @@ class LineWidget(Widget):
     ) -> None:
         super().__init__(name=name, id=id, classes=classes, disabled=disabled)
         self.ascii = ascii
-        self._shown: dict[int, Strip] = {}
-        self._shown_size = Size(0, 0)
+        self._painted: dict[int, Strip] = {}
+        self._painted_size = Size(0, 0)
 
     def build_line(self, y: int, width: int) -> Strip:
         """The line at `y` (0 is the top of the content), `width` cells wide."""
@@ -144,22 +157,22 @@ class LineWidget(Widget):
     def render_line(self, y: int) -> Strip:
         """Called by the compositor for each line to paint."""
         size = self.size
-        if size != self._shown_size:
-            self._shown.clear()
-            self._shown_size = size
-        strip = self._shown[y] = self.build_line(y, size.width)
+        if size != self._painted_size:
+            self._painted.clear()
+            self._painted_size = size
+        strip = self._painted[y] = self.build_line(y, size.width)
         return strip
 
     def sync(self) -> None:
         """Ask for a repaint of those parts of lines that no longer look as they are shown."""
-        if not self.is_attached or not self._shown or self.size != self._shown_size:
+        if not self.is_attached or not self._painted or self.size != self._painted_size:
             # Nothing is on the screen yet, or a resize is about to paint everything anyway.
             self.refresh()
             return
         width, height = self.size
         regions = []
         for y in range(height):
-            shown = self._shown.get(y)
+            shown = self._painted.get(y)
             span = (0, width) if shown is None else changed_span(shown, self.build_line(y, width))
             if span is not None:
                 regions.append(Region(span[0], y, span[1] - span[0], 1))

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.style import Style
@@ -19,38 +19,22 @@ from textual.strip import Strip
 
 from tui.widgets import axis, braille
 from tui.widgets.axis import Axis
-from tui.widgets.braille import Canvas, Point, Series, View
+from tui.widgets.braille import Canvas, View
+from tui.widgets.chart_series import (
+    COLOURS,
+    ChartSeries,
+    Prepared,
+    first_and_last,
+    prepare,
+    value_at,
+)
 from tui.widgets.lines import LineWidget, Piece, clean, fit, line
 
+__all__ = ["EMPTY_TEXT", "ChartSeries", "LossChart"]
+
 EMPTY_TEXT = "no points yet: the first loss appears after logging_steps"
-_MARKS = ("*", "o", "+", "x", "#", "%", "@", "&")
-_COLOURS = 6
 _MAX_LABEL = 8
 _MIN_SHARE = 1e-4
-
-
-@dataclass(frozen=True)
-class ChartSeries:
-    """A line of the chart. `points` are (step, value) with steps ascending.
-
-    `style` "eval" also marks each point, as there are few. `dim` puts it in the background.
-    """
-
-    label: str
-    points: Sequence[Point]
-    style: Literal["train", "eval", "other"] = "train"
-    dim: bool = False
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A series ready to draw: its data, its moving average (None: not smoothed), its looks."""
-
-    source: ChartSeries
-    data: Series
-    average: Series | None
-    colour: int
-    mark: str
 
 
 @dataclass
@@ -78,7 +62,7 @@ class LossChart(LineWidget):
         "loss-chart--axis",
         "loss-chart--bad",
         "loss-chart--cursor",
-        *(f"loss-chart--series-{i}" for i in range(_COLOURS)),
+        *(f"loss-chart--series-{i}" for i in range(COLOURS)),
     }
     DEFAULT_CSS = """
     LossChart { height: 1fr; width: 1fr; min-height: 3; }
@@ -106,7 +90,7 @@ class LossChart(LineWidget):
         super().__init__(ascii=ascii, name=name, id=id, classes=classes)
         self._title = title
         self._empty_text = empty_text
-        self._series: list[_Prepared] = []
+        self._series: list[Prepared] = []
         self._x_end: float | None = None
         self._log = False
         self._smooth = False
@@ -123,13 +107,18 @@ class LossChart(LineWidget):
         title: str | None = None,
         x_end: float | None = None,
     ) -> None:
-        """Show `series` in this order of colours. `x_end` is the last step to come, if known."""
+        """Show `series` in this order of colours. `x_end` is the last step to come, if known.
+
+        Points that grow at their end only are read from there on: a series is taken for the one
+        shown in its place if it begins alike and still has the newest known point where it was.
+        """
         if title is not None:
             self._title = title
         self._x_end = x_end
-        kept = {id(p.source.points): p for p in self._series}
+        kept: list[Prepared | None] = [*self._series]
+        kept += [None] * len(series)
         self._series = [
-            self._prepare(item, kept.get(id(item.points)), i) for i, item in enumerate(series)
+            prepare(item, i, kept[i], smooth=self._smooth) for i, item in enumerate(series)
         ]
         self._changed()
 
@@ -142,7 +131,9 @@ class LossChart(LineWidget):
     def toggle_smooth(self) -> bool:
         """Show or hide the moving average over the raw points; whether it is shown now."""
         self._smooth = not self._smooth
-        self._series = [self._prepare(p.source, None, i) for i, p in enumerate(self._series)]
+        self._series = [
+            prepare(p.source, i, p, smooth=self._smooth) for i, p in enumerate(self._series)
+        ]
         self._changed()
         return self._smooth
 
@@ -193,20 +184,12 @@ class LossChart(LineWidget):
             return ""
         parts = [f"step {axis.step_label(self._cursor)}"]
         for prepared in self._series:
-            value = _value_at(prepared.data, self._cursor)
+            value = value_at(prepared.data, self._cursor)
             if value is not None:
                 parts.append(f"{clean(prepared.source.label)} {value:.5g}")
         return "  ".join(parts)
 
     # -- state --------------------------------------------------------------------------------
-
-    def _prepare(self, item: ChartSeries, kept: _Prepared | None, index: int) -> _Prepared:
-        same = kept is not None and isinstance(item.points, tuple)
-        data = kept.data if kept is not None and same else braille.prepare(item.points)
-        average = None
-        if self._smooth and item.style != "eval" and len(data.ys) > 2:
-            average = Series(data.xs, braille.smooth(data.ys), [])
-        return _Prepared(item, data, average, index % _COLOURS, _MARKS[index % len(_MARKS)])
 
     def _changed(self) -> None:
         self._picture = None
@@ -214,7 +197,7 @@ class LossChart(LineWidget):
 
     def _full_steps(self) -> tuple[float, float]:
         """All steps, ended by a round number or by the announced end."""
-        ends = [x for p in self._series for x in _first_and_last(p.data)]
+        ends = [x for p in self._series for x in first_and_last(p.data)]
         if not ends:
             return 0.0, self._x_end or 1.0
         low, high = min(ends), max(ends)
@@ -305,7 +288,7 @@ class LossChart(LineWidget):
             self._mark_cursor(picture, view)
         return picture
 
-    def _draw_series(self, picture: _Picture, prepared: _Prepared, view: View) -> None:
+    def _draw_series(self, picture: _Picture, prepared: Prepared, view: View) -> None:
         canvas, dim = picture.canvas, prepared.source.dim
         raw_dim = dim or prepared.average is not None
         picture.looks.append((prepared.colour, raw_dim))
@@ -321,7 +304,7 @@ class LossChart(LineWidget):
             picture.marks.setdefault(cell, (prepared.mark, "", prepared.colour))
 
     def _marked_cells(
-        self, canvas: Canvas, prepared: _Prepared, view: View
+        self, canvas: Canvas, prepared: Prepared, view: View
     ) -> Iterator[tuple[int, int]]:
         """Cells that show the letter of a series: all points of an evaluation, else the last."""
         data = prepared.data
@@ -343,7 +326,7 @@ class LossChart(LineWidget):
         assert self._cursor is not None
         column = braille.position(self._cursor, view.x0, view.x1, canvas.columns) // canvas.dots_x
         for prepared in self._series:
-            value = _value_at(prepared.data, self._cursor)
+            value = value_at(prepared.data, self._cursor)
             if value is not None and view.x0 <= self._cursor <= view.x1:
                 at = braille.row(value, view.y0, view.y1, canvas.rows, log=view.log)
                 picture.marks[at // canvas.dots_y, column] = ("", "cursor", prepared.colour)
@@ -458,7 +441,7 @@ class LossChart(LineWidget):
         return [(head, style), (mark, cursor), ("".join(cells[at + 1 :]), style)]
 
 
-def _owner_glyphs(series: Sequence[_Prepared]) -> list[str]:
+def _owner_glyphs(series: Sequence[Prepared]) -> list[str]:
     """The ASCII glyph of each owner in the canvas, in the order in which they were drawn."""
     glyphs: list[str] = []
     for prepared in sorted(series, key=lambda p: not p.source.dim):
@@ -466,17 +449,6 @@ def _owner_glyphs(series: Sequence[_Prepared]) -> list[str]:
         if prepared.average is not None:
             glyphs.append(prepared.mark)
     return glyphs
-
-
-def _first_and_last(data: Series) -> list[float]:
-    ends = [data.xs[0], data.xs[-1]] if data.xs else []
-    return ends + [x for x, _ in (data.bad[:1] + data.bad[-1:])]
-
-
-def _value_at(data: Series, step: float) -> float | None:
-    """The value of the last point at or before `step`."""
-    index = bisect_right(data.xs, step) - 1
-    return data.ys[index] if index >= 0 else None
 
 
 def _step_ticks(low: float, high: float, width: int) -> tuple[float, ...]:

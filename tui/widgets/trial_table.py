@@ -146,7 +146,7 @@ class LiveTable(LineWidget, can_focus=True):
         """The cursor came to another row. Only the newest of a burst is delivered."""
 
         def can_replace(self, message: Message) -> bool:
-            return isinstance(message, LiveTable.RowHighlighted)
+            return isinstance(message, LiveTable.RowHighlighted) and message.table is self.table
 
     class RowSelected(RowMessage):
         """Enter on a row, or a click on the row under the cursor."""
@@ -325,6 +325,7 @@ class LiveTable(LineWidget, can_focus=True):
         index = self.cursor_index
         if index is not None:
             self._reveal(index)
+        self.sync()
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)

@@ -1,0 +1,133 @@
+"""What goes over the wire, counted on a real pseudo-terminal."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.wire import Wire
+
+ROOT = Path(__file__).parents[2]
+APP = Path(__file__).parent / "widgets" / "live_app.py"
+
+
+def dashboard(columns: int, rows: int, count: int, *options: str, **env: str) -> Wire:
+    wire = Wire(
+        [sys.executable, str(APP), str(count), *options],
+        columns=columns,
+        rows=rows,
+        env={"PYTHONPATH": str(ROOT), **env},
+        cwd=ROOT,
+    )
+    wire.wait_for("Trial")
+    wire.settle()
+    return wire
+
+
+def everything(wire: Wire) -> list[list[tuple[str, str, str, bool, bool]]]:
+    """Each cell of the screen with its colours, boldness and reversal."""
+    terminal = wire.terminal()
+    return [
+        [
+            (cell.data, cell.fg, cell.bg, cell.bold, cell.reverse)
+            for cell in (terminal.buffer[y][x] for x in range(wire.columns))
+        ]
+        for y in range(wire.rows)
+    ]
+
+
+def test_a_dashboard_in_which_nothing_happens_sends_nothing():
+    with dashboard(80, 24, 8) as wire:
+        assert wire.count(2) == 0
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (160, 45)])
+def test_a_tick_of_eight_live_trials_costs_less_than_five_kilobytes(size):
+    with dashboard(*size, 8) as wire:
+        ticks = [wire.ask("t") for _ in range(5)]
+    assert min(ticks) > 0
+    assert max(ticks) < 5_000
+
+
+def test_two_thousand_trials_cost_no_more_than_eight_while_eight_are_live():
+    with dashboard(80, 24, 8) as few, dashboard(80, 24, 2000) as many:
+        few_bytes = sum(few.ask("t") for _ in range(3))
+        many_bytes = sum(many.ask("t") for _ in range(3))
+    assert many_bytes < few_bytes * 1.5
+
+
+def test_moving_the_cursor_costs_less_than_a_kilobyte():
+    with dashboard(80, 24, 8) as wire:
+        assert 0 < wire.ask("j") < 1_000
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "env"),
+    [
+        ((60, 15), (), {}),
+        ((80, 24), ("ascii",), {}),
+        ((80, 24), (), {"NO_COLOR": "1"}),
+        ((160, 45), (), {"COLORTERM": "truecolor"}),
+    ],
+)
+def test_partial_repaints_leave_the_screen_as_a_full_one_does(size, options, env):
+    with dashboard(*size, 40, *options, **env) as wire:
+        for key in ("t", "j", "t", "\x1b[D", "s", "t", "z", "l", "o", "t", "G", "t", "g", "k"):
+            wire.ask(key, quiet=0.15)
+        patched = everything(wire)
+        assert wire.ask("r") > 1000
+        assert everything(wire) == patched
+
+
+def test_what_textual_repaints_without_need_is_not_sent():
+    with dashboard(80, 24, 8) as wire:
+        everything_again, focus_lost = wire.ask("e"), wire.ask("\x1b[O")
+    assert everything_again < 20
+    assert focus_lost < 500
+
+
+def test_the_first_frame_is_sent_once():
+    with dashboard(80, 24, 8) as wire:
+        assert bytes(wire.output).count(b"Trial") == 1
+
+
+def test_no_colour_means_none():
+    with dashboard(80, 24, 8, NO_COLOR="1") as wire:
+        wire.ask("j")
+        output = bytes(wire.output)
+    assert not re.search(rb"\x1b\[[0-9;]*\b[34]8;[25];", output)
+    assert b"\x1b[1;7;39;49m" in output
+
+
+def test_updates_beneath_a_dialog_leave_the_screen_whole():
+    with dashboard(80, 24, 8) as wire:
+        wire.ask("h")
+        assert any("the keys that work here" in text for text in wire.screen())
+        wire.ask("\x1b", quiet=0.5)
+        wire.ask("t")
+        patched = everything(wire)
+        wire.ask("r")
+        assert everything(wire) == patched
+
+
+def test_a_terminal_that_synchronizes_gets_each_tick_as_one_update():
+    argv = [sys.executable, str(APP), "8"]
+    with Wire(argv, env={"PYTHONPATH": str(ROOT)}, cwd=ROOT, answers_sync=True) as wire:
+        wire.wait_for("Trial")
+        wire.settle()
+        before = len(wire.output)
+        wire.ask("t")
+        tick = bytes(wire.output[before:])
+    assert tick.startswith(b"\x1b[?2026h")
+    assert tick.endswith(b"\x1b[?2026l")
+
+
+def test_a_resize_draws_the_new_size_whole():
+    with dashboard(80, 24, 40) as wire:
+        wire.resize(60, 15)
+        wire.settle()
+        wire.ask("t")
+        patched = everything(wire)
+        wire.ask("r")
+        assert everything(wire) == patched
