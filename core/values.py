@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 Scalar = bool | int | float | str
@@ -18,7 +19,7 @@ def read_toml(text: str) -> Any:
 
 
 def number(value: float) -> str:
-    """A bound or a value as people write it: 5, 0.1, 3e-05 as 3e-5."""
+    """A bound or a value as people write it: 5, 0.1, 0.0002 as 2e-4; a float reads it back exactly."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
@@ -26,6 +27,9 @@ def number(value: float) -> str:
     text = f"{value:.6g}"
     if float(text) != value:
         text = repr(float(value))
+    if "e" not in text and 0 < abs(value) < 0.01:
+        short = f"{Decimal(text).normalize():e}"
+        text = short if len(short) <= len(text) else text
     mantissa, _, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else text
 

@@ -7,6 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from core.study.events import (
+    AnyEvent,
+    FixSuggested,
+    StudyChanged,
+    TrialAsked,
+    TrialEnded,
+    TrialQueued,
+    TrialStarting,
+    Warned,
+)
 from core.study.files import RunInfo, read_record
 from core.study.metrics import MetricsTail, Point
 from core.study.state import StudyState, Trial
@@ -49,41 +59,41 @@ class Progress:
         return f"trial {trial.number} step {point.step}{of} loss {text.loss(point.loss)}"
 
 
-def happenings(before: dict[int, Trial], state: StudyState) -> list[str]:
-    """What changed between two looks, a line for each trial that changed its state."""
-    lines = []
-    for number, trial in state.trials.items():
-        old = before.get(number)
-        if old is trial or (old is not None and old.status == trial.status):
-            continue
-        said = _said(trial, old)
-        if said:
-            lines.append(f"trial {number}: {said}")
-    return lines
+def happening(event: AnyEvent, state: StudyState) -> str:
+    """What a record of the journal means to a person, in a line; empty where it means nothing new."""
+    match event:
+        case StudyChanged():
+            why = f": {event.reason}" if event.reason else ""
+            return f"the study is {event.status}{why}"
+        case Warned():
+            about = f"trial {event.trial}: " if event.trial is not None else ""
+            return f"note: {about}{event.text}"
+        case TrialQueued():
+            return f"trial {event.trial}: again, attempt {event.attempt}: {event.reason}"
+        case TrialStarting():
+            trial = state.trials.get(event.trial)
+            settings = describe(trial.changes) if trial else ""
+            where = f" on GPU {', '.join(event.gpus)}" if event.gpus else ""
+            again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+            return f"trial {event.trial}: starts{again}{where}: {settings or 'as the profile says'}"
+        case TrialAsked():
+            doing = "pausing" if event.ask == "pause" else "stopping"
+            return f"trial {event.trial}: {doing}" + (f": {event.reason}" if event.reason else "")
+        case FixSuggested():
+            return f"trial {event.trial}: suggested: {event.text}"
+        case TrialEnded():
+            return f"trial {event.trial}: {_ending(event)}"
+    return ""
 
 
-def _said(trial: Trial, old: Trial | None) -> str:
-    settings = describe(trial.changes) or "the profile's settings"
-    fix = f"; suggested: {trial.suggestion.text}" if trial.suggestion else ""
-    match trial.status:
-        case "queued":
-            return "" if old is None else f"queued again: {trial.reason}"
-        case "starting":
-            again = f" (attempt {trial.next_attempt})" if trial.next_attempt > 1 else ""
-            return f"starts{again}: {settings}"
-        case "running":
-            return ""
-        case "pausing" | "stopping":
-            why = f": {trial.asked_reason}" if trial.asked_reason else ""
-            return f"{trial.status}{why}"
-        case "completed":
-            value = (
-                f", eval loss {text.loss(trial.eval_loss)}" if trial.eval_loss is not None else ""
-            )
-            return f"completed, loss {text.loss(trial.loss)}{value}, {text.duration(trial.seconds)}"
-        case "oom":
-            return f"out of memory: {trial.reason}{fix}"
-    return f"{trial.status}: {trial.reason}" if trial.reason else trial.status
+def _ending(event: TrialEnded) -> str:
+    if event.ending == "completed":
+        held_out = (
+            f", eval loss {text.loss(event.eval_loss)}" if event.eval_loss is not None else ""
+        )
+        return f"completed, loss {text.loss(event.loss)}{held_out}, {text.duration(event.seconds)}"
+    word = "out of memory" if event.ending == "oom" else event.ending
+    return f"{word}: {event.reason}" if event.reason else word
 
 
 def follow(folder: Path, out: TextIO = sys.stdout) -> int:
@@ -98,16 +108,10 @@ def follow(folder: Path, out: TextIO = sys.stdout) -> int:
     reader = StudyReader(folder)
     screen = out.isatty()
     progress = Progress()
-    seen: dict[int, Trial] = {}
-    warned = 0
     spoke = time.monotonic()
     try:
         while True:
-            reader.poll()
-            lines = happenings(seen, reader.state)
-            lines += [f"note: {w.text}" for w in reader.state.warnings[warned:]]
-            warned = len(reader.state.warnings)
-            seen = dict(reader.state.trials)
+            lines = [said for event in reader.news if (said := happening(event, reader.state))]
             progress.look(reader)
             _print_lines(out, screen, lines)
             if lines:
@@ -117,6 +121,7 @@ def follow(folder: Path, out: TextIO = sys.stdout) -> int:
             spoke = _print_progress(out, screen, reader.state, progress, spoke)
             _revive(folder, reader.state)
             time.sleep(TICK)
+            reader.poll()
     except KeyboardInterrupt:
         _print_lines(out, screen, ["", "The study goes on without you."])
         print(

@@ -94,13 +94,13 @@ class JournalWriter:
         if not existed:
             _sync_folder(path.parent)
 
-    def append(self, body: bytes) -> None:
-        """Write one record and make it durable. After an error nothing of it remains.
+    def append(self, *bodies: bytes) -> None:
+        """Write records and make them durable, all of them at once. After an error nothing of them remains.
 
         Raises:
             OSError: the disk is full or failing (`errno` tells).
         """
-        line = seal(body)
+        line = b"".join(map(seal, bodies))
         try:
             self._file.seek(self._end)
             written = 0
@@ -111,6 +111,10 @@ class JournalWriter:
             self._file.truncate(self._end)
             raise
         self._end += len(line)
+
+    def links(self) -> int:
+        """How many folders hold the file; 0 when it was deleted."""
+        return os.fstat(self._file.fileno()).st_nlink
 
     def close(self) -> None:
         self._file.close()

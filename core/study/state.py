@@ -161,6 +161,12 @@ class StudyState:
         """Trials that wait to start, in the order in which they will."""
         return [t for t in self.trials.values() if t.status == "queued"]
 
+    def unfinished(self) -> bool:
+        """Whether there is work that goes on by itself."""
+        return self.status == "running" and any(
+            t.live or t.status == "queued" for t in self.trials.values()
+        )
+
     def next_number(self) -> int:
         return max(self.trials, default=0) + 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.study import files
-from core.study.events import StudyTooNewError, decode
+from core.study.events import AnyEvent, StudyTooNewError, decode
 from core.study.journal import JournalDamagedError, JournalReader
 from core.study.state import StudyState, apply
 from core.values import Scalar, toml_value
@@ -114,6 +114,8 @@ class StudyReader:
         if not self.folder.journal.is_file():
             raise StudyError(f"{path} holds no study (no {JOURNAL_FILE} in it)")
         self.state = StudyState()
+        self.news: list[AnyEvent] = []
+        """The records that the last `poll` read."""
         self._journal = JournalReader(self.folder.journal)
         self.poll()
 
@@ -123,15 +125,17 @@ class StudyReader:
         Raises:
             StudyError: the study is damaged, or a newer version went on with it.
         """
-        before = self.state.version
+        self.news = []
         try:
             for body in self._journal.poll():
-                apply(self.state, decode(body))
+                event = decode(body)
+                apply(self.state, event)
+                self.news.append(event)
         except (JournalDamagedError, StudyTooNewError) as error:
             raise StudyError(f"{self.folder.path}: {error}") from None
         except OSError as error:
             raise StudyError(f"{self.folder.journal} cannot be read: {error.strerror}") from None
-        return self.state.version != before
+        return bool(self.news)
 
 
 def studies_root() -> Path:

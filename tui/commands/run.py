@@ -1,11 +1,17 @@
 """`tunedeck`, `demo`, `run`, `train` and `attach`: what starts or shows a study."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.study.store import StudyError, find_study, new_folder, remember
+
+if TYPE_CHECKING:
+    from core.profile import Profile
 
 DEMO_PROFILE = Path(__file__).resolve().parents[2] / "core" / "assets" / "demo" / "demo.toml"
 
@@ -69,7 +75,7 @@ def attach(arguments: argparse.Namespace) -> int:
     return dashboard(arguments, folder)
 
 
-def _profile(arguments: argparse.Namespace) -> "Profile | int":  # noqa: F821
+def _profile(arguments: argparse.Namespace) -> Profile | int:
     """The profile with the changes of the command line, or the exit code where they are wrong."""
     from core.catalogue import UnknownParameterError
     from core.profile import ProfileError, load, resolve
@@ -95,7 +101,8 @@ def parse_changes(texts: list[str]) -> dict[str, object]:
         ValueError: a text is no KEY=VALUE, or its value is not allowed.
         UnknownParameterError: there is no such parameter.
     """
-    from core.catalogue import find, read_toml
+    from core.catalogue import find
+    from core.values import read_toml
 
     changes: dict[str, object] = {}
     for given in texts:
@@ -116,7 +123,7 @@ def parse_changes(texts: list[str]) -> dict[str, object]:
     return changes
 
 
-def _start(profile: "Profile", folder: Path, arguments: argparse.Namespace) -> int:  # noqa: F821
+def _start(profile: Profile, folder: Path, arguments: argparse.Namespace) -> int:
     """Make the study, start its engine and show it."""
     from core.engine.client import create_study, start_daemon
 

@@ -1,0 +1,232 @@
+"""How many rows a data file holds, counted without loading it, and how that many rows are split and stepped through.
+
+The counts are for planning: an editor shows steps and costs while a person types. Nothing here imports torch, and
+pyarrow only for a parquet file.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_WHOLE_JSON = 4 * 1024 * 1024
+"""A larger JSON file is scanned in pieces: parsing it whole would hold up every other thread."""
+_CHUNK = 256 * 1024
+_REPORT_EVERY = 16 * 1024 * 1024
+
+Report = Callable[[int, float], bool]
+"""Called now and then with the rows so far and the share of the file that was read; False stops the count."""
+
+
+class DataSizeError(Exception):
+    """A data file cannot be counted. `wrong` says why, `right` what would be right (or is empty)."""
+
+    def __init__(self, path: str, wrong: str, right: str = "") -> None:
+        super().__init__(path, wrong, right)
+        self.path = path
+        self.wrong = wrong
+        self.right = right
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.wrong}" + (f" ({self.right})" if self.right else "")
+
+
+class CountStoppedError(Exception):
+    """The caller's report asked to stop counting."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSize:
+    """What a data file holds."""
+
+    rows: int
+    longest: int | None
+    """Bytes of the longest row as the file has it; None where that is not known without reading everything."""
+
+
+@dataclass
+class RowCounter:
+    """Counts rows and remembers each count until the file's size or time of change differs."""
+
+    _known: dict[tuple[str, int, int], FileSize] = field(default_factory=dict)
+
+    def count(self, path: Path, report: Report | None = None) -> FileSize:
+        """What `path` holds.
+
+        Raises:
+            DataSizeError: there is no such file, it is of no known kind, it is malformed, or it has no rows.
+            CountStoppedError: `report` returned False.
+        """
+        try:
+            stat = path.stat()
+        except OSError:
+            raise DataSizeError(str(path), "there is no such file") from None
+        key = (str(path), stat.st_mtime_ns, stat.st_size)
+        if key not in self._known:
+            self._known[key] = measure(path, report)
+        return self._known[key]
+
+
+def measure(path: Path, report: Report | None = None) -> FileSize:
+    """Count the rows of a .json, .jsonl, .csv or .parquet file; blank lines are none.
+
+    Raises:
+        DataSizeError: there is no such file, it is of no known kind, it is malformed, or it has no rows.
+        CountStoppedError: `report` returned False.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise DataSizeError(str(path), "is a folder", "name the files in it")
+    if suffix not in SUFFIXES:
+        ends = f"ends in {suffix}" if suffix else "has no ending"
+        raise DataSizeError(str(path), ends, f"data files end in {', '.join(SUFFIXES)}")
+    readers = {".jsonl": _lines, ".csv": _csv, ".json": _json, ".parquet": _parquet}
+    try:
+        size = readers[suffix](path, report)
+    except FileNotFoundError:
+        raise DataSizeError(str(path), "there is no such file") from None
+    except OSError as error:
+        raise DataSizeError(str(path), f"cannot be read: {error.strerror or error}") from None
+    if size.rows == 0:
+        raise DataSizeError(str(path), "has no rows")
+    return size
+
+
+@dataclass
+class _Progress:
+    """Says how far a count is, every so many bytes."""
+
+    report: Report | None
+    size: int
+    read: int = 0
+    _next: int = _REPORT_EVERY
+
+    def add(self, length: int, rows: int) -> None:
+        self.read += length
+        if self.report is None or self.read < self._next:
+            return
+        self._next = self.read + _REPORT_EVERY
+        if not self.report(rows, min(1.0, self.read / max(1, self.size))):
+            raise CountStoppedError
+
+
+def _lines(path: Path, report: Report | None) -> FileSize:
+    progress = _Progress(report, path.stat().st_size)
+    rows = longest = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.isspace():
+                rows += 1
+                longest = max(longest, len(line))
+            progress.add(len(line), rows)
+    return FileSize(rows, longest)
+
+
+def _csv(path: Path, report: Report | None) -> FileSize:
+    """Rows under the header. A line break inside quotes belongs to its row."""
+    progress = _Progress(report, path.stat().st_size)
+    rows, longest, length = -1, 0, 0
+    quoted = False
+    with path.open("rb") as file:
+        for line in file:
+            quoted ^= line.count(b'"') % 2 == 1
+            length += len(line)
+            if not quoted:
+                rows += not line.isspace() or length > len(line)
+                longest = max(longest, length)
+                length = 0
+            progress.add(len(line), max(0, rows))
+    if quoted:
+        raise DataSizeError(str(path), "a quoted field is never closed")
+    return FileSize(max(0, rows), longest)
+
+
+def _json(path: Path, report: Report | None) -> FileSize:
+    with path.open("rb") as file:
+        first = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    size = path.stat().st_size
+    if first == b"[" and size > _WHOLE_JSON:
+        return FileSize(_scan_json(path, _Progress(report, size)), None)
+    try:
+        content = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        lines = error.msg == "Extra data" and first == b"{"
+        right = "a file with one object a line must end in .jsonl" if lines else ""
+        raise DataSizeError(str(path), f"is not valid JSON: {where}", right) from None
+    except UnicodeDecodeError:
+        raise DataSizeError(str(path), "is not UTF-8 text") from None
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list)]
+        content = lists[0] if len(lists) == 1 else None
+    if not isinstance(content, list):
+        raise DataSizeError(str(path), "holds no list of rows", "write [ { … }, { … } ]")
+    return FileSize(len(content), max((len(json.dumps(row)) for row in content), default=0))
+
+
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|"', re.DOTALL)
+
+
+def _scan_json(path: Path, progress: _Progress) -> int:
+    """Objects directly inside the outermost list, found by their brackets."""
+    rows = depth = 0
+    rest = b""
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            text = rest + chunk
+            rest = b""
+            for match in _TOKEN.finditer(text):
+                token = match[0]
+                if token in b"[{":
+                    depth += 1
+                    rows += depth == 2
+                elif token in b"]}":
+                    depth -= 1
+                elif token == b'"':  # A string that the next piece goes on with.
+                    rest = text[match.start() :]
+                    break
+            progress.add(len(chunk), rows)
+    if depth or rest:
+        raise DataSizeError(str(path), "is not valid JSON: it ends in the middle of a row")
+    return rows
+
+
+def _parquet(path: Path, report: Report | None) -> FileSize:
+    # pyarrow takes a quarter of a second to import: only who has parquet files pays for it.
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return FileSize(int(parquet.read_metadata(path).num_rows), None)
+    except pyarrow.ArrowException:
+        raise DataSizeError(str(path), "is not a parquet file") from None
+
+
+def validation_rows(rows: int, val_size: float) -> int:
+    """Rows that are set aside: a share below 1 (rounded, at least one row) or a number of rows."""
+    if val_size == 0:
+        return 0
+    return max(1, round(rows * val_size)) if val_size < 1 else int(val_size)
+
+
+def steps_per_epoch(rows: int, batch: int) -> int:
+    """Updates in one pass over `rows` with `batch` rows an update; the last one may have fewer."""
+    return max(1, math.ceil(rows / batch))
+
+
+def training_steps(epoch_steps: int, epochs: float, max_steps: int | None) -> int:
+    """Updates of the full training; `max_steps` decides where it is set."""
+    return max_steps if max_steps is not None else max(1, _ceil(epoch_steps * epochs))
+
+
+def probe_steps(steps: int, budget: float) -> int:
+    """Updates of a trial that runs the share `budget` of a full training of `steps`."""
+    return max(1, _ceil(steps * budget))
+
+
+def _ceil(value: float) -> int:
+    """Round up, but not for what floating point adds: 0.1 × 30 is 3."""
+    return math.ceil(value - 1e-9)

@@ -1,0 +1,174 @@
+"""How a client makes a study, starts its daemon and talks to it."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from core.devices.lock import LockError, is_locked, try_lock
+from core.engine.address import MOST_BYTES, read_info
+from core.engine.launch import PROGRAM
+from core.engine.messages import Reply, Request
+from core.study.state import StudyState
+from core.study.store import StudyError, StudyFolder, TrialFolder, remember
+
+if TYPE_CHECKING:
+    from core.profile import Profile
+
+
+class EngineError(Exception):
+    """A daemon cannot be started or reached, or a study cannot be deleted; the message says why."""
+
+
+def create_study(profile: "Profile", folder: Path) -> Path:
+    """Make a study's folder with its profile; its daemon, when it starts, plans the trials. Returns the folder.
+
+    Raises:
+        StudyError: the folder exists and is not empty, or cannot be made.
+    """
+    # Imported here: a client that only looks at a study should not pay for the catalogue.
+    from core.profile import save
+
+    study = StudyFolder(folder.resolve())
+    try:
+        study.path.mkdir(parents=True, exist_ok=True)
+        if any(study.path.iterdir()):
+            raise StudyError(f"{folder} exists and is not empty: choose another folder")
+        save(profile, study.profile)
+    except OSError as error:
+        raise StudyError(f"the study {folder} cannot be made: {error.strerror}") from None
+    remember(study.path)
+    return study.path
+
+
+def start_daemon(folder: Path, timeout: float = 15.0) -> None:
+    """Start the study's daemon, detached, unless one lives; returns once it answers. `timeout` is in seconds.
+
+    Raises:
+        EngineError: it cannot be started; the message is the daemon's own.
+    """
+    if daemon_alive(folder):
+        return
+    command = [sys.executable, "-P", str(PROGRAM), "_daemon", str(folder.resolve())]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        log = StudyFolder(folder).daemon_log
+        raise EngineError(
+            f"the daemon did not answer within {timeout:g} s; {log} may say why"
+        ) from None
+    except OSError as error:
+        raise EngineError(f"the daemon cannot be started: {error.strerror}") from None
+    # Two clients may start one at the same time: the second daemon ends, and the study is served all the same.
+    if done.returncode != 0 and not daemon_alive(folder):
+        reason = done.stderr.decode(errors="replace").strip().splitlines()
+        raise EngineError(reason[-1] if reason else "the daemon could not be started")
+
+
+def daemon_alive(folder: Path) -> bool:
+    """Whether a daemon serves the study."""
+    return _held(StudyFolder(folder).lock)
+
+
+def send(folder: Path, request: Request, *, start: bool = True, timeout: float = 10.0) -> Reply:
+    """Ask the study's daemon for something; with `start` one is started where none lives. `timeout` is in seconds.
+
+    Raises:
+        EngineError: the daemon cannot be reached.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        if not daemon_alive(folder):
+            if not start:
+                raise EngineError(f"no daemon serves the study {folder}")
+            start_daemon(folder, max(1.0, until - time.monotonic()))
+        try:
+            connection = _connect(StudyFolder(folder), until - time.monotonic())
+        except (OSError, EOFError) as error:
+            # One that ends or starts just now: its lock tells in a moment.
+            if time.monotonic() > until:
+                raise EngineError(f"the daemon of {folder} cannot be reached ({error})") from None
+            time.sleep(0.05)
+            continue
+        # Not tried again from here on: the daemon may have done already what it was asked for.
+        try:
+            return _ask(connection, request)
+        except (OSError, EOFError) as error:
+            raise EngineError(
+                f"the daemon of {folder} does not answer ({error or 'too slow'})"
+            ) from None
+
+
+def delete_study(folder: Path) -> None:
+    """Delete a study with everything in it.
+
+    Raises:
+        EngineError: its daemon or one of its trials lives, there is no study, or it cannot be deleted.
+    """
+    study = StudyFolder(folder)
+    if not study.journal.is_file() and not study.profile.is_file():
+        raise EngineError(f"{folder} holds no study")
+    try:
+        lock = try_lock(study.lock)
+    except LockError as error:
+        raise EngineError(str(error)) from None
+    if lock is None:
+        raise EngineError(f"{folder} is in use by its daemon: stop the study first")
+    with open(lock, "rb"):
+        for trial in sorted((study.path / "trials").glob("*")):
+            if _held(TrialFolder(trial).lock):
+                raise EngineError(f"trial {trial.name} of {folder} is running: stop it first")
+        try:
+            shutil.rmtree(study.path)
+        except OSError as error:
+            raise EngineError(
+                f"{folder} cannot be deleted: {error.filename}: {error.strerror}"
+            ) from None
+
+
+def needs_daemon(state: StudyState, alive: bool) -> bool:
+    """Whether the study has work that would go on if it had a daemon; `alive` tells whether it has."""
+    return not alive and state.unfinished()
+
+
+def _connect(study: StudyFolder, seconds: float) -> socket.socket:
+    info = read_info(study)
+    if info is None:
+        raise EOFError("it has not said where it listens")
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(max(0.1, seconds))
+        connection.connect(info.socket)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _ask(connection: socket.socket, request: Request) -> Reply:
+    with connection:
+        connection.sendall(msgspec.json.encode(request) + b"\n")
+        heard = b""
+        while not heard.endswith(b"\n"):
+            data = connection.recv(65_536)
+            if not data or len(heard) > MOST_BYTES:
+                raise EOFError("it hung up")
+            heard += data
+    try:
+        return msgspec.json.decode(heard, type=Reply)
+    except msgspec.DecodeError:
+        raise EOFError("its answer is of another version of tunedeck") from None
+
+
+def _held(lock: Path) -> bool:
+    try:
+        return is_locked(lock)
+    except LockError:
+        return False

@@ -1,0 +1,149 @@
+"""What follows when an attempt has ended: a memory fix, another attempt, a pause of the study. Pure."""
+
+from typing import cast
+
+from core.engine.endings import Outcome
+from core.memory.ladder import next_fix
+from core.profile import Profile, ProfileError
+from core.study.events import AnyEvent, FixSuggested, StudyChanged, TrialQueued, Warned
+from core.study.state import StudyState, Trial
+from core.values import Scalar
+
+SAME_FAILURES = 2
+"""So many trials that fail alike before any has trained mean that the rest would too."""
+
+
+def follow_up(
+    state: StudyState, number: int, outcome: Outcome, profile: Profile, progress: bool, now: float
+) -> list[AnyEvent]:
+    """The records that come after the end of an attempt of trial `number`, which `state` knows already.
+
+    `progress` tells whether any trial of the study has trained so far.
+    """
+    trial = state.trials[number]
+    if outcome.disk_full:
+        return _after_full_disk(trial, now)
+    if trial.status == "oom":
+        return _after_oom(trial, outcome, profile, now)
+    if trial.status == "lost":
+        return _after_loss(trial, now)
+    if trial.status == "paused" and trial.asked_by == "study" and state.status == "running":
+        # The study was resumed while the trial still saved its checkpoint.
+        return [_again(trial, now, "the study was resumed")]
+    if trial.status == "failed" and not outcome.trained and not progress:
+        return _after_failure(state, trial, now)
+    return []
+
+
+def fix_for(trial: Trial, profile: Profile, evaluating: bool = False) -> FixSuggested | None:
+    """The next memory fix for a trial with the settings that it has now; None when there is none left."""
+    try:
+        train = profile.with_changes(trial.changes).train
+    except ProfileError:
+        return None
+    if evaluating and (train.per_device_eval_batch_size or 1) > 1:
+        batch = cast(int, train.per_device_eval_batch_size)
+        changes: dict[str, Scalar] = {"per_device_eval_batch_size": batch // 2}
+        text = f"per-device eval batch {batch} → {batch // 2}; training stays as it is"
+    else:
+        fix = next_fix(
+            per_device_train_batch_size=train.per_device_train_batch_size,
+            gradient_accumulation_steps=train.gradient_accumulation_steps,
+            gradient_checkpointing=train.gradient_checkpointing,
+        )
+        if fix is None:
+            return None
+        changes, text = cast(dict[str, Scalar], fix.changes), fix.text
+    return FixSuggested(
+        t=0, trial=trial.number, attempt=trial.next_attempt, changes=changes, text=text
+    )
+
+
+def _after_oom(trial: Trial, outcome: Outcome, profile: Profile, now: float) -> list[AnyEvent]:
+    if not outcome.trained:
+        return [
+            _warn(
+                trial,
+                now,
+                "memory ran out before the first step: no smaller batch helps, the model itself is too large; "
+                "a smaller model, quantization_bit = 4 or a higher memory limit would",
+            )
+        ]
+    found = fix_for(trial, profile, outcome.evaluating)
+    if found is None:
+        return [
+            _warn(
+                trial,
+                now,
+                "no remedy is left that keeps the effective batch: a shorter cutoff_len, quantization_bit = 4 or a "
+                "smaller model need less memory",
+            )
+        ]
+    if profile.memory.on_oom == "skip":
+        return []
+    fix = FixSuggested(
+        t=now,
+        trial=trial.number,
+        attempt=trial.next_attempt,
+        changes=found.changes,
+        text=found.text,
+    )
+    if profile.memory.on_oom == "ask":
+        return [fix]
+    # A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
+    checkpoint = trial.resume_from if trial.kind == "full" else None
+    again = TrialQueued(
+        t=now,
+        trial=trial.number,
+        attempt=trial.next_attempt + 1,
+        overrides=fix.changes,
+        resume_from=checkpoint,
+        reason=fix.text,
+    )
+    return [fix, again]
+
+
+def _after_loss(trial: Trial, now: float) -> list[AnyEvent]:
+    losses = sum(a.ending == "lost" for a in trial.attempts)
+    if losses > 1:
+        return []
+    return [_again(trial, now, f"tried once more: {trial.reason}")]
+
+
+def _after_full_disk(trial: Trial, now: float) -> list[AnyEvent]:
+    return [
+        _again(trial, now, "the disk was full: it runs again when the study is resumed"),
+        StudyChanged(
+            t=now,
+            status="paused",
+            reason=f"the disk is full (trial {trial.number} could not write): make room, then resume the study",
+        ),
+    ]
+
+
+def _after_failure(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:
+    alike = [t for t in state.trials.values() if t.status == "failed" and t.reason == trial.reason]
+    if len(alike) < SAME_FAILURES or not state.queued() or state.status != "running":
+        return []
+    numbers = ", ".join(str(t.number) for t in alike)
+    return [
+        StudyChanged(
+            t=now,
+            status="paused",
+            reason=f"trials {numbers} failed alike before their first step, so the rest would too: {trial.reason}",
+        )
+    ]
+
+
+def _again(trial: Trial, now: float, reason: str) -> TrialQueued:
+    return TrialQueued(
+        t=now,
+        trial=trial.number,
+        attempt=trial.next_attempt + 1,
+        resume_from=trial.resume_from,
+        reason=reason,
+    )
+
+
+def _warn(trial: Trial, now: float, text: str) -> Warned:
+    return Warned(t=now, trial=trial.number, text=text)

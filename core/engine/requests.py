@@ -1,0 +1,312 @@
+"""What a client's wish does to a study: the records to write and the answer. Pure.
+
+A `TrialAsked` about a live trial tells the daemon to ask its process as well.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.catalogue import UnknownParameterError, find
+from core.engine.messages import Reply, Request
+from core.params import SEARCHABLE_TABLES
+from core.profile import Profile, ProfileError
+from core.study.events import (
+    AnyEvent,
+    Asked,
+    Asker,
+    StudyChanged,
+    TrialAdded,
+    TrialAsked,
+    TrialEnded,
+    TrialQueued,
+)
+from core.study.state import StudyState, Trial
+from core.study.store import describe
+from core.values import Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The records that a request leads to, none where it is refused, and what the client is told."""
+
+    reply: Reply
+    events: tuple[AnyEvent, ...] = ()
+
+
+class _RefusedError(Exception):
+    """The request cannot be done; the message is the answer."""
+
+
+def answer(state: StudyState, profile: Profile, request: Request, now: float) -> Answer:
+    """Decide about a request; `now` is in seconds since the epoch."""
+    try:
+        if request.command == "add":
+            return _add(state, profile, request.changes or {}, now)
+        if request.command == "ping":
+            return Answer(Reply(True, status_line(state)))
+        if request.trial is None:
+            return _about_study(state, request, now)
+        trial = state.trials.get(request.trial)
+        if trial is None:
+            raise _RefusedError(_no_trial(state, request.trial))
+        return _about_trial(state, profile, trial, request, now)
+    except _RefusedError as refusal:
+        return Answer(Reply(False, str(refusal), request.trial))
+
+
+def status_line(state: StudyState) -> str:
+    """What the study does now, in a line."""
+    counts = [(len(state.live()), "running"), (len(state.queued()), "waiting")]
+    ended = sum(t.ended for t in state.trials.values())
+    words = [f"{n} {what}" for n, what in (*counts, (ended, "ended")) if n]
+    reason = f" ({state.reason})" if state.reason else ""
+    return f"the study is {state.status}{reason}: {', '.join(words) or 'no trials'}"
+
+
+def _about_study(state: StudyState, request: Request, now: float) -> Answer:
+    if request.command == "stop":
+        return _stop_study(state, now)
+    if request.command == "pause":
+        return _pause_study(state, now)
+    if request.command == "resume":
+        return _resume_study(state, now)
+    raise _RefusedError(f"say which trial to {request.command}")
+
+
+def _about_trial(
+    state: StudyState, profile: Profile, trial: Trial, request: Request, now: float
+) -> Answer:
+    match request.command:
+        case "stop":
+            return _stop(trial, now)
+        case "pause":
+            return _pause(trial, now)
+        case "resume":
+            return _resume(state, trial, now)
+        case "retry":
+            return _retry(state, profile, trial, request.changes, now)
+        case "promote":
+            return _promote(state, profile, trial, now)
+        case _:
+            raise _RefusedError(f"{request.command} is not about one trial")
+
+
+def _stop_study(state: StudyState, now: float) -> Answer:
+    if state.status in ("stopped", "finished") and not state.live():
+        raise _RefusedError(f"the study is {state.status} already")
+    events: list[AnyEvent] = [StudyChanged(t=now, status="stopped", reason="stopped by you")]
+    live = [t for t in state.live() if t.status != "stopping"]
+    events += [_asked(t, "stop", "study", now, "the study was stopped") for t in live]
+    for trial in state.queued():
+        events += _end_waiting(trial, "stop", "study", now, "the study was stopped before it ran")
+    what = _count(len(state.live()), "running trial")
+    text = f"the study stops; {what} will end" if state.live() else "the study is stopped"
+    return Answer(Reply(True, text), tuple(events))
+
+
+def _pause_study(state: StudyState, now: float) -> Answer:
+    if state.status != "running":
+        raise _RefusedError(f"the study is {state.status}: there is nothing to pause")
+    events: list[AnyEvent] = [StudyChanged(t=now, status="paused", reason="paused by you")]
+    live = [t for t in state.live() if t.status in ("starting", "running")]
+    events += [_asked(t, "pause", "study", now, "the study was paused") for t in live]
+    text = "the study is paused"
+    if live:
+        text = f"the study pauses; {_count(len(live), 'running trial')} will save a checkpoint and free the device"
+    return Answer(Reply(True, text), tuple(events))
+
+
+def _resume_study(state: StudyState, now: float) -> Answer:
+    again = [t for t in state.trials.values() if _held_by_study(t)]
+    if state.status == "running" and not again:
+        raise _RefusedError("the study is running already; resume a paused trial by its number")
+    if not again and not state.queued():
+        again = [t for t in state.trials.values() if t.status == "paused"]
+    if not again and not state.queued() and not state.live():
+        raise _RefusedError("nothing is left to do: add a trial, retry or promote one")
+    events: list[AnyEvent] = [StudyChanged(t=now, status="running")]
+    events += [_queued(t, now, "the study was resumed") for t in again]
+    waiting = len(again) + len(state.queued())
+    return Answer(Reply(True, f"the study goes on with {_count(waiting, 'trial')}"), tuple(events))
+
+
+def _held_by_study(trial: Trial) -> bool:
+    """Whether the trial waits only because the study was paused or stopped."""
+    return trial.status in ("paused", "stopped") and trial.asked_by == "study"
+
+
+def _stop(trial: Trial, now: float) -> Answer:
+    if trial.status == "stopping":
+        raise _RefusedError(f"trial {trial.number} is stopping already")
+    if trial.live:
+        event = _asked(trial, "stop", "user", now, "stopped by you")
+        return Answer(_yes(trial, "will stop within seconds"), (event,))
+    if trial.status in ("queued", "paused"):
+        events = _end_waiting(trial, "stop", "user", now, "stopped by you while it waited")
+        return Answer(_yes(trial, "is stopped"), events)
+    raise _RefusedError(f"trial {trial.number} has ended already ({trial.status})")
+
+
+def _pause(trial: Trial, now: float) -> Answer:
+    if trial.status in ("starting", "running"):
+        event = _asked(trial, "pause", "user", now, "paused by you")
+        return Answer(_yes(trial, "will save a checkpoint and free its device"), (event,))
+    if trial.status == "queued":
+        events = _end_waiting(trial, "pause", "user", now, "paused by you while it waited")
+        return Answer(_yes(trial, "is paused"), events)
+    raise _RefusedError(f"trial {trial.number} is {trial.status}: it cannot be paused")
+
+
+def _resume(state: StudyState, trial: Trial, now: float) -> Answer:
+    if trial.status == "pausing":
+        raise _RefusedError(
+            f"trial {trial.number} still saves its checkpoint: try again in a moment"
+        )
+    if trial.status != "paused":
+        raise _RefusedError(f"trial {trial.number} is {trial.status}, not paused")
+    start = "continues from its checkpoint" if trial.resume_from else "starts from the beginning"
+    events = (_queued(trial, now, "resumed by you"), *_wake(state, now))
+    return Answer(_yes(trial, start + _when(state)), events)
+
+
+def _retry(
+    state: StudyState,
+    profile: Profile,
+    trial: Trial,
+    wanted: dict[str, Scalar] | None,
+    now: float,
+) -> Answer:
+    if not (trial.ended or trial.status == "paused"):
+        raise _RefusedError(f"trial {trial.number} is {trial.status}: stop it before trying again")
+    fix = trial.suggestion if wanted is None else None
+    changes = fix.changes if fix else _checked(profile, trial.changes, wanted or {})
+    keeps = not changes or (fix is not None and trial.kind == "full")
+    # What diverged would diverge again from where it stood.
+    resume = trial.resume_from if keeps and trial.status != "diverged" else None
+    reason = fix.text if fix else ("with " + describe(changes) if changes else "tried again by you")
+    queued = TrialQueued(
+        t=now,
+        trial=trial.number,
+        attempt=_next_attempt(trial),
+        overrides=changes,
+        resume_from=resume,
+        reason=reason,
+    )
+    text = f"is tried again: {reason}" if changes else "is tried again"
+    return Answer(_yes(trial, text + _when(state)), (queued, *_wake(state, now)))
+
+
+def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: float) -> Answer:
+    settings = _checked(profile, {}, changes)
+    number = state.next_number()
+    added = TrialAdded(t=now, trial=number, settings=settings, source="user")
+    what = describe(settings) or "the profile's own settings"
+    text = f"trial {number} is added with {what}{_when(state)}"
+    return Answer(Reply(True, text, number), (added, *_wake(state, now)))
+
+
+def _promote(state: StudyState, profile: Profile, trial: Trial, now: float) -> Answer:
+    if trial.kind == "full":
+        raise _RefusedError(f"trial {trial.number} is a full training already")
+    for other in state.trials.values():
+        if other.parent == trial.number and other.kind == "full" and not other.ended:
+            raise _RefusedError(
+                f"trial {other.number} is the full training of trial {trial.number} already"
+            )
+    settings = _checked(profile, {}, trial.changes)
+    number = state.next_number()
+    added = TrialAdded(
+        t=now, trial=number, settings=settings, kind="full", source="promote", parent=trial.number
+    )
+    text = f"trial {number} is the full training with the settings of trial {trial.number}{_when(state)}"
+    return Answer(Reply(True, text, number), (added, *_wake(state, now)))
+
+
+def _checked(
+    profile: Profile, base: dict[str, Scalar], changes: dict[str, Scalar]
+) -> dict[str, Scalar]:
+    """`changes` with their plain names, checked alone and together with `base`."""
+    named: dict[str, Scalar] = {}
+    for key, value in changes.items():
+        try:
+            parameter = find(key)
+            if parameter.table not in SEARCHABLE_TABLES:
+                raise _RefusedError(f"{parameter.key} belongs to the whole study, not to one trial")
+            named[parameter.name] = parameter.validate(value)
+        except UnknownParameterError as error:
+            raise _RefusedError(str(error)) from None
+        except ValueError as error:
+            raise _RefusedError(f"{key}: {error}") from None
+    try:
+        profile.with_changes({**base, **named})
+    except ProfileError as error:
+        raise _RefusedError("; ".join(str(p) for p in error.problems)) from None
+    return named
+
+
+def _asked(trial: Trial, ask: Asked, by: Asker, now: float, reason: str) -> TrialAsked:
+    return TrialAsked(
+        t=now, trial=trial.number, attempt=trial.next_attempt, ask=ask, by=by, reason=reason
+    )
+
+
+def _end_waiting(
+    trial: Trial, ask: Asked, by: Asker, now: float, reason: str
+) -> tuple[AnyEvent, ...]:
+    """End a trial that has no process; what earlier attempts reached stays."""
+    ended = TrialEnded(
+        t=now,
+        trial=trial.number,
+        attempt=trial.next_attempt,
+        ending="paused" if ask == "pause" else "stopped",
+        reason=reason,
+        step=trial.step,
+        total_steps=trial.total_steps,
+        loss=trial.loss,
+        eval_loss=trial.eval_loss,
+        checkpoint=trial.resume_from,
+    )
+    return (_asked(trial, ask, by, now, reason), ended)
+
+
+def _queued(trial: Trial, now: float, reason: str) -> TrialQueued:
+    return TrialQueued(
+        t=now,
+        trial=trial.number,
+        attempt=_next_attempt(trial),
+        resume_from=trial.resume_from,
+        reason=reason,
+    )
+
+
+def _next_attempt(trial: Trial) -> int:
+    """The number of the next attempt: the one that was planned, where it never started."""
+    started = any(a.number == trial.next_attempt for a in trial.attempts)
+    return trial.next_attempt + 1 if started else trial.next_attempt
+
+
+def _wake(state: StudyState, now: float) -> Iterable[AnyEvent]:
+    """A study that was over goes on with new work; one that a person paused waits for that person."""
+    idle = state.status == "paused" and not state.queued() and not state.live()
+    if state.status in ("finished", "stopped") or idle:
+        return (StudyChanged(t=now, status="running"),)
+    return ()
+
+
+def _when(state: StudyState) -> str:
+    if state.status == "paused" and (state.queued() or state.live()):
+        return "; it waits until the study is resumed"
+    return ""
+
+
+def _yes(trial: Trial, what: str) -> Reply:
+    return Reply(True, f"trial {trial.number} {what}", trial.number)
+
+
+def _no_trial(state: StudyState, number: int) -> str:
+    last = max(state.trials, default=0)
+    return f"there is no trial {number}" + (f": they are numbered 1 to {last}" if last else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

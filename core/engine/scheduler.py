@@ -1,0 +1,91 @@
+"""What starts next, and when a study is over: decided from its state and the free devices alone. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.engine.results import best_trial
+from core.study.events import StudyChanged
+from core.study.state import StudyState, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What trials may run on now."""
+
+    device: Literal["cuda", "cpu"]
+    most: int
+    """The most trials at once."""
+    free: tuple[str, ...] = ()
+    """UUIDs of GPUs that may be leased now, the preferred ones first."""
+    waiting: str = ""
+    """Why GPUs that the study may use are not free, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An attempt that is to start now."""
+
+    trial: int
+    attempt: int
+    device: Literal["cuda", "cpu"]
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What to do now."""
+
+    starts: tuple[Start, ...] = ()
+    change: StudyChanged | None = None
+    """The study is over, or waits for something else than before."""
+
+
+def schedule(state: StudyState, supply: Supply, now: float) -> Schedule:
+    """Decide what starts now; `now` is in seconds since the epoch."""
+    if state.status != "running":
+        return Schedule()
+    live, queued = state.live(), state.queued()
+    if not live and not queued:
+        return Schedule(change=_over(state, now))
+    room = max(0, supply.most - len(live))
+    if supply.device == "cpu":
+        starts = tuple(_start(t, "cpu", ()) for t in queued[:room])
+    else:
+        pairs = zip(queued[:room], supply.free, strict=False)
+        starts = tuple(_start(t, "cuda", (uuid,)) for t, uuid in pairs)
+    short = min(room, len(queued)) > len(starts)
+    reason = supply.waiting if short else ""
+    changed = _shape(reason) != _shape(state.reason) and not starts
+    return Schedule(
+        starts, StudyChanged(t=now, status="running", reason=reason) if changed else None
+    )
+
+
+def _start(trial: Trial, device: Literal["cuda", "cpu"], gpus: tuple[str, ...]) -> Start:
+    return Start(trial.number, trial.next_attempt, device, gpus)
+
+
+def _over(state: StudyState, now: float) -> StudyChanged:
+    paused = [t.number for t in state.trials.values() if t.status == "paused"]
+    if paused:
+        numbers = ", ".join(map(str, paused))
+        what = f"trial {numbers} is" if len(paused) == 1 else f"trials {numbers} are"
+        return StudyChanged(
+            t=now, status="paused", reason=f"{what} paused and nothing else is left to do"
+        )
+    return StudyChanged(t=now, status="finished", reason=summary(state))
+
+
+def summary(state: StudyState) -> str:
+    """How a study came out, in a line."""
+    best = best_trial(state)
+    if best is None:
+        return "no trial completed"
+    value = best.eval_loss if state.rank_by == "eval_loss" else best.loss
+    measured = f", {state.rank_by} {value:.4g}" if value is not None else ""
+    return f"best: trial {best.number}{measured}"
+
+
+def _shape(reason: str) -> str:
+    """A reason without its numbers: memory that goes up and down is not news."""
+    return "".join(c for c in reason if not c.isdigit() and c != ".")

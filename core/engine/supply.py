@@ -1,0 +1,106 @@
+"""Which devices a study's trials may run on now: reads the GPUs, and says why one is not free."""
+
+import os
+from collections.abc import Collection
+
+from core.devices.gpu import GpuReader, GpuReading, GpuSnapshot, visible
+from core.devices.lease import FreeWatch, busy_reason, lease_path
+from core.devices.lock import LockError, is_locked
+from core.engine.scheduler import Supply
+from core.params import ResourcesTable
+
+
+class Pool:
+    """The devices of one study."""
+
+    def __init__(
+        self,
+        resources: ResourcesTable,
+        reader: GpuReader,
+        cuda_visible: str | None,
+        used_gpus: bool,
+    ) -> None:
+        """Read the GPUs once to decide between them and the CPU.
+
+        `cuda_visible` is the CUDA_VISIBLE_DEVICES that the user gave. A study that has `used_gpus` before waits for
+        them when they cannot be read, rather than going on at the CPU's pace.
+        """
+        self._resources = resources
+        self._reader = reader
+        self._cuda_visible = cuda_visible
+        self._watch = FreeWatch()
+        wanted = resources.devices
+        self.on_gpu = wanted != "cpu" and (
+            used_gpus or isinstance(wanted, list) or bool(self._allowed(reader.read()))
+        )
+        self._cores = len(os.sched_getaffinity(0))
+
+    @property
+    def parallel(self) -> int:
+        """The most trials at once on the CPU."""
+        return self._resources.parallel or 1
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of a trial: the cores shared out, None where GPUs compute."""
+        return None if self.on_gpu else max(1, self._cores // self.parallel)
+
+    def look(self, ours: Collection[str]) -> Supply:
+        """What is free now; `ours` are the GPUs that this study's own trials hold."""
+        if not self.on_gpu:
+            return Supply("cpu", self.parallel)
+        reading = self._reader.read()
+        allowed = self._allowed(reading)
+        quiet = self._watch.push(reading)
+        others = [gpu for gpu in allowed if gpu.uuid not in ours]
+        leased = {gpu.uuid for gpu in others if _leased(gpu.uuid)}
+        free = tuple(g.uuid for g in others if g.uuid in quiet and g.uuid not in leased)
+        return Supply(
+            "cuda",
+            self._resources.parallel or max(1, len(allowed)),
+            free,
+            self._waiting(reading, allowed, others, leased),
+        )
+
+    def released(self, uuid: str) -> None:
+        """A trial gave this GPU back: its memory must be seen to have fallen before it is used again."""
+        self._watch.forget(uuid)
+
+    def _waiting(
+        self,
+        reading: GpuReading,
+        allowed: list[GpuSnapshot],
+        others: list[GpuSnapshot],
+        leased: Collection[str],
+    ) -> str:
+        if not allowed:
+            return reading.problem or _none_allowed(self._resources, self._cuda_visible)
+        reasons = []
+        for gpu in others:
+            if gpu.uuid in leased:
+                reasons.append(f"GPU {gpu.index}: another study uses it")
+            elif busy := busy_reason(gpu):
+                reasons.append(f"GPU {gpu.index}: {busy}")
+        return "waiting for a free GPU; " + "; ".join(reasons) if reasons else ""
+
+    def _allowed(self, reading: GpuReading) -> list[GpuSnapshot]:
+        given = visible(reading.gpus, self._cuda_visible)
+        wanted = self._resources.devices
+        if not isinstance(wanted, list):
+            return list(given)
+        return [gpu for gpu in given if gpu.index in wanted or gpu.uuid in wanted]
+
+
+def _none_allowed(resources: ResourcesTable, cuda_visible: str | None) -> str:
+    named = ", ".join(map(str, resources.devices)) if isinstance(resources.devices, list) else ""
+    what = f"none of the GPUs {named} of resources.devices" if named else "no GPU"
+    where = f" (CUDA_VISIBLE_DEVICES={cuda_visible})" if cuda_visible is not None else ""
+    return f"waiting for a free GPU; {what} can be seen here{where}"
+
+
+def _leased(uuid: str) -> bool:
+    try:
+        return is_locked(lease_path(uuid))
+    except LockError:
+        # Whoever cannot ask must not take; the attempt to lease it says what is wrong with the lock's folder.
+        return False

@@ -1,0 +1,72 @@
+"""Follows one live attempt: its metrics, read as they come, and the divergence guard."""
+
+import math
+
+from core.params import TrainTable
+from core.search.guard import Guard, Verdict
+from core.study.files import RunInfo, read_record
+from core.study.metrics import MetricsTail, Point
+from core.study.store import TrialFolder
+
+
+class Watch:
+    """One attempt, from its start (or its adoption by a new daemon) to its end."""
+
+    def __init__(
+        self, folder: TrialFolder, attempt: int, train: TrainTable, *, guarded: bool, resumed: bool
+    ) -> None:
+        """`resumed`: the attempt goes on from a checkpoint, so what earlier attempts logged belongs to its curve."""
+        self.folder = folder
+        self.attempt = attempt
+        self._train = train
+        self._guarded = guarded
+        self._resumed = resumed
+        self._tail = MetricsTail(folder.metrics)
+        self._earlier: list[Point] = []
+        self._guard: Guard | None = None
+        self.started = False
+        """Whether the attempt has trained."""
+        self.asked_at: float | None = None
+        """When it was asked to pause, seconds since the epoch."""
+        self.told_slow = False
+
+    def poll(self) -> list[Verdict]:
+        """Read what was logged since the last call; what the guard says to it, in order."""
+        said = []
+        for point in self._tail.poll():
+            if point.attempt != self.attempt:
+                if self._resumed and point.attempt < self.attempt:
+                    self._earlier.append(point)
+                continue
+            if not self.started:
+                self.started = True
+                self._guard = self._make_guard(point.step) if self._guarded else None
+            verdict = self._observe(point)
+            if verdict is not None:
+                said.append(verdict)
+        return said
+
+    def _observe(self, point: Point) -> Verdict | None:
+        if self._guard is None or (point.loss is None and point.grad_norm is None):
+            return None
+        return self._guard.observe(point.step, point.loss, point.grad_norm)
+
+    def _make_guard(self, first_step: int) -> Guard:
+        # Made with the first point: the worker has told the trial's length by then.
+        run = read_record(self.folder.run, RunInfo)
+        guard = Guard(
+            warmup_steps=_warmup(self._train, run) if run else 0,
+            loss_scaling=run is not None and run.precision == "fp16",
+        )
+        for point in self._earlier:
+            if point.step < first_step:
+                guard.observe(point.step, point.loss, point.grad_norm)
+        self._earlier = []
+        return guard
+
+
+def _warmup(train: TrainTable, run: RunInfo) -> int:
+    """Updates in which the rate rises: a probe takes its share of what is given in updates."""
+    if train.warmup_steps is None:
+        return math.ceil(train.warmup_ratio * run.total_steps)
+    return math.ceil(train.warmup_steps * run.total_steps / max(1, run.full_steps))

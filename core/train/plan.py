@@ -1,0 +1,51 @@
+"""How many updates a trial makes, and when it evaluates."""
+
+import math
+from dataclasses import dataclass
+
+from core.params import TrainTable
+from core.study.files import TrialTask
+
+_EVALUATIONS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Counts of updates."""
+
+    full_steps: int
+    """Updates of the full training."""
+    total_steps: int
+    """Updates of this trial: the full training's, or a probe's share of them."""
+    steps_per_epoch: int
+    warmup_steps: int
+    eval_steps: int | None
+    """Updates from one evaluation to the next; None where there is nothing to evaluate on."""
+
+    @property
+    def share(self) -> float:
+        """This trial's length against the full training's, in (0, 1]."""
+        return self.total_steps / self.full_steps
+
+
+def make_plan(train: TrainTable, task: TrialTask, rows: int, eval_rows: int) -> Plan:
+    """The plan for `rows` sequences to train on.
+
+    A probe has a learning-rate schedule of its own length. Warm-up given in updates is for the full training: a probe
+    takes its share, since one that ends before the rate has risen says nothing about the rate.
+    """
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    per_epoch = math.ceil(rows / batch)
+    full = train.max_steps or max(1, _ceil(train.num_train_epochs * per_epoch))
+    total = full if task.kind == "full" else max(1, _ceil(full * task.budget))
+    if train.warmup_steps is None:
+        warmup = _ceil(train.warmup_ratio * total)
+    else:
+        warmup = _ceil(train.warmup_steps * total / full)
+    every = train.eval_steps or max(1, math.ceil(total / _EVALUATIONS))
+    return Plan(full, total, per_epoch, warmup, every if eval_rows else None)
+
+
+def _ceil(value: float) -> int:
+    """Round up, but not for what floating point adds: 0.1 × 30 is 3."""
+    return math.ceil(value - 1e-9)

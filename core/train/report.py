@@ -1,0 +1,141 @@
+"""What a training run says while it runs: points in the metrics file, TensorBoard events and lines in the log."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback
+
+from core.study.metrics import MetricsWriter, Point
+from core.train.limits import peak_resident_bytes, resident_bytes
+from core.train.tensorboard import EventWriter
+
+
+def say(text: str) -> None:
+    """A line of the log, at once."""
+    print(text, flush=True)
+
+
+class Memory:
+    """What this process holds: of its GPU, or of the host's memory on the CPU. Bytes."""
+
+    def __init__(self, device: Literal["cuda", "cpu"]) -> None:
+        self._cuda = device == "cuda"
+
+    def now(self) -> tuple[int, int | None, int]:
+        """Held now, reserved by the CUDA allocator (None on the CPU), and the most held so far."""
+        if not self._cuda:
+            return resident_bytes(), None, peak_resident_bytes()
+        import torch
+
+        return (
+            torch.cuda.memory_allocated(),
+            torch.cuda.memory_reserved(),
+            torch.cuda.max_memory_allocated(),
+        )
+
+    def peaks(self) -> tuple[int, int | None]:
+        """The most held, and the most that the CUDA allocator reserved (None on the CPU)."""
+        if not self._cuda:
+            return peak_resident_bytes(), None
+        import torch
+
+        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]
+    """Writes each log of the Trainer as a point, an event and a line."""
+
+    def __init__(
+        self, folder_tb: Path, writer: MetricsWriter, attempt: int, memory: Memory, tokens: Callable[[], int]
+    ) -> None:
+        """`tokens` counts the tokens trained on so far."""
+        self._events = EventWriter(folder_tb)
+        self._events_work = True
+        self._writer = writer
+        self._attempt = attempt
+        self._memory = memory
+        self._tokens = tokens
+        self._last_time = time.monotonic()
+        self._last_tokens = 0
+        self.loss: float | None = None
+        """The last training loss that was logged, where it is finite."""
+        self.eval_loss: float | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        self._last_time = time.monotonic()
+        self._last_tokens = self._tokens()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **unused: Any) -> None:
+        if "loss" in logs:
+            self._train_point(state, logs)
+        elif "eval_loss" in logs:
+            self._eval_point(state, logs)
+
+    def _train_point(self, state: Any, logs: Mapping[str, Any]) -> None:
+        now, tokens = time.monotonic(), self._tokens()
+        elapsed = now - self._last_time
+        speed = (tokens - self._last_tokens) / elapsed if elapsed > 0 else None
+        self._last_time, self._last_tokens = now, tokens
+        allocated, reserved, peak = self._memory.now()
+        point = Point(
+            t=time.time(),
+            step=state.global_step,
+            attempt=self._attempt,
+            epoch=state.epoch,
+            loss=_number(logs["loss"]),
+            grad_norm=_number(logs.get("grad_norm")),
+            lr=_number(logs.get("learning_rate")),
+            tokens=tokens,
+            tokens_per_s=speed,
+            mem_allocated=allocated,
+            mem_reserved=reserved,
+            mem_peak=peak,
+        )
+        self.loss = point.loss if point.loss is not None and math.isfinite(point.loss) else None
+        self._write(point)
+        say(
+            f"step {point.step}/{state.max_steps}  loss {_short(point.loss)}  grad {_short(point.grad_norm)}  "
+            f"lr {_short(point.lr)}  {speed or 0:,.0f} tokens/s  {allocated / 2**30:.2f} GiB"
+        )
+
+    def _eval_point(self, state: Any, logs: Mapping[str, Any]) -> None:
+        loss = _number(logs["eval_loss"])
+        self.eval_loss = loss if loss is not None and math.isfinite(loss) else None
+        self._write(
+            Point(t=time.time(), step=state.global_step, attempt=self._attempt, epoch=state.epoch, eval_loss=loss)
+        )
+        say(f"step {state.global_step}/{state.max_steps}  eval loss {_short(loss)}")
+        # The time of an evaluation is not training's.
+        self._last_time = time.monotonic()
+
+    def _write(self, point: Point) -> None:
+        self._writer.write(point)
+        if not self._events_work:
+            return
+        measures = {
+            "train/loss": point.loss,
+            "train/grad_norm": point.grad_norm,
+            "train/learning_rate": point.lr,
+            "train/tokens_per_s": point.tokens_per_s,
+            "train/epoch": point.epoch,
+            "eval/loss": point.eval_loss,
+        }
+        try:
+            self._events.write(point.step, point.t, {k: v for k, v in measures.items() if v is not None})
+        except OSError as error:
+            self._events_work = False
+            say(f"warning: TensorBoard events are not written any more: {error.strerror}")
+
+
+def _number(value: Any) -> float | None:
+    """A logged value as a number; transformers gives some of them as text."""
+    return None if value is None else float(value)
+
+
+def _short(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"

@@ -1,0 +1,93 @@
+"""A profile's settings as the Trainer's arguments."""
+
+from pathlib import Path
+from typing import Any
+
+from core.params import TrainTable
+from core.profile import Profile
+from core.study.files import TrialTask
+from core.train.errors import SettingsError
+from core.train.plan import Plan
+from core.train.precision import Numbers
+
+_STEP_COUNTS = ("num_decay_steps", "num_stable_steps")
+
+
+def training_arguments(profile: Profile, task: TrialTask, plan: Plan, numbers: Numbers, folder: Path) -> Any:
+    """transformers.TrainingArguments; checkpoints go to `folder`.
+
+    Raises:
+        SettingsError: the installed transformers lacks what the profile asks for.
+    """
+    from transformers import TrainingArguments
+
+    train = profile.train
+    _check_scheduler(train)
+    keep_best = task.save_model and train.early_stopping_patience is not None and plan.eval_steps is not None
+    saving = "best" if keep_best else ("steps" if train.save_steps else "no")
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        per_device_eval_batch_size=train.per_device_eval_batch_size or train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        max_steps=plan.total_steps,
+        learning_rate=train.learning_rate,
+        lr_scheduler_type=train.lr_scheduler_type,
+        lr_scheduler_kwargs=scheduler_settings(train, plan),
+        warmup_steps=plan.warmup_steps,
+        optim=train.optim,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=train.adam_epsilon,
+        max_grad_norm=train.max_grad_norm,
+        neftune_noise_alpha=train.neftune_noise_alpha,
+        bf16=numbers.name == "bf16",
+        fp16=numbers.name == "fp16",
+        logging_strategy="steps",
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,
+        eval_strategy="steps" if plan.eval_steps else "no",
+        eval_steps=plan.eval_steps,
+        metric_for_best_model="eval_loss" if plan.eval_steps else None,
+        greater_is_better=False,
+        save_strategy=saving,
+        save_steps=train.save_steps or plan.total_steps,
+        save_total_limit=train.save_total_limit,
+        load_best_model_at_end=keep_best,
+        seed=train.seed,
+        data_seed=train.data_seed,
+        use_cpu=task.device == "cpu",
+        dataloader_pin_memory=task.device == "cuda",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+    )
+
+
+def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
+    """train.lr_scheduler_kwargs, with what transformers leaves without a default, and counts of updates scaled to a probe."""
+    given: dict[str, Any] = {
+        key: max(1, round(value * plan.share)) if key in _STEP_COUNTS and isinstance(value, int) else value
+        for key, value in train.lr_scheduler_kwargs.items()
+    }
+    name = train.lr_scheduler_type
+    if name == "warmup_stable_decay":
+        given.setdefault("num_decay_steps", max(1, plan.total_steps // 10))
+    if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr") and not {"min_lr", "min_lr_rate"} & given.keys():
+        given["min_lr_rate"] = 0.1
+    return given
+
+
+def _check_scheduler(train: TrainTable) -> None:
+    import transformers
+    from transformers import SchedulerType
+
+    known = [kind.value for kind in SchedulerType]
+    if train.lr_scheduler_type not in known:
+        raise SettingsError(
+            f'train.lr_scheduler_type = "{train.lr_scheduler_type}" needs a newer transformers than '
+            f"{transformers.__version__}, which knows {', '.join(known)}"
+        )

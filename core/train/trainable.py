@@ -1,0 +1,124 @@
+"""Which weights of a model train: adapters (LoRA), some layers (freeze) or all of them (full)."""
+
+import re
+from typing import Any
+
+from core.params import MethodTable
+from core.profile import Profile
+from core.train.errors import ModelError
+from core.train.precision import Numbers
+
+
+def choose_trainable(model: Any, profile: Profile, numbers: Numbers) -> Any:
+    """The model with `requires_grad` set as method.finetuning_type says; with LoRA, wrapped in its adapters.
+
+    Raises:
+        ModelError: the modules that are named do not exist in this model.
+    """
+    method = profile.method
+    if method.finetuning_type == "lora":
+        return _with_adapters(model, method, numbers)
+    if method.finetuning_type == "freeze":
+        _freeze(model, method)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(numbers.trained)
+    return model
+
+
+def count(model: Any) -> tuple[int, int]:
+    """How many parameters train, and how many there are (4-bit weights counted as the numbers they stand for)."""
+    trainable = total = 0
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        size = state.shape.numel() if state is not None else parameter.numel()
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return trainable, total
+
+
+def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    targets: str | list[str] = "all-linear"
+    if method.lora_target != "all":
+        targets = _names(method.lora_target)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=method.lora_rank,
+        lora_alpha=2 * method.lora_rank if method.lora_alpha is None else method.lora_alpha,
+        lora_dropout=method.lora_dropout,
+        target_modules=targets,
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
+    )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        linear = ", ".join(_linear_names(model)) or "none"
+        raise ModelError(
+            f"method.lora_target: this model has no module {' or '.join(targets)}; its linear layers are {linear}"
+        ) from None
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(numbers.trained)
+    return adapted
+
+
+def _freeze(model: Any, method: MethodTable) -> None:
+    """Train the last layers (the first, for a negative number), or the modules named inside of them."""
+    pattern = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+    depth = _depth(model)
+    wanted = abs(method.freeze_trainable_layers)
+    first = method.freeze_trainable_layers < 0
+    chosen = set(range(wanted)) if first else set(range(max(0, depth - wanted), depth))
+    inside = None if method.freeze_trainable_modules == "all" else _names(method.freeze_trainable_modules)
+    outside = _names(method.freeze_extra_modules or "")
+    met: set[str] = set()
+    for name, parameter in model.named_parameters():
+        found = pattern.search(name)
+        if found:
+            parts = name[found.end() :].split(".")
+            hits = {n for n in inside or () if n in parts}
+            train = int(found.group(1)) in chosen and (inside is None or bool(hits))
+        else:
+            hits = {n for n in outside if n in name.split(".")}
+            train = bool(hits)
+        met |= hits
+        parameter.requires_grad_(train)
+    for key, names in (("freeze_trainable_modules", inside or []), ("freeze_extra_modules", outside)):
+        missing = [n for n in names if n not in met]
+        if missing:
+            has = ", ".join(_module_names(model, pattern, inside=key == "freeze_trainable_modules"))
+            raise ModelError(f"method.{key}: this model has no module {' or '.join(missing)} there; it has {has}")
+
+
+def _depth(model: Any) -> int:
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if not depth:
+        raise ModelError('this model does not say how many layers it has, so that finetuning_type = "freeze" cannot work')
+    return int(depth)
+
+
+def _module_names(model: Any, pattern: re.Pattern[str], *, inside: bool) -> list[str]:
+    names: dict[str, None] = {}
+    for name, _ in model.named_parameters():
+        found = pattern.search(name)
+        if inside and found:
+            names.update(dict.fromkeys(name[found.end() :].split(".")[:-1]))
+        elif not inside and not found:
+            names.update(dict.fromkeys(name.split(".")[:-1]))
+    return list(names)
+
+
+def _linear_names(model: Any) -> list[str]:
+    import torch
+
+    names = (name.split(".")[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear))
+    return list(dict.fromkeys(names))
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,293 @@
+"""One trial from its files to its report: load, read, train, save."""
+
+import platform
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.profile import Profile, dataset_files, eval_files, model_path
+from core.study.files import (
+    CHECKPOINTS,
+    METRICS_FILE,
+    OUTPUT,
+    RUN_FILE,
+    TENSORBOARD,
+    Phase,
+    RunInfo,
+    TrialTask,
+    WorkerReport,
+    write_record,
+)
+from core.study.metrics import MetricsWriter
+from core.train import data, limits
+from core.train.chat import ChatEncoder
+from core.train.errors import SettingsError
+from core.train.plan import Plan, make_plan
+from core.train.precision import Numbers, decide
+from core.train.signals import Requests
+from core.train.startup import Stopwatch
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything that training needs."""
+
+    model: Any
+    tokenizer: Any
+    encoder: ChatEncoder
+    examples: data.Examples
+    numbers: Numbers
+
+
+class Trial:
+    """A trial in its folder. `phase` says what it is doing; `report` what came of it."""
+
+    def __init__(
+        self, folder: Path, task: TrialTask, profile: Profile, requests: Requests, watch: Stopwatch
+    ) -> None:
+        self.phase: Phase = "start"
+        self._folder = folder
+        self._task = task
+        self._profile = profile
+        self._requests = requests
+        self._watch = watch
+        self._trainer: Any = None
+        self._reporter: Any = None
+        self._memory: Any = None
+
+    def run(self) -> WorkerReport:
+        """Train to the end, or to a pause or stop.
+
+        Raises:
+            UsageError: the input is wrong.
+            Interrupted: a pause or a stop was asked for before training began.
+        """
+        checkpoint = self._resume_folder()
+        loaded = self._load()
+        examples = loaded.examples
+        plan = make_plan(self._profile.train, self._task, len(examples.train), len(examples.evaluation))
+        writer = MetricsWriter(self._folder / METRICS_FILE)
+        conductor = self._make_trainer(loaded, plan, writer)
+        self._watch.mark("trainer")
+        self._requests.check()
+        self.phase = "train"
+        self._trainer.train(resume_from_checkpoint=checkpoint)
+        writer.close()
+        asked = conductor.ended_by(self._trainer.state)
+        if asked == "stopped":
+            return self.report("stopped")
+        if asked == "paused":
+            return self.report("paused", checkpoint=f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}")
+        if self._task.save_model:
+            self.phase = "save"
+            self._save_output(loaded)
+        self._drop_checkpoints()
+        self.phase = "done"
+        return self.report("completed")
+
+    def report(
+        self,
+        outcome: Any,
+        *,
+        checkpoint: str | None = None,
+        error: str | None = None,
+        error_type: str | None = None,
+        usage_error: bool = False,
+    ) -> WorkerReport:
+        """How the trial ended, with what was measured up to now."""
+        peak, reserved = self._memory.peaks() if self._memory else (limits.peak_resident_bytes(), None)
+        state = getattr(self._trainer, "state", None)
+        return WorkerReport(
+            attempt=self._task.attempt,
+            outcome=outcome,
+            phase=self.phase,
+            step=state.global_step if state else 0,
+            loss=self._reporter.loss if self._reporter else None,
+            eval_loss=self._reporter.eval_loss if self._reporter else None,
+            checkpoint=checkpoint,
+            error=error,
+            error_type=error_type,
+            usage_error=usage_error,
+            peak_memory=peak,
+            peak_reserved=reserved,
+        )
+
+    def release(self) -> None:
+        """Let go of the model and all that hangs on it."""
+        trainer = self._trainer
+        if trainer is not None:
+            trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
+
+    def _load(self) -> Loaded:
+        """The model here, the data in a thread beside it: reading weights and tokenising leave each other room."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            split = pool.submit(
+                data.read_split,
+                self._profile.data,
+                dataset_files(self._profile),
+                eval_files(self._profile),
+                self._profile.train.data_seed,
+            )
+            numbers = self._start_libraries()
+            self._watch.mark("imports")
+            from core.train.build import check_vocabulary, find_model, load_model, load_tokenizer
+
+            self.phase = "load"
+            name = find_model(self._profile, self._folder / "unpacked", self._requests.check)
+            tokenizer = load_tokenizer(self._profile, name)
+            self._watch.mark("tokenizer")
+            self.phase = "data"
+            rows = split.result()
+            table = self._profile.data
+            encoder = ChatEncoder(tokenizer, self._profile.model.template, table.cutoff_len, table.train_on_prompt)
+            tokenised = pool.submit(data.build_examples, rows, encoder, table, self._requests.check)
+            self._requests.check()
+            self.phase = "load"
+            model = load_model(self._profile, name, numbers, self._task.device)
+            self._watch.mark("model")
+            self.phase = "data"
+            examples = tokenised.result()
+            self._watch.mark("data")
+            self._requests.check()
+            largest = max(int(e.ids.max()) for part in (examples.train, examples.evaluation) for e in part)
+            check_vocabulary(model, largest, model_path(self._profile))
+        return Loaded(model, tokenizer, encoder, examples, numbers)
+
+    def _start_libraries(self) -> Numbers:
+        """Import what is slow, set the memory cap, and decide the precision."""
+        if self._profile.model.quantization_bit is None:
+            # peft imports bitsandbytes where it is installed, and that the whole of torch._inductor: 0.8 s that only a
+            # quantised model needs. None is Python's way to say that a module is not there.
+            sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+        import torch
+        import transformers
+
+        if self._task.threads is not None:
+            torch.set_num_threads(self._task.threads)
+        if self._task.device == "cuda" and not torch.cuda.is_available():
+            raise SettingsError(
+                "this trial is to run on a GPU, and PyTorch sees none: "
+                + ("this PyTorch is built without CUDA" if torch.version.cuda is None else "check the driver with nvidia-smi")
+            )
+        from core.train import conductor, report, settings  # noqa: F401
+        from core.train.stages import sft  # noqa: F401
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self._memory = report.Memory(self._task.device)
+        limits.cap_memory(self._profile.memory.limit_gib, self._task.device)
+        numbers = decide(self._profile.train, self._profile.method, self._task.device)
+        transformers.set_seed(self._profile.train.seed)
+        return numbers
+
+    def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter) -> Any:
+        """Build the Trainer and its callbacks; returns the conductor."""
+        from transformers import PrinterCallback
+
+        from core.train.conductor import Conductor, EarlyStop
+        from core.train.report import Reporter
+        from core.train.settings import training_arguments
+        from core.train.stages.sft import SftTrainer
+
+        task, train, examples = self._task, self._profile.train, loaded.examples
+        pad = loaded.tokenizer.pad_token_id
+        trainer = SftTrainer(
+            collator=data.Collator(loaded.tokenizer.eos_token_id if pad is None else pad, 8 if task.device == "cuda" else 1),
+            data_seed=train.data_seed,
+            model=loaded.model,
+            args=training_arguments(self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS),
+            train_dataset=examples.train,
+            eval_dataset=examples.evaluation or None,
+        )
+        trainer.remove_callback(PrinterCallback)
+        self._trainer = trainer
+        self._reporter = Reporter(self._folder / TENSORBOARD, writer, task.attempt, self._memory, trainer.count_tokens)
+        patience = train.early_stopping_patience if plan.eval_steps else None
+        early = EarlyStop(patience) if patience is not None else None
+        conductor = Conductor(self._requests, early, train.save_steps, lambda: self._first_step(loaded, plan))
+        for callback in (self._reporter, conductor, early):
+            if callback is not None:
+                trainer.add_callback(callback)
+        return conductor
+
+    def _first_step(self, loaded: Loaded, plan: Plan) -> None:
+        """Write `run.json` and tell the log what is about to be trained."""
+        from core.train.report import say
+        from core.train.trainable import count
+
+        self._watch.mark("first batch")
+        trainable, parameters = count(loaded.model)
+        examples = loaded.examples
+        run = RunInfo(
+            attempt=self._task.attempt,
+            total_steps=plan.total_steps,
+            full_steps=plan.full_steps,
+            steps_per_epoch=float(plan.steps_per_epoch),
+            train_rows=examples.train_rows,
+            eval_rows=examples.eval_rows,
+            dropped_rows=examples.dropped,
+            trainable_parameters=trainable,
+            parameters=parameters,
+            precision=loaded.numbers.name,
+            device=_device_name(self._task.device),
+            versions=_versions(),
+            startup_seconds=round(self._watch.total(), 3),
+        )
+        write_record(self._folder / RUN_FILE, run)
+        method = self._profile.method.finetuning_type
+        bits = self._profile.model.quantization_bit
+        say(f"model {model_path(self._profile)}, {method}" + (f", {bits} bits" if bits else ""))
+        say(f"{trainable:,} of {parameters:,} parameters train ({100 * trainable / parameters:.2f} %)")
+        say(
+            f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped "
+            "(nothing to learn within cutoff_len)"
+        )
+        say(f"{plan.total_steps:,} of {plan.full_steps:,} steps, {plan.steps_per_epoch:,} an epoch")
+        say(f"{run.device}, {run.precision}")
+        say(f"started in {self._watch.describe()}")
+
+    def _resume_folder(self) -> str | None:
+        if self._task.resume_from is None:
+            return None
+        folder = self._folder / self._task.resume_from
+        # The Trainer writes its state last: with it, the checkpoint is whole.
+        if not (folder / "trainer_state.json").is_file():
+            raise SettingsError(f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over")
+        return str(folder)
+
+    def _save_output(self, loaded: Loaded) -> None:
+        """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
+        from core.train.stages.sft import save_weights
+
+        output = self._folder / OUTPUT
+        partial = output.with_name(f"{OUTPUT}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        save_weights(loaded.model, partial)
+        loaded.tokenizer.chat_template = loaded.encoder.jinja
+        loaded.tokenizer.save_pretrained(partial)
+        shutil.rmtree(output, ignore_errors=True)
+        partial.replace(output)
+
+    def _drop_checkpoints(self) -> None:
+        """A trial that is done needs none, but for those that the profile asks for."""
+        if self._profile.train.save_steps is None:
+            shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(0)) if device == "cuda" else "CPU"
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the libraries that were loaded."""
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"):
+        module = sys.modules.get(name)
+        if module is not None:
+            versions[name] = str(module.__version__)
+    return versions

@@ -1,0 +1,133 @@
+"""A worker: one process that trains one trial and says how it ended.
+
+Started as `tunedeck _worker TRIAL_DIR`. It reads `trial.toml` and `task.json` there and writes `metrics.jsonl`,
+`run.json`, `report.json`, `checkpoints/`, `output/` and `tb/`; what it prints is the log. However it ends, short of
+being killed, it leaves a report.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+import warnings
+from pathlib import Path
+
+from core.profile import Profile, ProfileError, load
+from core.study.files import REPORT_FILE, TASK_FILE, TRIAL_FILE, TrialTask, WorkerReport, read_record, write_record
+from core.train import limits
+from core.train.errors import UsageError, first_line
+from core.train.signals import Interrupted, Requests
+from core.train.startup import Stopwatch
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def main(argv: list[str]) -> int:
+    """Train the trial in the folder `argv[0]`; 0 completed, paused or stopped, 1 failed, 2 the input is wrong."""
+    if argv[:1] == ["--unpack"]:
+        return _unpack(Path(argv[1]), Path(argv[2]))
+    watch = Stopwatch()
+    requests = Requests()
+    requests.listen()
+    if len(argv) != 1:
+        print("usage: tunedeck _worker TRIAL_DIR", flush=True)
+        return EXIT_USAGE
+    folder = Path(argv[0]).resolve()
+    task = read_record(folder / TASK_FILE, TrialTask)
+    if task is None:
+        print(f"{folder / TASK_FILE} is not there or cannot be read", flush=True)
+        return EXIT_USAGE
+    report = train(folder, task, requests, watch)
+    return _end(folder, report)
+
+
+def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -> WorkerReport:
+    """Run the trial; every ending becomes a report."""
+    try:
+        profile = load(folder / TRIAL_FILE)
+    except ProfileError as error:
+        return WorkerReport(task.attempt, "failed", "start", error_type=_name(error), error=str(error), usage_error=True)
+    _prepare_process(task)
+    from core.train.trial import Trial
+
+    trial = Trial(folder, task, profile, requests, watch)
+    try:
+        return trial.run()
+    except Interrupted as interrupted:
+        checkpoint = task.resume_from if interrupted.outcome == "paused" else None
+        return trial.report(interrupted.outcome, checkpoint=checkpoint)
+    except UsageError as error:
+        return trial.report("failed", error=str(error), error_type=_name(error), usage_error=True)
+    except Exception as error:
+        limits.lift_cap()
+        traceback.print_exc(file=sys.stdout)
+        # The frames hold the tensors that memory has to be found for.
+        traceback.clear_frames(error.__traceback__)
+        trial.release()
+        return trial.report("failed", error=_sentence(error, profile), error_type=_name(error))
+
+
+def _unpack(file: Path, folder: Path) -> int:
+    """Make a model folder of a .gguf file; the last line of stderr says why it cannot be done."""
+    from core.train.gguf import convert
+
+    try:
+        convert(file, folder)
+    except Exception as error:
+        print(first_line(error), file=sys.stderr)
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _prepare_process(task: TrialTask) -> None:
+    """Settings that libraries read once, when they are imported."""
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+    if task.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    else:
+        # One GPU is leased: with several in sight the Trainer would spread each batch over all of them.
+        visible = task.gpus or tuple(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(","))
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[0]
+    if task.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(task.threads)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    # What libraries will remove one day is no news to who reads a training log.
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+def _sentence(error: Exception, profile: Profile) -> str:
+    """What went wrong, in words that say what to do where that is known."""
+    message = first_line(error)
+    if limits.is_disk_full(error):
+        return f"the disk is full: {message}. Free space and start the trial again"
+    if limits.is_out_of_memory(error):
+        # As the allocator says it: the engine reads how much was asked for and how much there was.
+        return message
+    return f"{type(error).__name__}: {message}"
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _end(folder: Path, report: WorkerReport) -> int:
+    """Write the report and say the ending."""
+    said = report.outcome
+    if report.error:
+        said = f"{report.outcome} ({report.phase}): {report.error}"
+    elif report.step:
+        said = f"{report.outcome} at step {report.step}"
+    code = EXIT_OK if report.outcome != "failed" else (EXIT_USAGE if report.usage_error else EXIT_FAILED)
+    try:
+        write_record(folder / REPORT_FILE, report)
+    except OSError as error:
+        said += f"; the report cannot be written: {error}"
+        code = EXIT_FAILED
+    with contextlib.suppress(OSError):
+        print(said, flush=True)
+    return code

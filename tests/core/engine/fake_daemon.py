@@ -1,0 +1,67 @@
+"""A real daemon with the fake worker and short times: `fake_daemon.py STUDY [OPTIONS AS JSON]`."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[2]))
+
+from core.devices.gpu import FakeReader, GpuReading, GpuSnapshot  # noqa: E402
+from core.engine.daemon import Settings, serve  # noqa: E402
+from core.engine.launch import LocalLauncher  # noqa: E402
+from core.study import journal  # noqa: E402
+from core.study.store import StudyFolder  # noqa: E402
+
+OPTIONS = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+
+
+def launcher():
+    worker = HERE / "fake_worker.py"
+    return LocalLauncher(
+        lambda folder: [sys.executable, "-I", "-S", str(worker), str(folder)],
+        stop_grace=OPTIONS.get("stop_grace", 5.0),
+    )
+
+
+def gpus():
+    cards = tuple(
+        GpuSnapshot(
+            index=i, uuid=f"GPU-{i}", name="Fake", memory_total=8 << 30, memory_used=0, utilization=0,
+            power_watts=None, power_limit_watts=None, temperature_c=None, processes=(), mig=False,
+        )
+        for i in range(OPTIONS.get("gpus", 0))
+    )  # fmt: skip
+    return FakeReader([GpuReading(cards, None if cards else "no driver")])
+
+
+def fill_the_disk(flag):
+    """While the file `flag` exists the journal's disk is full, after a piece of the record was written."""
+    real = journal.os.fsync
+
+    def fsync(fd):
+        if flag.exists() and Path(f"/proc/self/fd/{fd}").resolve().name == "journal.jsonl":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    journal.os.fsync = fsync
+
+
+if "full_flag" in OPTIONS:
+    fill_the_disk(Path(OPTIONS["full_flag"]))
+settings = Settings(
+    launcher=launcher,
+    gpus=gpus,
+    tick=OPTIONS.get("tick", 0.1),
+    gpu_tick=0.05,
+    linger=OPTIONS.get("linger", 0.3),
+    pause_patience=OPTIONS.get("pause_patience", 300.0),
+)
+
+
+def tell(word):
+    print(word, flush=True)
+
+
+sys.exit(serve(StudyFolder(Path(sys.argv[1]).resolve()), settings, tell))

@@ -1,0 +1,66 @@
+"""Data files of every kind, and what is said of the ones that cannot be read."""
+
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from core.train.errors import DataError
+from core.train.files import read_rows
+
+ROW = {"instruction": "Grüße", "output": "hello"}
+
+
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
+    text = '{"instruction": "Grüße", "output": "hello"}'
+    (tmp_path / "a.json").write_text(f"[{text}, {text}]")
+    (tmp_path / "b.json").write_text(f'{{"version": 1, "data": [{text}, {text}]}}')
+    (tmp_path / "c.jsonl").write_text(f"{text}\n\n{text}\n")
+    (tmp_path / "d.csv").write_text("instruction,output\nGrüße,hello\nGrüße,hello\n")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW, ROW]), tmp_path / "e.parquet")
+    for file in sorted(tmp_path.iterdir()):
+        assert [dict(row.fields) for row in read_rows(file)] == [ROW, ROW], file.name
+
+
+def test_a_byte_order_mark_is_no_data(tmp_path: Path) -> None:
+    for name, text in (("a.json", '[{"a": 1}]'), ("b.jsonl", '{"a": "1"}'), ("c.csv", "a\n1\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert list(read_rows(tmp_path / name)[0].fields) == ["a"]
+
+
+def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"a": 1}\n\n{"a": 2}\n')
+    assert [row.number for row in read_rows(tmp_path / "a.jsonl")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', ["a.jsonl, line 2", "not valid JSON"]),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', ["row 2", "must be an object", "list"]),
+        ("a.jsonl", b"\n\n", ["has no rows"]),
+        ("a.json", b'{"a": 1}\n{"a": 2}\n', ["not valid JSON", "must end in .jsonl"]),
+        ("a.json", b'{"a": 1}', ["must hold a list of rows", "one object with a"]),
+        ("a.json", b"[]", ["has no rows"]),
+        ("a.json", b"[1]", ["row 1", "must be an object"]),
+        ("a.csv", b"a,b\n1,2,3\n", ["row 1", "more cells"]),
+        ("a.csv", b"a\n\xff\xfe\n", ["not UTF-8"]),
+        ("a.parquet", b"PAR1 nonsense", ["no readable parquet file"]),
+        ("a.txt", b"hello", [".json, .jsonl, .csv, .parquet", ".txt"]),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path / name)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such file"):
+        read_rows(tmp_path / "none.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        read_rows(tmp_path / "folder.json")

@@ -1,0 +1,549 @@
+"""The dashboard: a client that may die at any moment. Trials belong to a study's daemon, not to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+
+os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+
+from textual.app import SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from core.values import Scalar
+from tui import words
+from tui.keymap import bindings
+from tui.palette import ActionProvider
+from tui.repaint import LeanApp
+from tui.screens.base import DeckScreen
+from tui.snapshot import StudySummary, StudyView, study_view
+from tui.source import DiskSource, Source, SourceError, StudyFeed, Wanted, short_path
+from tui.theme import tunedeck_theme
+
+if TYPE_CHECKING:
+    from core.engine.messages import Request
+    from core.profile import Profile
+
+LIVE_SECONDS = 1.0
+IDLE_SECONDS = 2.0
+"""How often the files of a study are looked at, while a trial trains and while none does."""
+HANGUP_STATUS = 128 + signal.SIGHUP
+Severity = Literal["information", "warning", "error"]
+Value = TypeVar("Value")
+
+
+class TunedeckApp(LeanApp[None]):
+    """Screens over one open study. All reading and asking goes through `source`, in threads."""
+
+    TITLE = "tunedeck"
+    CSS_PATH: ClassVar[list[str]] = [
+        "styles/app.tcss",
+        "styles/trials.tcss",
+        "styles/gpus.tcss",
+        "styles/results.tcss",
+    ]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings("app"),
+        Binding("ctrl+c,ctrl+q", "quit", "Quit", show=False, priority=True),
+    ]
+    COMMANDS: ClassVar[set[type[ActionProvider]]] = {ActionProvider}  # type: ignore[assignment]
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    ENABLE_COMMAND_PALETTE = True
+    ESCAPE_TO_MINIMIZE = False
+
+    def __init__(
+        self, source: Source | None = None, study: Path | None = None, *, ascii: bool = False
+    ) -> None:
+        # The mode that Textual starts in; an attribute of this app, as it depends on the command.
+        self.DEFAULT_MODE = "trials" if study else "studies"  # type: ignore[misc]
+        super().__init__()
+        self.source: Source = source or DiskSource()
+        self.ascii = ascii
+        self.view: StudyView | None = None
+        """The open study as it was read last."""
+        self.register_theme(tunedeck_theme())
+        self.theme = "tunedeck"
+        self._first = study
+        self._feed: StudyFeed | None = None
+        self._poll_again = False
+        self._polling = False
+        self._listing = False
+        self._ticks = 0
+        if ascii:
+            self.add_class("-ascii")
+        for name, make in (
+            ("studies", _studies),
+            ("configure", _configure),
+            ("trials", _trials),
+            ("gpus", _gpus),
+            ("results", _results),
+        ):
+            self.add_mode(name, make)
+
+    # -- start and end ------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        self.set_interval(LIVE_SECONDS, self._tick)
+        if self._first is not None:
+            self.open_study(self._first)
+
+    def _fatal_error(self) -> None:
+        """An error that nobody caught: into a file with it, and one line for the user."""
+        from tui.crash import write_report
+
+        self.bell()
+        self.panic(write_report(sys.exc_info()[1] or self._exception))
+
+    async def action_quit(self) -> None:
+        self.exit()
+
+    # -- screens ------------------------------------------------------------------------------
+
+    def action_go(self, name: str) -> None:
+        """Show the screen `name`."""
+        while self.screen.is_modal:
+            self.pop_screen()
+        self.switch_mode(name)
+
+    def action_help(self) -> None:
+        """Show the keys that work on the present screen."""
+        from tui.screens.help import HelpDialog
+
+        screen = self.screen
+        contexts = screen.help_contexts() if isinstance(screen, DeckScreen) else ("app",)
+        self.push_screen(HelpDialog(contexts, ascii=self.ascii))
+
+    def action_back(self) -> None:
+        """Esc: whatever it means on the present screen."""
+        if isinstance(self.screen, DeckScreen):
+            self.screen.escape()
+
+    @property
+    def deck_screen(self) -> DeckScreen | None:
+        """The present screen of the dashboard, below any dialog."""
+        return next((s for s in reversed(self.screen_stack) if isinstance(s, DeckScreen)), None)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: Severity = "information",
+        timeout: float | None = None,
+        markup: bool = True,
+    ) -> None:
+        """Say something in the footer's line; where a screen has none, beside it."""
+        screen = self.screen
+        if isinstance(screen, DeckScreen) and screen.is_mounted:
+            screen.say(message, severity)
+        else:
+            super().notify(
+                message, title=title, severity=severity, timeout=timeout, markup=False
+            )
+
+    def fail(self, sentence: str) -> None:
+        """Tell of something that cannot be done: in a line if it fits, else in a box."""
+        from tui.screens.confirm import MessageDialog
+
+        if "\n" in sentence or len(sentence) + 3 > self.size.width:
+            self.push_screen(MessageDialog("That did not work", sentence, error=True))
+        else:
+            self.notify(sentence, severity="error")
+
+    def get_system_commands(self, screen: Screen[object]) -> list[SystemCommand]:  # type: ignore[override]
+        """None of Textual's own: the palette lists our actions."""
+        return []
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        view = self.view
+        quiet = view is None or (not view.live and view.status != "running")
+        if self._feed is not None and not (quiet and self._ticks % round(IDLE_SECONDS)):
+            self.poll_soon()
+
+    def poll_soon(self) -> None:
+        """Read the open study now, or once more right after the reading that is under way."""
+        if self._feed is None:
+            return
+        if self._polling:
+            self._poll_again = True
+        else:
+            self._polling = True
+            self.run_worker(self._poll(), group="poll", exit_on_error=True)
+
+    async def _poll(self) -> None:
+        try:
+            while True:
+                self._poll_again = False
+                feed = self._feed
+                if feed is None:
+                    return
+                reading = await asyncio.to_thread(feed.read, self._wanted())
+                if feed is self._feed:
+                    self._show(study_view(reading, self.source.now(), self.view_of(feed)))
+                if not self._poll_again:
+                    return
+        finally:
+            self._polling = False
+
+    def view_of(self, feed: StudyFeed) -> StudyView | None:
+        """The present view, if it is of this study."""
+        return self.view if self.view is not None and self.view.folder == feed.folder else None
+
+    def _wanted(self) -> Wanted:
+        screen = self.deck_screen
+        ask = getattr(screen, "wanted", None)
+        return ask() if ask is not None and screen is not None and screen.is_mounted else Wanted()
+
+    def _show(self, view: StudyView) -> None:
+        if view == self.view:
+            return
+        self.view = view
+        screen = self.deck_screen
+        if screen is not None and screen.is_mounted:
+            with self.batch_update():
+                screen.update_view(view)
+
+    # -- studies ------------------------------------------------------------------------------
+
+    def refresh_studies(self, *, say: bool = False) -> None:
+        """Read the list of studies and show it."""
+        if not self._listing:
+            self._listing = True
+            self.run_worker(self._refresh_studies(say), group="studies")
+
+    async def _refresh_studies(self, say: bool) -> None:
+        from tui.screens.studies import StudiesScreen
+
+        try:
+            folders = await asyncio.to_thread(self.source.studies)
+            summaries: list[StudySummary] = []
+            for start in range(0, max(1, len(folders)), 8):
+                part = folders[start : start + 8]
+                summaries += await asyncio.to_thread(lambda p=part: [*map(self.source.summary, p)])
+                screen = self.deck_screen
+                if isinstance(screen, StudiesScreen) and screen.is_mounted:
+                    screen.show_studies(summaries)
+            if say:
+                self.notify(f"{words.plural(len(summaries), 'study')} found.")
+        finally:
+            self._listing = False
+
+    def open_study(self, folder: Path) -> None:
+        """Show the study in `folder` on the Trials screen; its engine is started if it is needed."""
+        self.run_worker(self._open_study(folder), group="open", exclusive=True)
+
+    async def _open_study(self, folder: Path) -> None:
+        feed = await self._attempt(lambda: self.source.open(folder))
+        if feed is None:
+            return
+        self._feed, self.view = feed, None
+        self.action_go("trials")
+        reading = await asyncio.to_thread(feed.read, Wanted())
+        if feed is not self._feed:
+            return
+        self._show(study_view(reading, self.source.now()))
+        self.poll_soon()
+        if reading.engine == "missing":
+            self.start_engine()
+
+    def start_engine(self) -> None:
+        """Start the open study's daemon."""
+        if self.view is not None:
+            self.run_worker(self._start_engine(self.view.folder), group="engine", exclusive=True)
+
+    async def _start_engine(self, folder: Path) -> None:
+        self.notify("Starting the study's engine.")
+        if await self._attempt(lambda: self.source.start_engine(folder) or True):  # type: ignore[func-returns-value]
+            self.notify("The engine runs.")
+        self.poll_soon()
+
+    def start_study(self, profile: Profile) -> None:
+        """Make a study of `profile`, start it and show it."""
+        self.run_worker(self._start_study(lambda: profile), group="create", exclusive=True)
+
+    def start_demo(self) -> None:
+        """Make and start the study of the demo."""
+        self.run_worker(self._start_study(self.source.demo_profile), group="create", exclusive=True)
+
+    async def _start_study(self, profile: Callable[[], Profile]) -> None:
+        self.notify("Starting the study.")
+        folder = await self._attempt(lambda: self.source.create(profile()))
+        if folder is not None:
+            await self._open_study(folder)
+
+    def delete_study(self, study: StudySummary) -> None:
+        """Ask, then delete a study's folder."""
+        self.run_worker(self._delete_study(study), group="delete")
+
+    async def _delete_study(self, study: StudySummary) -> None:
+        from tui.screens.confirm import ConfirmDialog
+
+        detail = (
+            f"{short_path(study.folder)}\n{words.plural(study.planned, 'trial')}, with all metrics, "
+            "logs, checkpoints and saved models. This cannot be undone."
+        )
+        question = ConfirmDialog(f"Delete the study {study.name}?", detail, yes="Delete")
+        if not await self.push_screen_wait(question):
+            return
+        if await self._attempt(lambda: self.source.delete(study.folder) or True):  # type: ignore[func-returns-value]
+            if self.view is not None and self.view.folder == study.folder:
+                self._feed, self.view = None, None
+            self.notify(f"{study.name} is deleted.")
+        self.refresh_studies()
+
+    # -- steering -----------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> None:
+        """Send a request to the open study's daemon and show the answer."""
+        if self.view is not None:
+            self.run_worker(self._ask(self.view.folder, request), group="ask")
+
+    async def _ask(self, folder: Path, request: Request) -> None:
+        reply = await self._attempt(lambda: self.source.send(folder, request))
+        if reply is not None:
+            text = reply.text[:1].upper() + reply.text[1:]
+            if not reply.ok:
+                self.fail(text)
+            else:
+                self.notify(text if text.endswith(".") else f"{text}.")
+        self.poll_soon()
+
+    def confirm(self, question: str, detail: str, *, yes: str, then: Request) -> None:
+        """Ask before something is destroyed, then send `then`."""
+        self.run_worker(self._confirm(question, detail, yes, then, danger=True), group="confirm")
+
+    async def _confirm(
+        self, question: str, detail: str, yes: str, then: Request, *, danger: bool
+    ) -> None:
+        from tui.screens.confirm import ConfirmDialog
+
+        if await self.push_screen_wait(ConfirmDialog(question, detail, yes=yes, danger=danger)):
+            self.ask(then)
+
+    def promote(self, view: StudyView, number: int) -> None:
+        """Ask, as it takes its time, then train fully with a trial's settings."""
+        from core.engine.messages import Request
+
+        row = view.by_number[number]
+        run = row.curve.run if row.curve else None
+        cost = "It runs until its end, as long as the profile says."
+        if run is not None and row.step and row.trial.seconds:
+            estimate = row.trial.seconds * run.full_steps / row.step
+            cost = f"It takes {run.full_steps} steps, about {words.duration(estimate)}."
+        settings = words.settings_line(row.trial.changes) or "the profile as it is"
+        self.run_worker(
+            self._confirm(
+                f"Train fully with the settings of trial {number}?",
+                f"{settings}\n{cost} The model is saved at the end.",
+                "Train",
+                Request("promote", number),
+                danger=False,
+            ),
+            group="confirm",
+        )
+
+    def add_trial(self, start: Mapping[str, Scalar]) -> None:
+        """Ask for a trial's settings, then plan it."""
+        self.run_worker(self._add_trial(start), group="add", exclusive=True)
+
+    async def _add_trial(self, start: Mapping[str, Scalar]) -> None:
+        from core.engine.messages import Request
+        from tui.screens.confirm import TextDialog
+
+        settings = await asyncio.to_thread(_import_trial_settings)
+        dialog = TextDialog(
+            "Add a trial",
+            "Its settings, as name=value with blanks between them; all else is as in the profile.",
+            value=settings.settings_text(start),
+            placeholder="learning_rate=3e-4 lora_rank=16",
+            check=settings.problem,
+        )
+        text = await self.push_screen_wait(dialog)
+        if text:
+            self.ask(Request("add", changes=settings.parse_settings(text)))
+
+    def show_trial(self, number: int) -> None:
+        """Show a trial on the Trials screen."""
+        from tui.screens.trials import TrialsScreen
+
+        self.action_go("trials")
+        screen = self.screen
+        if isinstance(screen, TrialsScreen):
+            screen.select(number)
+
+    def save_profile(self, folder: Path, number: int, start: Path) -> None:
+        """Ask for a path, then write the profile of a trial there."""
+        self.run_worker(self._save_profile(folder, number, start), group="save", exclusive=True)
+
+    async def _save_profile(self, folder: Path, number: int, start: Path) -> None:
+        from tui.screens.confirm import ConfirmDialog, TextDialog
+
+        dialog = TextDialog(
+            f"Save the settings of trial {number}",
+            "As a profile that `tunedeck train` runs. Where to?",
+            value=str(start),
+            check=_path_problem,
+        )
+        answer = await self.push_screen_wait(dialog)
+        if not answer:
+            return
+        path = Path(answer).expanduser()
+        if path.exists():
+            question = ConfirmDialog(
+                f"Replace {path}?", "What is in the file now is lost.", yes="Replace"
+            )
+            if not await self.push_screen_wait(question):
+                return
+        if await self._attempt(lambda: self.source.save_profile(folder, number, path) or True):  # type: ignore[func-returns-value]
+            self.notify(f"Saved: tunedeck train {short_path(path)}")
+
+    def copy_profile(self, folder: Path, number: int) -> None:
+        """Copy the profile of a trial to the clipboard."""
+        self.run_worker(self._copy_profile(folder, number), group="copy")
+
+    async def _copy_profile(self, folder: Path, number: int) -> None:
+        text = await self._attempt(lambda: self.source.profile_text(folder, number))
+        if text is not None:
+            await self._copy(text)
+
+    def show_notices(self, view: StudyView) -> None:
+        """What the engine had to say, newest first."""
+        from tui.screens.confirm import MessageDialog
+
+        now = self.source.now()
+        lines = [
+            f"{words.age(now - n.t)}{f', trial {n.trial}' if n.trial else ''}: {n.text}"
+            for n in reversed(view.reading.notices)
+        ]
+        text = "\n".join(lines) or "Nothing so far."
+        self.push_screen(MessageDialog("What the engine says", text))
+
+    def copy(self, text: str) -> None:
+        """Copy a text to the clipboard in front of the user, or show it."""
+        self.run_worker(self._copy(text), group="copy")
+
+    async def _copy(self, text: str) -> None:
+        from tui import clipboard
+        from tui.screens.confirm import MessageDialog
+
+        sent: list[str] = []
+        result = await asyncio.to_thread(
+            lambda: clipboard.copy(text, env=os.environ, write_osc52=sent.append)
+        )
+        for part in sent:
+            self.copy_to_clipboard(part)
+        if result.method == "shown":
+            self.push_screen(MessageDialog(result.message, text))
+        else:
+            self.notify(result.message)
+
+    async def _attempt(self, act: Callable[[], Value]) -> Value | None:
+        """Run `act` in a thread; None if it could not be done, which the user is told."""
+        try:
+            return await asyncio.to_thread(act)
+        except SourceError as error:
+            self.fail(str(error))
+            return None
+
+
+def _import_trial_settings() -> ModuleType:
+    from tui import trial_settings
+
+    return trial_settings
+
+
+def _path_problem(text: str) -> str | None:
+    """What is wrong with a path to save a profile at; None where nothing is."""
+    path = Path(text.strip()).expanduser()
+    if path.is_dir():
+        return f"{path} is a folder: add a file name, such as {path / 'tuned.toml'}"
+    if path.suffix != ".toml":
+        return "a profile's name ends in .toml"
+    return None
+
+
+# A screen's module is imported when it is first shown: few are needed for the first frame.
+
+
+def _studies() -> Screen[None]:
+    from tui.screens.studies import StudiesScreen
+
+    return StudiesScreen()
+
+
+def _configure() -> Screen[None]:
+    from tui.screens.configure import ConfigureScreen
+
+    return ConfigureScreen()
+
+
+def _trials() -> Screen[None]:
+    from tui.screens.trials import TrialsScreen
+
+    return TrialsScreen()
+
+
+def _gpus() -> Screen[None]:
+    from tui.screens.gpus import GpusScreen
+
+    return GpusScreen()
+
+
+def _results() -> Screen[None]:
+    from tui.screens.results import ResultsScreen
+
+    return ResultsScreen()
+
+
+def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
+    """Run the dashboard in this terminal until it is quit; the exit status.
+
+    NO_COLOR in the environment is obeyed. Without a terminal it says so and returns 2.
+    """
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print("The dashboard needs a terminal. Use --headless, or `tunedeck status`.", file=sys.stderr)
+        return 2
+    _leave_with_the_terminal()
+    app = TunedeckApp(study=study, ascii=ascii)
+    app.run()
+    if app.return_code:
+        return app.return_code
+    view = app.view
+    if view is not None and (view.live or view.reading.engine == "running"):
+        place = short_path(view.folder)
+        print(f"The study goes on without the dashboard. tunedeck attach {place} shows it again,")
+        print(f"tunedeck stop {place} ends it.")
+    return 0
+
+
+def _leave_with_the_terminal() -> None:
+    """End at once when the terminal is gone. Textual would not: it dies uncleanly on SIGHUP, and
+    where that is ignored it reads the end of its input again and again, at a core's full load."""
+
+    def hung_up(_signal: int, _frame: FrameType | None) -> None:
+        os._exit(HANGUP_STATUS)
+
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, hung_up)
+    threading.Thread(target=_wait_for_hangup, args=(sys.stdin.fileno(),), daemon=True).start()
+
+
+def _wait_for_hangup(descriptor: int) -> None:
+    # Asking for no event at all still reports a hang-up, so this sleeps until then.
+    watch = select.poll()
+    watch.register(descriptor, 0)
+    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in watch.poll()):
+        continue
+    os._exit(HANGUP_STATUS)

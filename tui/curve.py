@@ -1,0 +1,125 @@
+"""A trial's metrics digested for the screen, a few points at a time."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.study.files import RunInfo
+from core.study.metrics import Point
+
+Points = tuple[tuple[float, float], ...]
+SPARK_CELLS = 48
+_MEASURES = ("loss", "eval_loss", "tokens_per_s", "lr", "grad_norm")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What the screens need of one trial's metrics. `train` and `evals` are (step, nats per token)."""
+
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+    """The last training loss; may be NaN or infinite."""
+    eval_loss: float | None = None
+    peak_memory: int | None = None
+    """Bytes."""
+    tokens_per_s: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    steps_per_s: float | None = None
+    """Speed of the present attempt; None before its second point."""
+    last_t: float | None = None
+    """When the last point was written, seconds since the epoch."""
+    spark: tuple[float, ...] = ()
+    """The loss over equal shares of the steps so far."""
+    train: Points | None = None
+    """All points; None where they were not asked for."""
+    evals: Points | None = None
+    run: RunInfo | None = None
+
+
+class CurveBuilder:
+    """Takes up a trial's points as they come; `digest` says what they come to.
+
+    A later attempt overrides the points at and after its first step, as `core.study.metrics.merge`
+    has it.
+    """
+
+    def __init__(self) -> None:
+        self._points: list[Point] = []
+        self._buckets: list[float | None] = []
+        self._bucket_steps = 1
+        self._first_of_attempt: Point | None = None
+        self._latest: dict[str, float] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not self._points
+
+    def add(self, points: Iterable[Point]) -> None:
+        """Take up points in the order in which they stand in the file."""
+        for point in points:
+            before = self._points[-1] if self._points else None
+            if before is None or point.attempt > before.attempt:
+                self._first_of_attempt = point
+                if before is not None:
+                    self._cut(point.step)
+            self._points.append(point)
+            self._put(point)
+
+    def digest(self, run: RunInfo | None, *, whole: bool) -> Curve:
+        """The present curve; with all its points if `whole`."""
+        if not self._points:
+            return Curve(total_steps=run.total_steps if run else None, run=run)
+        last = self._points[-1]
+        return Curve(
+            step=max(last.step, 0),
+            total_steps=run.total_steps if run else None,
+            loss=self._latest.get("loss"),
+            eval_loss=self._latest.get("eval_loss"),
+            peak_memory=max((p.mem_peak for p in self._points[-3:] if p.mem_peak), default=None),
+            tokens_per_s=self._latest.get("tokens_per_s"),
+            learning_rate=self._latest.get("lr"),
+            grad_norm=self._latest.get("grad_norm"),
+            steps_per_s=self._speed(last),
+            last_t=last.t,
+            spark=tuple(v for v in self._buckets if v is not None),
+            train=_series(self._points, "loss") if whole else None,
+            evals=_series(self._points, "eval_loss") if whole else None,
+            run=run,
+        )
+
+    def _speed(self, last: Point) -> float | None:
+        first = self._first_of_attempt
+        if first is None or last.step <= first.step or last.t <= first.t:
+            return None
+        return (last.step - first.step) / (last.t - first.t)
+
+    def _cut(self, step: int) -> None:
+        while self._points and self._points[-1].step >= step:
+            self._points.pop()
+        self._buckets, self._bucket_steps, self._latest = [], 1, {}
+        for point in self._points:
+            self._put(point)
+
+    def _put(self, point: Point) -> None:
+        for name in _MEASURES:
+            value = getattr(point, name)
+            if value is not None:
+                self._latest[name] = value
+        if point.loss is None:
+            return
+        while point.step // self._bucket_steps >= SPARK_CELLS:
+            self._halve()
+        place = max(0, point.step // self._bucket_steps)
+        self._buckets.extend([None] * (place + 1 - len(self._buckets)))
+        self._buckets[place] = point.loss
+
+    def _halve(self) -> None:
+        pairs = zip(self._buckets[::2], [*self._buckets[1::2], None], strict=False)
+        self._buckets = [late if late is not None else early for early, late in pairs]
+        self._bucket_steps *= 2
+
+
+def _series(points: list[Point], name: str) -> Points:
+    pairs = ((float(p.step), getattr(p, name)) for p in points)
+    return tuple((step, value) for step, value in pairs if value is not None)

@@ -1,0 +1,185 @@
+"""What is said about one trial: settings, advice, its line in the heading. Pure text, no widgets."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from core.study.state import Attempt
+from core.values import Scalar
+from tui import words
+from tui.snapshot import StudyView, TrialRow
+from tui.theme import COLOURS
+
+_ENDINGS: Mapping[str, str] = {
+    "queued": "It waits for its turn.",
+    "starting": "Its worker is starting: loading libraries, the model and the data takes a while.",
+    "running": "It trains.",
+    "pausing": "It saves a checkpoint; then its GPU is free.",
+    "paused": "It is paused with a checkpoint and holds no GPU. r goes on exactly from there.",
+    "stopping": "It is being stopped.",
+    "stopped": "It was stopped before its end, so it has no place in the ranking.",
+    "completed": "It ran to its end.",
+    "diverged": "Its loss exploded or stopped being a number: these settings do not train.",
+    "oom": "It ran out of memory.",
+    "failed": "It failed. The last lines of its log say more (Tab, log).",
+    "lost": "It ended without a trace: the machine restarted, or its processes were killed.",
+}
+
+
+def heading(row: TrialRow) -> str:
+    """A trial in a line: its number and in what it differs."""
+    kind = "full training" if row.trial.kind == "full" else "trial"
+    return f"{kind} {row.number}  {words.settings_line(row.trial.changes)}".rstrip()
+
+
+def settings_lines(view: StudyView, row: TrialRow) -> list[Text]:
+    """What the trial trains with, where that comes from, and how its attempts went."""
+    trial, profile = row.trial, view.reading.profile
+    lines = [_title("differs from the profile")]
+    lines += [_difference(key, value, profile) for key, value in trial.settings.items()]
+    if not trial.settings:
+        lines.append(_muted("nothing: it runs the profile as it is"))
+    if trial.overrides:
+        lines += [Text(""), _title("changed since, to fit into memory")]
+        lines += [
+            _difference(key, value, {**profile, **trial.settings})
+            for key, value in trial.overrides.items()
+        ]
+    lines += [Text(""), *_run_lines(row, profile)]
+    if trial.attempts:
+        lines += [Text(""), _title("attempts")]
+        lines += [_attempt_line(attempt) for attempt in trial.attempts]
+    lines += [_muted(f"fix applied: {fix}") for fix in trial.fixes if fix]
+    return lines
+
+
+def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
+    trial, curve = row.trial, row.curve
+    known: list[tuple[str, str]] = []
+    values = {**profile, **trial.changes}
+    batch = effective_batch(values)
+    if batch is not None:
+        known.append(("effective batch", batch))
+    if row.total_steps:
+        known.append(("steps", f"{row.step} of {row.total_steps}"))
+    run = curve.run if curve else None
+    if run is not None:
+        known.append(("of a full training of", f"{run.full_steps} steps"))
+        known.append(("rows", f"{run.train_rows} to train, {run.eval_rows} to evaluate"))
+        share = 100 * run.trainable_parameters / max(1, run.parameters)
+        trained = f"{run.trainable_parameters:,} of {run.parameters:,} parameters ({share:.2g} %)"
+        known += [("trains", trained), ("precision", run.precision), ("on", run.device)]
+    if curve is not None and curve.tokens_per_s:
+        known.append(("speed", f"{curve.tokens_per_s:,.0f} tokens/s"))
+    if row.peak_memory is not None:
+        known.append(("peak memory", words.size(row.peak_memory)))
+    if trial.seconds:
+        known.append(("trained for", words.duration(trial.seconds)))
+    if trial.source != "search":
+        whose = {"user": "you added it", "promote": f"promoted from trial {trial.parent}"}
+        known.append(("source", whose.get(trial.source, trial.source)))
+    lines = [_title("run")] if known else []
+    return lines + [_pair(name, value) for name, value in known]
+
+
+def effective_batch(values: Mapping[str, Any]) -> str | None:
+    """Rows per update as a product, `8 × 2 = 16`; None where the profile does not tell."""
+    batch = values.get("per_device_train_batch_size")
+    steps = values.get("gradient_accumulation_steps", 1)
+    gpus = values.get("gpus_per_trial", 1)
+    if not all(isinstance(v, int) for v in (batch, steps, gpus)):
+        return None
+    factors = " x ".join(str(v) for v in (batch, steps, gpus) if v is batch or v != 1)
+    return f"{batch * steps * gpus}" + (f" ({factors})" if " x " in factors else "")
+
+
+def _attempt_line(attempt: Attempt) -> Text:
+    where = "GPU" if attempt.device == "cuda" else "CPU"
+    took = ""
+    if attempt.started is not None and attempt.ended is not None:
+        took = f" after {words.duration(attempt.ended - attempt.started)}"
+    changed = f"  with {words.settings_line(attempt.overrides)}" if attempt.overrides else ""
+    ending = words.LOOKS[attempt.ending].word if attempt.ending else "under way"
+    line = Text(f"{attempt.number}  {where}  ", style=COLOURS["secondary"])
+    line.append(ending, style=COLOURS[words.LOOKS[attempt.ending or "running"].colour])
+    line.append(f"{took}{changed}", style=COLOURS["text"])
+    return line
+
+
+def advice_lines(view: StudyView, row: TrialRow) -> list[Text]:
+    """What became of the trial, why, and what can be done about it."""
+    trial = row.trial
+    look = words.LOOKS[trial.status]
+    lines = [Text(_ENDINGS[trial.status], style=f"bold {COLOURS[look.colour]}")]
+    if trial.reason:
+        lines.append(Text(_sentence(trial.reason)))
+    if trial.asked_reason and trial.live:
+        lines.append(Text(_sentence(trial.asked_reason)))
+    place = next((r for r in view.ranked if r.trial == trial.number), None)
+    if place is not None and place.place is not None:
+        tie = ", with no real difference to its neighbours" if place.tied else ""
+        lines.append(Text(f"Place {place.place} of {_placed(view)}{tie}."))
+    if trial.suggestion is not None:
+        lines += [Text(""), _title("suggested fix")]
+        lines.append(Text(_sentence(trial.suggestion.text)))
+        lines += [
+            _difference(k, v, {**view.reading.profile, **trial.changes})
+            for k, v in trial.suggestion.changes.items()
+        ]
+        lines.append(_key("f", "tries again with it"))
+    elif trial.usage_error:
+        lines.append(Text("The settings or the input are wrong: trying again changes nothing."))
+    elif trial.status in ("failed", "lost", "oom"):
+        lines.append(_key("f", "tries again"))
+    if trial.status == "completed" and trial.kind == "probe":
+        lines.append(_key("P", "trains fully with these settings"))
+    notices = [n.text for n in view.reading.notices if n.trial == trial.number]
+    if notices:
+        lines += [Text(""), _title("the engine says")]
+        lines += [Text(_sentence(text)) for text in notices[-5:]]
+    return lines
+
+
+def _placed(view: StudyView) -> int:
+    return sum(1 for r in view.ranked if r.place is not None)
+
+
+def _difference(key: str, value: Scalar, profile: Mapping[str, Any]) -> Text:
+    line = _pair(key, words.setting(value))
+    if key in profile and profile[key] != value:
+        line.append(f"   was {words.setting(profile[key])}", style=COLOURS["muted"])
+    return line
+
+
+def log_text(lines: Sequence[str]) -> list[Text]:
+    """A log's lines; those that name an error stand out."""
+    return [Text(line, style=COLOURS["error"] if _bad(line) else "") for line in lines]
+
+
+def _bad(line: str) -> bool:
+    return "Error" in line or line.startswith("Traceback")
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ")")) else ".")
+
+
+def _title(text: str) -> Text:
+    return Text(text, style=COLOURS["muted"])
+
+
+def _muted(text: str) -> Text:
+    return Text(f"  {text}", style=COLOURS["muted"])
+
+
+def _pair(name: str, value: str) -> Text:
+    line = Text(f"  {name}  ", style=COLOURS["secondary"])
+    return line.append(value, style=f"bold {COLOURS['text']}")
+
+
+def _key(key: str, words_: str) -> Text:
+    line = Text("  ")
+    line.append(key, style=f"bold {COLOURS['primary']}")
+    return line.append(f"  {words_}", style=COLOURS["text"])

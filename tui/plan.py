@@ -1,0 +1,265 @@
+"""What a draft costs: batch, rows, steps, trials, as numbers or as spans where something is searched. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from core.catalogue import find, parameters
+from core.data_size import (
+    FileSize,
+    probe_steps,
+    steps_per_epoch,
+    training_steps,
+    validation_rows,
+)
+from core.params import DataTable, ModelTable, Range, SearchTable
+from core.profile import Problem, Profile
+from core.search.space import space_size
+from tui.draft import Review
+from tui.space_text import Entry
+
+_BYTES_A_TOKEN = 2
+"""Fewer than text needs: a row shorter than the cut-off length times this surely fits into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataCount:
+    """The rows of the data files as far as they are counted."""
+
+    train: tuple[FileSize, ...] = ()
+    evaluation: tuple[FileSize, ...] = ()
+    share: float | None = None
+    """The part that was read while a count goes on; None when it is over."""
+    problems: tuple[Problem, ...] = ()
+    known: bool = False
+    """Whether there is anything to go by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A number, or the least and the most of it over the trials. `about`: rows may yet be left out."""
+
+    low: float
+    high: float
+    about: bool = False
+
+    def __str__(self) -> str:
+        text = (
+            f"{_round(self.low)}–{_round(self.high)}" if self.low != self.high else _round(self.low)
+        )
+        return f"~{text}" if self.about else text
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The numbers of a draft; None where one cannot be known (yet)."""
+
+    batch: Span | None
+    batch_parts: str
+    train_rows: Span | None
+    eval_rows: Span | None
+    epoch: Span | None
+    full: Span | None
+    probe: Span | None
+    trials: int | None
+    """None: the search is not valid. 0: nothing is searched."""
+    possible: int | None
+    """Combinations that the space has; None: endless."""
+    cost: float | None
+    """All probes together, in full trainings."""
+    counting: float | None
+    """The share of the data files that is counted, while it is not all of them."""
+
+
+def plan(review: Review, data: DataCount, gpus: int = 1) -> Plan:
+    """The numbers of a draft with `gpus` for each trial."""
+    size = _Sizes(review, gpus)
+    known = data.known and not data.problems
+    about = known and _may_lose_rows(review.values, data)
+    split = (
+        _spread(size, ("data.val_size", "data.max_samples"), lambda v: _split(v, data))
+        if known
+        else None
+    )
+    train = evaluation = epoch = None
+    if split:
+        train = _span((t for t, _ in split), about)
+        evaluation = _span((e for _, e in split), about)
+        epoch = _span_of(
+            size,
+            _EPOCH,
+            lambda v: steps_per_epoch(max(1, _split(v, data)[0]), size.batch(v)),
+            about,
+        )
+    full = _full_span(size, data, known, about)
+    budget = review.values["search.budget"]
+    probe = full and Span(
+        probe_steps(int(full.low), budget), probe_steps(int(full.high), budget), full.about
+    )
+    trials, possible = _trials(review)
+    return Plan(
+        batch=_span_of(size, _BATCH, size.batch),
+        batch_parts=size.parts(),
+        train_rows=train,
+        eval_rows=evaluation,
+        epoch=epoch,
+        full=full,
+        probe=probe,
+        trials=trials,
+        possible=possible,
+        cost=trials * budget if trials and "search.budget" not in review.problems else None,
+        counting=data.share,
+    )
+
+
+_BATCH = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps")
+_EPOCH = (*_BATCH, "data.val_size", "data.max_samples")
+_FULL = (*_EPOCH, "train.num_train_epochs", "train.max_steps")
+
+
+class _Sizes:
+    """The ends between which each parameter lies: those of its entry where it is searched."""
+
+    def __init__(self, review: Review, gpus: int) -> None:
+        self._review, self._gpus = review, gpus
+
+    def ends(self, key: str) -> tuple[Any, ...] | None:
+        """The least and the most that the parameter becomes; None where it has a problem."""
+        if key in self._review.problems:
+            return None
+        entry = self._review.entries.get(key)
+        return (self._review.values[key],) if entry is None else _ends(entry)
+
+    def batch(self, values: Mapping[str, Any]) -> int:
+        """Rows an update."""
+        return int(values[_BATCH[0]]) * int(values[_BATCH[1]]) * self._gpus
+
+    def parts(self) -> str:
+        """The effective batch's factors."""
+        factors = []
+        for key in _BATCH:
+            ends = self.ends(key)
+            factors.append("?" if ends is None else str(Span(min(ends), max(ends))))
+        if self._gpus > 1:
+            factors.append(f"{self._gpus} GPUs")
+        return " × ".join(factors)
+
+
+def _ends(entry: Entry) -> tuple[Any, ...]:
+    if isinstance(entry, Range):
+        return (entry.low, entry.high)
+    numbers = [v for v in entry if isinstance(v, int | float)]
+    return (min(numbers), max(numbers))
+
+
+def _spread(
+    size: _Sizes, keys: Sequence[str], of: Callable[[Mapping[str, Any]], Any]
+) -> list[Any] | None:
+    """`of` at every corner of what `keys` may become; None where one of them has a problem."""
+    ends = []
+    for key in keys:
+        known = size.ends(key)
+        if known is None:
+            return None
+        ends.append(known)
+    return [of(dict(zip(keys, corner, strict=True))) for corner in product(*ends)]
+
+
+def _span(numbers: Any, about: bool = False) -> Span:
+    listed = list(numbers)
+    return Span(min(listed), max(listed), about)
+
+
+def _span_of(
+    size: _Sizes,
+    keys: Sequence[str],
+    of: Callable[[Mapping[str, Any]], float],
+    about: bool = False,
+) -> Span | None:
+    numbers = _spread(size, keys, of)
+    return None if numbers is None else _span(numbers, about)
+
+
+def _full_span(size: _Sizes, data: DataCount, known: bool, about: bool) -> Span | None:
+    most = size.ends("train.max_steps")
+    if most and None not in most:  # The rows do not matter then.
+        return _span(int(m) for m in most)
+    if not known:
+        return None
+    return _span_of(
+        size,
+        _FULL,
+        lambda v: training_steps(
+            steps_per_epoch(max(1, _split(v, data)[0]), size.batch(v)),
+            float(v["train.num_train_epochs"]),
+            None if v["train.max_steps"] is None else int(v["train.max_steps"]),
+        ),
+        about,
+    )
+
+
+def _split(values: Mapping[str, Any], data: DataCount) -> tuple[int, int]:
+    """Rows to train on and to evaluate on."""
+    most = values["data.max_samples"]
+    rows = _taken(data.train, most)
+    if data.evaluation:
+        return rows, _taken(data.evaluation, most)
+    aside = validation_rows(rows, values["data.val_size"])
+    return max(0, rows - aside), min(aside, rows)
+
+
+def _taken(files: Sequence[FileSize], most: int | None) -> int:
+    return sum(f.rows if most is None else min(f.rows, int(most)) for f in files)
+
+
+def _may_lose_rows(values: Mapping[str, Any], data: DataCount) -> bool:
+    """Whether the trials may have other rows than the files: joined ones, ones that are cut off, ones not yet read."""
+    if data.share is not None or values["data.packing"]:
+        return True
+    most = values["data.cutoff_len"] * _BYTES_A_TOKEN
+    return any(f.longest is None or f.longest > most for f in (*data.train, *data.evaluation))
+
+
+def split_problem(review: Review, data: DataCount) -> Problem | None:
+    """Validation data that leaves nothing to train on."""
+    values = review.values
+    if not data.known or data.share is not None or data.problems or data.evaluation:
+        return None
+    rows, aside = _split(values, data)
+    if rows > 0 or "data.val_size" in review.problems:
+        return None
+    wrong = f"sets all {aside} rows aside, so that none is left to train on"
+    return Problem("data.val_size", wrong, "make it smaller, or 0")
+
+
+def all_problems(review: Review, data: DataCount) -> dict[str, Problem]:
+    """Everything that is wrong, by the line on which it is shown, in the order of the form."""
+    found = dict(review.problems)
+    split = split_problem(review, data)
+    for problem in (*data.problems, *((split,) if split else ())):
+        found.setdefault(problem.key, problem)
+    order = {p.key: i for i, p in enumerate(parameters())}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _trials(review: Review) -> tuple[int | None, int | None]:
+    """How many trials the search runs, and how many combinations there are."""
+    if not review.entries:
+        return 0, 1
+    if any(p.key.startswith("search.") for p in review.problems.values()):
+        return None, None
+    search = SearchTable(space={find(key).name: entry for key, entry in review.entries.items()})
+    possible = space_size(replace(_ANY, search=search))
+    most = int(review.values["search.trials"])
+    return (most if possible is None else min(most, possible)), possible
+
+
+_ANY = Profile(model=ModelTable(model_name_or_path="demo"), data=DataTable(dataset="demo"))
+"""The size of a search space depends on nothing but the space."""
+
+
+def _round(value: float) -> str:
+    if float(value).is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.3g}"

@@ -1,0 +1,215 @@
+"""The selected trial at large: chart, settings, log and advice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+
+from tui import detail, theme, words
+from tui.widgets.bars import Heading, Pieces
+from tui.widgets.lines import Piece
+from tui.widgets.loss_chart import ChartSeries, LossChart
+from tui.widgets.text_pane import TextPane
+
+if TYPE_CHECKING:
+    from tui.snapshot import StudyView, TrialRow
+
+PANES = ("chart", "settings", "log", "advice")
+NOT_STARTED = "this trial has not started yet"
+
+
+class TrialDetail(Vertical):
+    """In a wide terminal the chart stands above another pane; else one pane is shown at a time."""
+
+    def __init__(self, *, ascii: bool = False) -> None:
+        super().__init__(id="detail")
+        self._ascii = ascii
+        self._pane = "chart"
+        self._wide = False
+        self._composed = False
+        self._view: StudyView | None = None
+        self._row: TrialRow | None = None
+        self._drawn: object = None
+        self._text_of: object = None
+
+    def compose(self) -> ComposeResult:
+        yield Heading(ascii=self._ascii, id="trial-heading")
+        yield Pieces(ascii=self._ascii, id="note")
+        yield LossChart(ascii=self._ascii)
+        yield Heading(ascii=self._ascii, id="pane-heading")
+        yield TextPane(ascii=self._ascii)
+
+    def on_mount(self) -> None:
+        self._composed = True
+        self._arrange()
+
+    @property
+    def chart(self) -> LossChart:
+        return self.query_one(LossChart)
+
+    @property
+    def pane(self) -> TextPane:
+        return self.query_one(TextPane)
+
+    @property
+    def shown_panes(self) -> tuple[str, ...]:
+        """What Tab goes through."""
+        return PANES[1:] if self._wide else PANES
+
+    @property
+    def shown_pane(self) -> str:
+        """The pane that Tab has come to."""
+        return "settings" if self._wide and self._pane == "chart" else self._pane
+
+    @property
+    def needs_curve(self) -> bool:
+        return self._wide or self.shown_pane == "chart"
+
+    @property
+    def needs_log(self) -> bool:
+        return self.shown_pane == "log"
+
+    def set_wide(self, wide: bool) -> None:
+        """Whether there is room for the chart and another pane at once."""
+        if wide != self._wide:
+            self._wide = wide
+            self._arrange()
+
+    def cycle(self, by: int) -> None:
+        """Show the next pane, or with -1 the previous one."""
+        panes = self.shown_panes
+        self.show_pane(panes[(panes.index(self.shown_pane) + by) % len(panes)])
+
+    def show_pane(self, name: str) -> None:
+        """Show the pane `name`."""
+        self._pane = name
+        self._arrange()
+
+    def focus_pane(self) -> None:
+        """Let the keys scroll the text, if text is shown."""
+        if self.pane.display:
+            self.pane.focus()
+        else:
+            self.screen.set_focus(None)
+
+    def cursor_off(self) -> None:
+        """Take the reading line out of the chart."""
+        self.chart.cursor_off()
+
+    def _arrange(self) -> None:
+        if not self._composed:
+            return
+        self.chart.display = self._wide or self.shown_pane == "chart"
+        self.query_one("#note").display = self.chart.display
+        self.query_one("#pane-heading").display = self._wide
+        self.pane.display = self._wide or self.shown_pane != "chart"
+        self._text_of = None
+        self._show_headings()
+        self._show_text()
+
+    # -- content ------------------------------------------------------------------------------
+
+    def show(
+        self, view: StudyView | None, row: TrialRow | None, marked: Sequence[TrialRow]
+    ) -> None:
+        """Show the trial `row`, with the curves of `marked` beside its own."""
+        other = (self._row.number if self._row else None) != (row.number if row else None)
+        self._view, self._row = view, row
+        if other:
+            self.pane.scroll_home_now()
+            self._text_of = None
+        self._show_headings()
+        self._show_chart(row, marked)
+        self._show_text()
+
+    def _show_headings(self) -> None:
+        title = detail.heading(self._row) if self._row else ""
+        top = self.query_one("#trial-heading", Heading)
+        if self._wide:
+            top.show(title)
+            self.query_one("#pane-heading", Heading).show("", self.shown_panes, self.shown_pane)
+        else:
+            top.show(title, self.shown_panes, self.shown_pane)
+        self.query_one("#note", Pieces).show(note(self._row, ascii=self._ascii))
+
+    def _show_chart(self, row: TrialRow | None, marked: Sequence[TrialRow]) -> None:
+        others = [r for r in marked if row is None or r.number != row.number]
+        drawn = [r.curve for r in (row, *others) if r is not None]
+        if row is not None and row.trial.attempts and (row.curve is None or row.curve.train is None):
+            return
+        key = (row.number if row else None, tuple(map(id, drawn)), tuple(r.number for r in others))
+        if key == self._drawn:
+            return
+        self._drawn = key
+        end = float(row.total_steps) if row and row.total_steps and row.trial.live else None
+        self.chart.set_series(_series(row, others), title="", x_end=end)
+
+    def _show_text(self) -> None:
+        view, row = self._view, self._row
+        if not self.pane.display:
+            return
+        if view is None or row is None:
+            self.pane.set_lines(())
+            return
+        shown = self.shown_pane
+        log = view.reading.log
+        state = (shown, id(row), id(log), view.reading.notices, view.ranked)
+        if state == self._text_of:
+            return
+        self._text_of = state
+        if shown == "settings":
+            self.pane.set_lines(detail.settings_lines(view, row))
+        elif shown == "advice":
+            self.pane.set_lines(detail.advice_lines(view, row))
+        elif shown == "log" and (log is None or log.trial == row.number):
+            lines = log.lines if log else ()
+            empty = NOT_STARTED if not row.trial.attempts else "its log is empty so far"
+            self.pane.set_lines(detail.log_text(lines or (empty,)), follow=True)
+
+
+def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSeries]:
+    series: list[ChartSeries] = []
+    if row is not None and row.curve is not None and row.curve.train is not None:
+        own = "train" if not others else f"{row.number}"
+        series.append(ChartSeries(own, row.curve.train, "train"))
+        if row.curve.evals:
+            series.append(ChartSeries("eval" if not others else f"{row.number} eval", row.curve.evals, "eval"))
+    for other in others:
+        if other.curve is not None and other.curve.train is not None:
+            series.append(ChartSeries(f"{other.number}", other.curve.train, "other"))
+    return series
+
+
+def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
+    """What matters most about a trial, in a line above its chart."""
+    if row is None:
+        return []
+    trial, curve, look = row.trial, row.curve, words.LOOKS[row.status]
+    text, muted = theme.style("text"), theme.style("muted")
+    pieces: list[Piece] = [(f" {look.text(ascii=ascii)} ", theme.style(look.colour, bold=True))]
+    if trial.suggestion is not None:
+        pieces += [(" f ", theme.style("primary", bold=True)), (trial.suggestion.text, text)]
+        return pieces
+    if not trial.live and trial.reason:
+        return [*pieces, (f" {trial.reason}", text)]
+    facts: list[tuple[str, str]] = []
+    if row.total_steps:
+        facts.append(("step", f"{row.step}/{row.total_steps}"))
+    if curve is not None and trial.live:
+        facts.append(("lr", words.setting(curve.learning_rate)))
+        if curve.tokens_per_s:
+            facts.append(("tokens/s", f"{curve.tokens_per_s:,.0f}"))
+        if curve.grad_norm is not None and math.isfinite(curve.grad_norm):
+            facts.append(("grad", f"{curve.grad_norm:.2f}"))
+    elif trial.seconds:
+        facts.append(("took", words.duration(trial.seconds)))
+    for name, value in facts:
+        if value:
+            pieces += [(f"  {name} ", muted), (value, text)]
+    return pieces
+
+

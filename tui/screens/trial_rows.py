@@ -1,0 +1,123 @@
+"""Trials as rows of a table: which columns there are, and what stands in each cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from tui import words
+from tui.snapshot import StudyView, TrialRow
+from tui.theme import BAR_BACKGROUND, COLOURS
+from tui.widgets.gauge import bar
+from tui.widgets.trial_table import Cell, Column, Row, Trend
+
+MOST_SEARCHED = 6
+ROOMY = 92
+"""The width of a table from which on progress is drawn as well as written."""
+
+
+def columns(view: StudyView, width: int) -> list[Column]:
+    """The columns of the table in `width` cells.
+
+    Each searched parameter has its own where all fit; else one column holds them all.
+    """
+    numbers = [
+        Column("number", "#", width=5, align="right", priority=100),
+        Column("state", "state", width=11, priority=96),
+        *_searched(view, width),
+        Column("progress", "done", width=13 if width >= ROOMY else 4, align="right", priority=85),
+        Column("loss", "loss", width=7, align="right", priority=92),
+        Column("eval_loss", "eval", width=7, align="right", priority=90),
+        Column("trend", "trend", min_width=6, max_width=24, priority=60),
+        Column("memory", "memory", width=8, align="right", priority=40),
+        Column("eta", "left", width=7, align="right", priority=50),
+    ]
+    return numbers
+
+
+def _searched(view: StudyView, width: int) -> list[Column]:
+    keys = view.searched
+    widths = {key: _width(view, key) for key in keys}
+    room = width - (74 if width >= ROOMY else 62)
+    if keys and len(keys) <= MOST_SEARCHED and sum(w + 2 for w in widths.values()) <= room:
+        return [
+            Column(key, words.title(key), width=widths[key], align="right", priority=80 - place)
+            for place, key in enumerate(keys)
+        ]
+    return [Column("settings", "settings", min_width=10, max_width=60, priority=80)]
+
+
+def _width(view: StudyView, key: str) -> int:
+    values = {row.trial.changes.get(key) for row in view.rows[:200]}
+    longest = max((len(words.setting(v)) for v in values), default=0)
+    return min(14, max(5, len(words.title(key)), longest))
+
+
+def trial_row(
+    row: TrialRow, view: StudyView, *, marked: bool, roomy: bool, ascii: bool
+) -> Row:
+    """A trial as a row of the table; `roomy` where there is room for a bar."""
+    trial, look = row.trial, words.LOOKS[row.status]
+    best = view.best is not None and view.best.number == row.number
+    value = "eval_loss" if view.reading.rank_by == "eval_loss" else "loss"
+    cells: dict[str, Cell] = {
+        "number": _number(row, best=best, ascii=ascii),
+        "state": Text(look.text(ascii=ascii), style=COLOURS[look.colour]),
+        "settings": Text(words.settings_line({k: trial.changes[k] for k in trial.settings})),
+        "progress": _progress(row, drawn=roomy, ascii=ascii),
+        "loss": _loss(row.loss, best=best and value == "loss"),
+        "eval_loss": _loss(row.eval_loss, best=best and value == "eval_loss"),
+        "trend": Trend(row.curve.spark, COLOURS[_trend_colour(row)]) if row.curve else "",
+        "memory": words.size(row.peak_memory),
+        "eta": words.remaining(row.eta),
+    }
+    for key in view.searched:
+        changed = key in trial.overrides
+        text = words.setting(trial.changes.get(key))
+        cells[key] = Text(text, style=COLOURS["warning"] if changed else "")
+    return Row(str(row.number), cells, marked=marked)
+
+
+def _number(row: TrialRow, *, best: bool, ascii: bool) -> Text:
+    if row.trial.kind == "full":
+        return Text(f"{row.number} F", style=f"bold {COLOURS['accent']}")
+    star = "*" if ascii else "★"
+    if best:
+        return Text(f"{row.number} {star}", style=f"bold {COLOURS['success']}")
+    return Text(f"{row.number}  ", style=COLOURS["secondary"])
+
+
+def _progress(row: TrialRow, *, drawn: bool, ascii: bool) -> Text:
+    share = row.progress
+    if share is None:
+        return Text("")
+    percent = f"{math.floor(share * 100)}%"
+    if row.status == "completed":
+        return Text(percent, style=COLOURS["muted"])
+    if not row.trial.live or not drawn:
+        return Text(percent)
+    blocks = bar(share, 8, ascii)
+    text = Text(f"{blocks} {percent:>4}")
+    text.stylize(f"{COLOURS['primary']} on {BAR_BACKGROUND}", 0, len(blocks))
+    return text
+
+
+def _loss(value: float | None, *, best: bool) -> Text:
+    text = words.loss(value)
+    if value is not None and not math.isfinite(value):
+        return Text(text, style=COLOURS["error"])
+    return Text(text, style=f"bold {COLOURS['success']}" if best else "")
+
+
+def _trend_colour(row: TrialRow) -> str:
+    return words.LOOKS[row.status].colour if row.status not in ("queued", "stopped") else "secondary"
+
+
+SORTS: tuple[str, ...] = ("number", "state", "eval_loss", "loss", "progress", "memory", "eta")
+
+
+def sort_keys(view: StudyView) -> Sequence[str]:
+    """What `s` goes through: the searched parameters come after the measures."""
+    return (*SORTS, *view.searched)

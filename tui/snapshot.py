@@ -1,0 +1,268 @@
+"""Frozen views of a study: what the screens draw, computed by pure functions from what was read.
+
+A view never changes. A row that is the same as before is the same object, so that a screen need
+only look at those that are not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from core.search.ranking import Candidate, Ranked, rank
+from core.study.events import StudyStatus
+from core.study.state import ENDED, Notice, Trial, TrialStatus
+from core.values import Scalar
+from tui.curve import Curve
+
+NO_CURVES: Mapping[int, Curve] = MappingProxyType({})
+EngineState = Literal["running", "missing", "idle"]
+"""`missing`: there is work to do and no daemon to do it. `idle`: no daemon, and none is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReading:
+    """A study as it was read at one moment, before anything was worked out from it."""
+
+    folder: Path
+    name: str
+    status: StudyStatus
+    reason: str
+    rank_by: Literal["eval_loss", "loss"]
+    planned: int
+    created: float
+    updated: float
+    trials: tuple[Trial, ...]
+    engine: EngineState
+    notices: tuple[Notice, ...] = ()
+    curves: Mapping[int, Curve] = field(default_factory=lambda: NO_CURVES)
+    """Of the live trials, and of those whose curve was asked for."""
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """The profile's values by parameter name, as the file has them."""
+    log: "LogTail | None" = None
+    problem: str = ""
+    """Why the study cannot be read any more; everything else is as it was before."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogTail:
+    """The last lines of a trial's log."""
+
+    trial: int
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """A trial as a row of the table; losses in nats per token, memory in bytes, times in seconds."""
+
+    trial: Trial
+    curve: Curve | None
+    step: int
+    total_steps: int
+    loss: float | None
+    eval_loss: float | None
+    peak_memory: int | None
+    eta: float | None
+    """Time still to train; None where it is not known or the trial is not live."""
+    place: int | None
+    """From 1, the best; None where it has no place."""
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def status(self) -> TrialStatus:
+        return self.trial.status
+
+    @property
+    def progress(self) -> float | None:
+        """The share of its steps that is done, 0 … 1."""
+        return min(1.0, self.step / self.total_steps) if self.total_steps else None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A study as the screens show it."""
+
+    reading: StudyReading
+    rows: tuple[TrialRow, ...]
+    """By number."""
+    by_number: Mapping[int, TrialRow]
+    searched: tuple[str, ...]
+    """The parameters in which trials differ."""
+    done: int
+    """Trials that have ended."""
+    planned: int
+    live: int
+    best: TrialRow | None
+    eta: float | None
+    """Seconds until the last planned trial ends, at the pace so far."""
+    ranked: tuple[Ranked, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.reading.folder
+
+    @property
+    def status(self) -> str:
+        """The study's state in a word or three; says so when the engine is gone."""
+        return "engine not running" if self.reading.engine == "missing" else self.reading.status
+
+    def value(self, row: TrialRow) -> float | None:
+        """What the study ranks by."""
+        return row.eval_loss if self.reading.rank_by == "eval_loss" else row.loss
+
+
+@dataclass(frozen=True, slots=True)
+class StudySummary:
+    """A study as a row of the list of studies."""
+
+    folder: Path
+    name: str
+    status: str
+    done: int = 0
+    planned: int = 0
+    live: int = 0
+    best: float | None = None
+    best_trial: int | None = None
+    updated: float = 0.0
+    problem: str = ""
+
+    @property
+    def key(self) -> str:
+        return str(self.folder)
+
+
+def study_view(reading: StudyReading, now: float, before: StudyView | None = None) -> StudyView:
+    """Work out everything that is shown of a study; rows that did not change are those of `before`."""
+    if before is not None and before.reading.trials is reading.trials:
+        searched, ranked = before.searched, before.ranked
+    else:
+        searched = searched_keys(reading.trials)
+        ranked = tuple(rank_trials(reading.trials, reading.rank_by))
+    places = {r.trial: r.place for r in ranked}
+    old = before.by_number if before is not None else {}
+    rows = tuple(
+        _row(t, reading.curves.get(t.number), places.get(t.number), now, old.get(t.number))
+        for t in reading.trials
+    )
+    by_number = {row.number: row for row in rows}
+    live = sum(1 for t in reading.trials if t.live)
+    done = sum(1 for t in reading.trials if t.status in ENDED)
+    return StudyView(
+        reading=reading,
+        rows=rows,
+        by_number=by_number,
+        searched=searched,
+        done=done,
+        planned=max(reading.planned, len(rows)),
+        live=live,
+        best=next((by_number[r.trial] for r in ranked if r.place == 1), None),
+        eta=study_eta(rows, reading),
+        ranked=ranked,
+    )
+
+
+def _row(
+    trial: Trial, curve: Curve | None, place: int | None, now: float, old: TrialRow | None
+) -> TrialRow:
+    if curve is None and old is not None and not trial.live:
+        curve = old.curve
+    same = old is not None and old.trial is trial and old.curve is curve and old.place == place
+    if old is not None and same and not trial.live:
+        return old
+    total = trial.total_steps
+    step, loss, eval_loss, peak = trial.step, trial.loss, trial.eval_loss, trial.peak_memory
+    if curve is not None and curve.step:
+        total = total if trial.ended and total else (curve.total_steps or total)
+        step = curve.step if trial.live or not step else step
+        loss = curve.loss if trial.live or loss is None else loss
+        eval_loss = curve.eval_loss if trial.live or eval_loss is None else eval_loss
+        peak = max(peak or 0, curve.peak_memory or 0) or None
+    eta = _trial_eta(curve, step, total, now) if trial.live else None
+    row = TrialRow(trial, curve, step, total, loss, eval_loss, peak, eta, place)
+    return old if old == row else row
+
+
+def _trial_eta(curve: Curve | None, step: int, total: int, now: float) -> float | None:
+    if curve is None or not curve.steps_per_s or not total or curve.last_t is None:
+        return None
+    return max(0.0, (total - step) / curve.steps_per_s - max(0.0, now - curve.last_t))
+
+
+def study_eta(rows: Sequence[TrialRow], reading: StudyReading) -> float | None:
+    """Seconds until the work that is planned is done, None where nothing tells.
+
+    What the slowest live trial still needs, and for those that wait the mean time of those that
+    completed, shared among as many as run at once now.
+    """
+    if reading.status != "running" or reading.engine == "missing":
+        return None
+    live = [r for r in rows if r.trial.live]
+    waiting = sum(1 for r in rows if r.status == "queued")
+    waiting += max(0, reading.planned - sum(1 for r in rows if r.trial.source == "search"))
+    known = [r.eta for r in live if r.eta is not None]
+    completed = [r.trial.seconds for r in rows if r.status == "completed" and r.trial.seconds > 0]
+    if waiting and not completed:
+        return None
+    if not live and not waiting:
+        return None
+    mean = sum(completed) / len(completed) if completed else 0.0
+    return max(known, default=mean if live else 0.0) + waiting * mean / max(1, len(live))
+
+
+def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """The parameters in which the trials differ, in the order in which they first come up."""
+    keys: dict[str, set[Scalar | None]] = {}
+    for trial in trials:
+        for key in trial.settings:
+            keys.setdefault(key, set())
+    if len(trials) > 1:
+        for trial in trials:
+            for key, seen in keys.items():
+                seen.add(trial.settings.get(key))
+        return tuple(key for key, seen in keys.items() if len(seen) > 1) or tuple(keys)
+    return tuple(keys)
+
+
+def rank_trials(trials: Sequence[Trial], rank_by: Literal["eval_loss", "loss"]) -> list[Ranked]:
+    """The probes in order, best first; those that did not complete have no place."""
+    return rank(
+        (
+            Candidate(
+                trial=t.number,
+                completed=t.status == "completed",
+                eval_loss=t.eval_loss,
+                loss=t.loss,
+                learning_rate=_rate(t),
+                ending=t.status if t.ended else None,
+            )
+            for t in trials
+            if t.kind == "probe" and t.ended
+        ),
+        rank_by,
+    )
+
+
+def _rate(trial: Trial) -> float | None:
+    value = trial.changes.get("learning_rate")
+    return float(value) if isinstance(value, int | float) else None
+
+
+def summarise(reading: StudyReading) -> StudySummary:
+    """The row of a study in the list of studies."""
+    best = next((r for r in rank_trials(reading.trials, reading.rank_by) if r.place == 1), None)
+    return StudySummary(
+        folder=reading.folder,
+        name=reading.name or reading.folder.name,
+        status="engine not running" if reading.engine == "missing" else reading.status,
+        done=sum(1 for t in reading.trials if t.ended),
+        planned=max(reading.planned, len(reading.trials)),
+        live=sum(1 for t in reading.trials if t.live),
+        best=best.value if best else None,
+        best_trial=best.trial if best else None,
+        updated=reading.updated,
+    )
