@@ -102,7 +102,7 @@ class _Progress:
     report: Report | None
     size: int
     read: int = 0
-    _next: int = _REPORT_EVERY
+    _next: int = field(default_factory=lambda: _REPORT_EVERY)
 
     def add(self, length: int, rows: int) -> None:
         self.read += length

@@ -243,7 +243,9 @@ def from_document(
             tables[name] = model.model_validate(_spell_out(name, content))
         except ValidationError as error:
             problems.extend(_table_problems(name, error))
-    if "search" in tables:
+    if "search" not in tables:
+        problems.extend(_unknown_in_space(document.get("search")))
+    else:
         search = cast(SearchTable, tables["search"])
         problems.extend(_space_problems(search))
         tables["search"] = search.model_copy(update={"space": _spelled_space(search)})
@@ -406,6 +408,16 @@ def _space_problems(search: SearchTable) -> Iterator[Problem]:
                 "a grid needs a list of values, or a range with step",
                 'or set strategy = "random"',
             )
+
+
+def _unknown_in_space(search: Any) -> Iterator[Problem]:
+    """Unknown names in the space of a search table that has other problems too."""
+    space = search.get("space") if isinstance(search, Mapping) else None
+    for name in space if isinstance(space, Mapping) else ():
+        try:
+            find(name)
+        except UnknownParameterError as error:
+            yield Problem(f"search.space.{name}", "is not known", _did_you_mean(error.nearest))
 
 
 def _spelled_space(search: SearchTable) -> dict[str, Any]:

@@ -53,7 +53,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("help", ("question_mark", "f1"), "Show the keys that work here", "app", "keys", 90),
     Action("command_palette", ("ctrl+p",), "Find an action by its name", "app", palette=False),
     Action("quit", ("q", "ctrl+c"), "Quit; trials keep running", "app", "quit", 80),
-    Action("back", ("escape",), "Back: close what is open, clear the filter", "app", palette=False),
+    Action("go_back", ("escape",), "Back: close what is open, clear the filter", "app", palette=False),
     # Moving in a table is the table's own business; it stands here for the help.
     Action("move", ("up", "down", "k", "j"), "Move the cursor", "table", palette=False),
     Action(
@@ -87,7 +87,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("open_profile", ("o",), "Open a profile: ready-made, or a file", "configure", "open", 72),
     Action("save_profile", ("w", "ctrl+s"), "Save as a TOML file", "configure", "save", 70),
     Action("start", ("r", "f5"), "Run: start the search, or the training", "configure", "run", 74),
-    Action("back", ("escape",), "Leave the filter", "configure"),
+    Action("go_back", ("escape",), "Leave the filter", "configure"),
     Action("open_trial", ("enter",), "Show the trial on the whole screen", "trials", "open", 100),
     Action("pause_trial", ("p",), "Pause: save a checkpoint and free the GPU", "trials", "pause", 66),
     Action("resume_trial", ("r",), "Resume exactly from the checkpoint", "trials", "resume", 64),

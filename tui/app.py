@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
-import signal
 import sys
-import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import FrameType, ModuleType
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
@@ -21,7 +18,9 @@ from textual.screen import Screen
 
 from core.values import Scalar
 from tui import words
+from tui.hangup import leave_with_the_terminal
 from tui.keymap import bindings
+from tui.modes import SCREENS
 from tui.palette import ActionProvider
 from tui.repaint import LeanApp
 from tui.screens.base import DeckScreen
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 LIVE_SECONDS = 1.0
 IDLE_SECONDS = 2.0
 """How often the files of a study are looked at, while a trial trains and while none does."""
-HANGUP_STATUS = 128 + signal.SIGHUP
 Severity = Literal["information", "warning", "error"]
 Value = TypeVar("Value")
 
@@ -45,7 +43,7 @@ class TunedeckApp(LeanApp[None]):
     """Screens over one open study. All reading and asking goes through `source`, in threads."""
 
     TITLE = "tunedeck"
-    CSS_PATH: ClassVar[list[str]] = [
+    CSS_PATH: ClassVar[list[str | PurePath]] = [
         "styles/app.tcss",
         "styles/trials.tcss",
         "styles/gpus.tcss",
@@ -80,13 +78,7 @@ class TunedeckApp(LeanApp[None]):
         self._ticks = 0
         if ascii:
             self.add_class("-ascii")
-        for name, make in (
-            ("studies", _studies),
-            ("configure", _configure),
-            ("trials", _trials),
-            ("gpus", _gpus),
-            ("results", _results),
-        ):
+        for name, make in SCREENS.items():
             self.add_mode(name, make)
 
     # -- start and end ------------------------------------------------------------------------
@@ -122,7 +114,7 @@ class TunedeckApp(LeanApp[None]):
         contexts = screen.help_contexts() if isinstance(screen, DeckScreen) else ("app",)
         self.push_screen(HelpDialog(contexts, ascii=self.ascii))
 
-    def action_back(self) -> None:
+    def action_go_back(self) -> None:
         """Esc: whatever it means on the present screen."""
         if isinstance(self.screen, DeckScreen):
             self.screen.escape()
@@ -146,9 +138,7 @@ class TunedeckApp(LeanApp[None]):
         if isinstance(screen, DeckScreen) and screen.is_mounted:
             screen.say(message, severity)
         else:
-            super().notify(
-                message, title=title, severity=severity, timeout=timeout, markup=False
-            )
+            super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
 
     def fail(self, sentence: str) -> None:
         """Tell of something that cannot be done: in a line if it fits, else in a box."""
@@ -159,7 +149,7 @@ class TunedeckApp(LeanApp[None]):
         else:
             self.notify(sentence, severity="error")
 
-    def get_system_commands(self, screen: Screen[object]) -> list[SystemCommand]:  # type: ignore[override]
+    def get_system_commands(self, screen: Screen[object]) -> list[SystemCommand]:
         """None of Textual's own: the palette lists our actions."""
         return []
 
@@ -231,7 +221,7 @@ class TunedeckApp(LeanApp[None]):
             summaries: list[StudySummary] = []
             for start in range(0, max(1, len(folders)), 8):
                 part = folders[start : start + 8]
-                summaries += await asyncio.to_thread(lambda p=part: [*map(self.source.summary, p)])
+                summaries += await asyncio.to_thread(self._summarise, part)
                 screen = self.deck_screen
                 if isinstance(screen, StudiesScreen) and screen.is_mounted:
                     screen.show_studies(summaries)
@@ -239,6 +229,9 @@ class TunedeckApp(LeanApp[None]):
                 self.notify(f"{words.plural(len(summaries), 'study')} found.")
         finally:
             self._listing = False
+
+    def _summarise(self, folders: Sequence[Path]) -> list[StudySummary]:
+        return [self.source.summary(folder) for folder in folders]
 
     def open_study(self, folder: Path) -> None:
         """Show the study in `folder` on the Trials screen; its engine is started if it is needed."""
@@ -474,48 +467,17 @@ def _path_problem(text: str) -> str | None:
     return None
 
 
-# A screen's module is imported when it is first shown: few are needed for the first frame.
-
-
-def _studies() -> Screen[None]:
-    from tui.screens.studies import StudiesScreen
-
-    return StudiesScreen()
-
-
-def _configure() -> Screen[None]:
-    from tui.screens.configure import ConfigureScreen
-
-    return ConfigureScreen()
-
-
-def _trials() -> Screen[None]:
-    from tui.screens.trials import TrialsScreen
-
-    return TrialsScreen()
-
-
-def _gpus() -> Screen[None]:
-    from tui.screens.gpus import GpusScreen
-
-    return GpusScreen()
-
-
-def _results() -> Screen[None]:
-    from tui.screens.results import ResultsScreen
-
-    return ResultsScreen()
-
-
 def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
     """Run the dashboard in this terminal until it is quit; the exit status.
 
     NO_COLOR in the environment is obeyed. Without a terminal it says so and returns 2.
     """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print("The dashboard needs a terminal. Use --headless, or `tunedeck status`.", file=sys.stderr)
+        print(
+            "The dashboard needs a terminal. Use --headless, or `tunedeck status`.", file=sys.stderr
+        )
         return 2
-    _leave_with_the_terminal()
+    leave_with_the_terminal()
     app = TunedeckApp(study=study, ascii=ascii)
     app.run()
     if app.return_code:
@@ -526,24 +488,3 @@ def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
         print(f"The study goes on without the dashboard. tunedeck attach {place} shows it again,")
         print(f"tunedeck stop {place} ends it.")
     return 0
-
-
-def _leave_with_the_terminal() -> None:
-    """End at once when the terminal is gone. Textual would not: it dies uncleanly on SIGHUP, and
-    where that is ignored it reads the end of its input again and again, at a core's full load."""
-
-    def hung_up(_signal: int, _frame: FrameType | None) -> None:
-        os._exit(HANGUP_STATUS)
-
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, hung_up)
-    threading.Thread(target=_wait_for_hangup, args=(sys.stdin.fileno(),), daemon=True).start()
-
-
-def _wait_for_hangup(descriptor: int) -> None:
-    # Asking for no event at all still reports a hang-up, so this sleeps until then.
-    watch = select.poll()
-    watch.register(descriptor, 0)
-    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in watch.poll()):
-        continue
-    os._exit(HANGUP_STATUS)

@@ -8,20 +8,14 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from typing import TypeAlias
+
+from core.version import VERSION
 
 EPILOG = """\
 without a command, the dashboard opens. A STUDY is a folder, or a study's name as `tunedeck studies` lists it.
 start here:  tunedeck demo      then:  tunedeck run lora-small --set model.model_name_or_path=PATH ...
 """
-
-
-def program_version() -> str:
-    """The installed version of tunedeck."""
-    try:
-        return version("tunedeck")
-    except PackageNotFoundError:
-        return "0 (not installed)"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"tunedeck {program_version()}")
+    top.add_argument("--version", action="version", version=f"tunedeck {VERSION}")
     top.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     top.set_defaults(run="tui.commands.run:dashboard")
     commands = top.add_subparsers(title="commands", metavar="COMMAND")
@@ -43,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-Subparsers = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _command(commands: Subparsers, name: str, run: str, text: str) -> argparse.ArgumentParser:

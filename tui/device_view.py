@@ -68,7 +68,10 @@ def gpu_view(
         uuid=gpu.uuid,
         title=f"GPU {gpu.index}  {name}",
         memory=_of(gpu.memory_used, gpu.memory_total, words.GIB, "GiB", 1),
-        load=(_float(gpu.utilization), "n/a" if gpu.utilization is None else f"{gpu.utilization} %"),
+        load=(
+            _float(gpu.utilization),
+            "n/a" if gpu.utilization is None else f"{gpu.utilization} %",
+        ),
         power=_of(gpu.power_watts, gpu.power_limit_watts, 1, "W", 0),
         temperature=(
             _float(gpu.temperature_c),

@@ -143,7 +143,8 @@ def open_file(path: Path) -> tuple[Draft, list[str]]:
             raise
         problems = error.problems
     document = tomllib.loads(path.read_text(encoding="utf-8"))
-    unknown = [f"{p.key} {p.wrong}" for p in problems if p.wrong.startswith("is not")]
+    left_out = ("is not known", "is not a table of a profile")
+    unknown = [str(p) for p in problems if p.wrong in left_out]
     return replace(_from_document(document), folder=folder), unknown
 
 

@@ -32,6 +32,9 @@ def matches(row: TrialRow, query: str) -> bool:
 
 
 def _word_matches(row: TrialRow, word: str) -> bool:
+    if word[-1] in ":=<>":
+        # Still being typed: everything may match yet.
+        return True
     term = _TERM.match(word)
     if term is None:
         return word.lstrip("#") in _haystack(row)
@@ -100,6 +103,8 @@ _LIVE_FIRST = ("running", "starting", "pausing", "stopping", "paused", "queued")
 def arrange(rows: Iterable[TrialRow], query: str, order: Order) -> list[TrialRow]:
     """The rows that match, in order; those without a value come last either way."""
     kept = [row for row in rows if not query or matches(row, query)]
+    if order == Order():
+        return kept
     known = [(sort_value(row, order.key), row) for row in kept]
     with_value = [(v, r) for v, r in known if v is not None]
     numbers = [(v, r) for v, r in with_value if isinstance(v, float)]

@@ -4,7 +4,9 @@ A view never changes. A row that is the same as before is the same object, so th
 only look at those that are not.
 """
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -40,7 +42,7 @@ class StudyReading:
     """Of the live trials, and of those whose curve was asked for."""
     profile: Mapping[str, Any] = field(default_factory=dict)
     """The profile's values by parameter name, as the file has them."""
-    log: "LogTail | None" = None
+    log: LogTail | None = None
     problem: str = ""
     """Why the study cannot be read any more; everything else is as it was before."""
 
@@ -84,13 +86,31 @@ class TrialRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What follows from the journal alone, counted once for each change of it."""
+
+    index: Mapping[int, int]
+    """Where each trial stands among the reading's."""
+    live: tuple[int, ...]
+    done: int
+    waiting: int
+    """Trials that wait, those that are not planned yet included."""
+    mean_seconds: float | None
+    """How long a completed trial took."""
+    searched: tuple[str, ...]
+    ranked: tuple[Ranked, ...]
+    places: Mapping[int, int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class StudyView:
     """A study as the screens show it."""
 
     reading: StudyReading
     rows: tuple[TrialRow, ...]
-    """By number."""
+    """In the order in which they were planned."""
     by_number: Mapping[int, TrialRow]
+    tally: Tally
     searched: tuple[str, ...]
     """The parameters in which trials differ."""
     done: int
@@ -137,32 +157,65 @@ class StudySummary:
 
 
 def study_view(reading: StudyReading, now: float, before: StudyView | None = None) -> StudyView:
-    """Work out everything that is shown of a study; rows that did not change are those of `before`."""
+    """Work out everything that is shown of a study; rows that did not change are those of `before`.
+
+    While the journal stands still only the trials with a curve are looked at: of two thousand
+    trials that is a few.
+    """
     if before is not None and before.reading.trials is reading.trials:
-        searched, ranked = before.searched, before.ranked
+        tally, by_number = before.tally, dict(before.by_number)
+        looked_at: Iterable[int] = (*reading.curves, *tally.live)
     else:
-        searched = searched_keys(reading.trials)
-        ranked = tuple(rank_trials(reading.trials, reading.rank_by))
-    places = {r.trial: r.place for r in ranked}
+        tally = _tally(reading, before.tally if before is not None else None)
+        by_number = {}
+        looked_at = tally.index
     old = before.by_number if before is not None else {}
-    rows = tuple(
-        _row(t, reading.curves.get(t.number), places.get(t.number), now, old.get(t.number))
-        for t in reading.trials
-    )
-    by_number = {row.number: row for row in rows}
-    live = sum(1 for t in reading.trials if t.live)
-    done = sum(1 for t in reading.trials if t.status in ENDED)
+    changed = before is None or tally is not before.tally
+    for number in looked_at:
+        place = tally.index.get(number)
+        if place is None:
+            continue
+        row = _row(
+            reading.trials[place],
+            reading.curves.get(number),
+            tally.places.get(number),
+            now,
+            old.get(number),
+        )
+        changed = changed or row is not old.get(number)
+        by_number[number] = row
+    same = before is not None and not changed
+    rows = before.rows if before is not None and same else tuple(by_number.values())
     return StudyView(
         reading=reading,
         rows=rows,
         by_number=by_number,
-        searched=searched,
-        done=done,
+        tally=tally,
+        searched=tally.searched,
+        done=tally.done,
         planned=max(reading.planned, len(rows)),
-        live=live,
-        best=next((by_number[r.trial] for r in ranked if r.place == 1), None),
-        eta=study_eta(rows, reading),
-        ranked=ranked,
+        live=len(tally.live),
+        best=next((by_number[r.trial] for r in tally.ranked[:1] if r.place == 1), None),
+        eta=study_eta([by_number[n] for n in tally.live], tally, reading),
+        ranked=tally.ranked,
+    )
+
+
+def _tally(reading: StudyReading, before: Tally | None) -> Tally:
+    trials = reading.trials
+    ranked = tuple(rank_trials(trials, reading.rank_by))
+    searched = searched_keys(trials)
+    took = [t.seconds for t in trials if t.status == "completed" and t.seconds > 0]
+    return Tally(
+        index={t.number: place for place, t in enumerate(trials)},
+        live=tuple(t.number for t in trials if t.live),
+        done=sum(1 for t in trials if t.status in ENDED),
+        waiting=sum(1 for t in trials if t.status == "queued")
+        + max(0, reading.planned - sum(1 for t in trials if t.source == "search")),
+        mean_seconds=sum(took) / len(took) if took else None,
+        searched=searched,
+        ranked=before.ranked if before is not None and before.ranked == ranked else ranked,
+        places={r.trial: r.place for r in ranked},
     )
 
 
@@ -193,7 +246,7 @@ def _trial_eta(curve: Curve | None, step: int, total: int, now: float) -> float 
     return max(0.0, (total - step) / curve.steps_per_s - max(0.0, now - curve.last_t))
 
 
-def study_eta(rows: Sequence[TrialRow], reading: StudyReading) -> float | None:
+def study_eta(live: Sequence[TrialRow], tally: Tally, reading: StudyReading) -> float | None:
     """Seconds until the work that is planned is done, None where nothing tells.
 
     What the slowest live trial still needs, and for those that wait the mean time of those that
@@ -201,17 +254,14 @@ def study_eta(rows: Sequence[TrialRow], reading: StudyReading) -> float | None:
     """
     if reading.status != "running" or reading.engine == "missing":
         return None
-    live = [r for r in rows if r.trial.live]
-    waiting = sum(1 for r in rows if r.status == "queued")
-    waiting += max(0, reading.planned - sum(1 for r in rows if r.trial.source == "search"))
-    known = [r.eta for r in live if r.eta is not None]
-    completed = [r.trial.seconds for r in rows if r.status == "completed" and r.trial.seconds > 0]
-    if waiting and not completed:
+    mean = tally.mean_seconds
+    if not (live or tally.waiting) or (tally.waiting and mean is None):
         return None
-    if not live and not waiting:
+    known = [row.eta for row in live if row.eta is not None]
+    if live and not known and mean is None:
         return None
-    mean = sum(completed) / len(completed) if completed else 0.0
-    return max(known, default=mean if live else 0.0) + waiting * mean / max(1, len(live))
+    last = max(known, default=(mean or 0.0) if live else 0.0)
+    return last + tally.waiting * (mean or 0.0) / max(1, len(live))
 
 
 def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:

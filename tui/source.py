@@ -265,6 +265,7 @@ class DiskFeed:
         self._open: dict[int, _Open] = {}
         self._ended: dict[int, tuple[Trial, Curve]] = {}
         self._trials: tuple[Trial, ...] = tuple(self._reader.state.trials.values())
+        self._live: tuple[Trial, ...] = tuple(t for t in self._trials if t.live)
         self._version = self._reader.state.version
         self._curves: Mapping[int, Curve] = MappingProxyType({})
         self._profile = _profile_values(folder / store.PROFILE_FILE)
@@ -284,6 +285,7 @@ class DiskFeed:
         state = self._reader.state
         if state.version != self._version:
             self._version, self._trials = state.version, tuple(state.trials.values())
+            self._live = tuple(t for t in self._trials if t.live)
         return StudyReading(
             folder=self._folder,
             name=state.name or self._folder.name,
@@ -304,8 +306,7 @@ class DiskFeed:
 
     def _read_curves(self, wanted: Wanted) -> Mapping[int, Curve]:
         curves: dict[int, Curve] = {}
-        live = [t for t in self._trials if t.live]
-        for trial in live:
+        for trial in self._live:
             curves[trial.number] = self._read_live(trial, trial.number in wanted.whole)
         for number in self._open.keys() - curves.keys():
             del self._open[number]

@@ -61,7 +61,12 @@ def banner(view: StudyView, *, ascii: bool) -> list[Piece]:
         unfinished = sum(1 for row in view.rows if not row.trial.ended)
         what = f"The engine is not running, and {words.plural(unfinished, 'trial')} did not end:  "
         key = theme.style("primary", bold=True)
-        return [(sign, colour), (what, theme.style("text")), ("e", key), (" starts it", theme.style("text"))]
+        return [
+            (sign, colour),
+            (what, theme.style("text")),
+            ("e", key),
+            (" starts it", theme.style("text")),
+        ]
     if reading.reason and reading.status in ("paused", "stopped"):
         return [(sign, colour), (f"{reading.status}: {reading.reason}", theme.style("text"))]
     return []

@@ -62,4 +62,6 @@ def problem(text: str) -> str | None:
 
 def settings_text(settings: Mapping[str, Scalar]) -> str:
     """Settings as `parse_settings` reads them."""
-    return " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in settings.items())
+    return " ".join(
+        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in settings.items()
+    )

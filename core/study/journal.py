@@ -136,10 +136,8 @@ class JournalReader:
         try:
             with self.path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size == self._offset:
+                if size <= self._offset:
                     return
-                if size < self._offset:
-                    raise JournalDamagedError(self.path, 0)
                 file.seek(self._offset)
                 data = file.read()
         except FileNotFoundError:
@@ -147,6 +145,13 @@ class JournalReader:
         bodies, good = scan(data, self.path)
         self._offset += good
         yield from bodies
+
+    def shrunk(self) -> bool:
+        """Whether records that were read are gone: they could be written and then not made durable, on a full disk."""
+        try:
+            return self.path.stat().st_size < self._offset
+        except OSError:
+            return False
 
 
 def _sync_folder(folder: Path) -> None:

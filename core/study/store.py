@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from core.study import files
@@ -115,7 +115,7 @@ class StudyReader:
             raise StudyError(f"{path} holds no study (no {JOURNAL_FILE} in it)")
         self.state = StudyState()
         self.news: list[AnyEvent] = []
-        """The records that the last `poll` read."""
+        """The records that the last `poll` read, without those that it read again."""
         self._journal = JournalReader(self.folder.journal)
         self.poll()
 
@@ -126,6 +126,13 @@ class StudyReader:
             StudyError: the study is damaged, or a newer version went on with it.
         """
         self.news = []
+        again = self._journal.shrunk()
+        if again:
+            # A record that was read is taken back: the state is made anew, in place, as others hold it too.
+            self._journal = JournalReader(self.folder.journal)
+            fresh = StudyState()
+            for field in fields(StudyState):
+                setattr(self.state, field.name, getattr(fresh, field.name))
         try:
             for body in self._journal.poll():
                 event = decode(body)
@@ -135,7 +142,9 @@ class StudyReader:
             raise StudyError(f"{self.folder.path}: {error}") from None
         except OSError as error:
             raise StudyError(f"{self.folder.journal} cannot be read: {error.strerror}") from None
-        return bool(self.news)
+        if again:
+            self.news = []
+        return again or bool(self.news)
 
 
 def studies_root() -> Path:

@@ -62,6 +62,8 @@ def load_model(profile: Profile, name: str, numbers: Numbers, device: Device) ->
         ),
         f"the model {model_path(profile)}",
     )
+    if device == "cpu" and table.quantization_bit == 4:
+        _keep_trainable_layout(model)
     if device == "cuda" and not table.quantization_bit:
         model = model.to("cuda")
     if profile.train.gradient_checkpointing:
@@ -88,6 +90,14 @@ def _checkpoint_activations(model: Any) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
+def _keep_trainable_layout(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for CPU inference, as it does in the first evaluation: it does not
+    unpack them again, and no gradient passes through the packed ones."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def _quantization(table: ModelTable, numbers: Numbers) -> Any:
     from transformers import BitsAndBytesConfig
 
@@ -111,13 +121,17 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> str:
     """
     path = model_path(profile)
     file = Path(path)
-    looks_like_path = path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.endswith(".gguf")
+    looks_like_path = (
+        path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.endswith(".gguf")
+    )
     if looks_like_path and not file.exists():
         raise ModelError(f"model.model_name_or_path: there is no {path}")
     if not file.is_file():
         return path
     if file.suffix.lower() != ".gguf":
-        raise ModelError(f"model.model_name_or_path: {path} is a file; a model is a folder, a .gguf file or a hub name")
+        raise ModelError(
+            f"model.model_name_or_path: {path} is a file; a model is a folder, a .gguf file or a hub name"
+        )
     return str(unpacked(file.resolve(), spare, check))
 
 
@@ -141,7 +155,11 @@ def _reason(error: Exception) -> str:
         return f"its weights are damaged ({text})"
     if "does not appear to have a file named" in text or "Repo id must be" in text:
         return text
-    if "couldn't connect" in text.lower() or "not a local folder" in text or "not a valid model identifier" in text:
+    if (
+        "couldn't connect" in text.lower()
+        or "not a local folder" in text
+        or "not a valid model identifier" in text
+    ):
         return f"there is no such folder, and the Hugging Face hub does not answer or has no such model ({text})"
     if "Unrecognized configuration class" in text:
         return "it is no causal language model"

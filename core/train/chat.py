@@ -9,6 +9,7 @@ the answer is looked up by its own words instead.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,17 @@ class Example:
 class ChatEncoder:
     """Renders and tokenises conversations with one tokenizer and one template."""
 
-    def __init__(self, tokenizer: Any, template: str, cutoff_len: int, train_on_prompt: bool) -> None:
+    def __init__(
+        self, tokenizer: Any, template: str, cutoff_len: int, train_on_prompt: bool
+    ) -> None:
         """`template` is a value of `model.template`; `tokenizer` is one of transformers."""
         self._tokenizer = tokenizer
         self._own = template == "auto" and bool(tokenizer.chat_template)
-        self._jinja = tokenizer.chat_template if self._own else TEMPLATES["chatml" if template == "auto" else template]
+        self._jinja = (
+            tokenizer.chat_template
+            if self._own
+            else TEMPLATES["chatml" if template == "auto" else template]
+        )
         self._cutoff = cutoff_len
         self._all = train_on_prompt
         self._special = frozenset(tokenizer.all_special_ids) | {
@@ -68,17 +75,17 @@ class ChatEncoder:
         spans = [[] for _ in texts] if self._all else self._answer_spans(conversations, texts)
         return [
             self._example(ids, offsets, answers, text)
-            for (ids, offsets), answers, text in zip(self._tokenize(texts, spans), spans, texts, strict=True)
+            for (ids, offsets), answers, text in zip(
+                self._tokenize(texts, spans), spans, texts, strict=True
+            )
         ]
 
     def _example(
         self, ids: list[int], offsets: NDArray[np.int64] | None, answers: list[Span], text: str
     ) -> Example:
         tokens = np.asarray(ids, dtype=np.int32)
-        if self._all or offsets is None:
-            learnt = np.ones(len(tokens), dtype=bool)
-        else:
-            learnt = _inside(offsets, answers, text)
+        everything = self._all or offsets is None
+        learnt = np.ones(len(tokens), dtype=bool) if everything else _inside(offsets, answers, text)
         eos = self._tokenizer.eos_token_id
         last = int(tokens[np.flatnonzero(learnt)[-1]]) if learnt.any() else None
         if eos is not None and last is not None and last not in self._special:
@@ -96,25 +103,35 @@ class ChatEncoder:
     ) -> Iterator[tuple[list[int], NDArray[np.int64] | None]]:
         """Token ids and their offsets (tokens × [start, end), in characters) of each text."""
         if self._tokenizer.is_fast:
-            for encoding in self._tokenizer.backend_tokenizer.encode_batch(list(texts), add_special_tokens=False):
-                offsets = None if self._all else np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            for encoding in self._tokenizer.backend_tokenizer.encode_batch(
+                list(texts), add_special_tokens=False
+            ):
+                offsets = (
+                    None
+                    if self._all
+                    else np.asarray(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+                )
                 yield encoding.ids, offsets
             return
         for text, answers in zip(texts, spans, strict=True):
             yield self._tokenize_in_pieces(text, answers)
 
-    def _tokenize_in_pieces(self, text: str, answers: list[Span]) -> tuple[list[int], NDArray[np.int64]]:
+    def _tokenize_in_pieces(
+        self, text: str, answers: list[Span]
+    ) -> tuple[list[int], NDArray[np.int64]]:
         """A tokenizer written in Python knows no offsets: prompts and answers are tokenised apart."""
         borders = sorted({0, len(text), *(border for span in answers for border in span)})
         ids: list[int] = []
         offsets: list[Span] = []
-        for start, end in zip(borders, borders[1:], strict=False):
+        for start, end in pairwise(borders):
             piece = self._tokenizer.encode(text[start:end], add_special_tokens=False)
             ids += piece
             offsets += [(start, end)] * len(piece)
         return ids, np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
 
-    def _answer_spans(self, conversations: Sequence[Conversation], texts: Sequence[str]) -> list[list[Span]]:
+    def _answer_spans(
+        self, conversations: Sequence[Conversation], texts: Sequence[str]
+    ) -> list[list[Span]]:
         """Where the answers stand in each text, their end-of-turn markers included."""
         wanted = [(row, at) for row, c in enumerate(conversations) for at in _answers(c.turns)]
         prompts = self._try_render([conversations[row].turns[:at] for row, at in wanted], True)
@@ -127,7 +144,9 @@ class ChatEncoder:
         for (row, at), prompt in zip(wanted, prompts, strict=True):
             turns, text = conversations[row].turns, texts[row]
             if prompt is not None and text.startswith(prompt):
-                answer = _Answer(turns[at].text, len(prompt), through.get((row, at), text), exact=headed)
+                answer = _Answer(
+                    turns[at].text, len(prompt), through.get((row, at), text), exact=headed
+                )
             else:
                 after = _after_question(text, turns[:at], spans[row][-1][1] if spans[row] else 0)
                 answer = _Answer(turns[at].text, after, through.get((row, at), text), exact=False)
@@ -180,7 +199,10 @@ class ChatEncoder:
     def _messages(self, turns: Sequence[Turn]) -> Messages:
         """Named templates know three roles: what a tool says is then the user's to say."""
         return [
-            {"role": "user" if turn.role == "tool" and not self._own else turn.role, "content": turn.text}
+            {
+                "role": "user" if turn.role == "tool" and not self._own else turn.role,
+                "content": turn.text,
+            }
             for turn in turns
         ]
 

@@ -42,7 +42,11 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
     """Watches the requests after every update, and has the end evaluated."""
 
     def __init__(
-        self, requests: Requests, early: EarlyStop | None, save_every: int | None, on_first_step: Callable[[], None]
+        self,
+        requests: Requests,
+        early: EarlyStop | None,
+        save_every: int | None,
+        on_first_step: Callable[[], None],
     ) -> None:
         """`on_first_step` is called once, as the first update begins."""
         self._requests = requests
@@ -69,7 +73,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = control.should_save = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """The Trainer comes here after the last update of any run: a pause is saved here, when its update is evaluated."""
+        """Save a pause: the Trainer comes here after the last update of any run, its evaluation done."""
         if self.ended_by(state) != "paused":
             return
         control.should_save = True
@@ -79,5 +83,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
 
     def ended_by(self, state: Any) -> str | None:
         """The request that ended the run before its end; None where it came to its own."""
-        finished = state.global_step >= state.max_steps or (self._early is not None and self._early.fired)
+        finished = state.global_step >= state.max_steps or (
+            self._early is not None and self._early.fired
+        )
         return None if finished else self._requests.outcome

@@ -40,7 +40,9 @@ class Examples:
     dropped: int
 
 
-def read_split(table: DataTable, train_files: Sequence[str], eval_files: Sequence[str], seed: int) -> Split:
+def read_split(
+    table: DataTable, train_files: Sequence[str], eval_files: Sequence[str], seed: int
+) -> Split:
     """Read the files and set the evaluation rows aside.
 
     Raises:
@@ -54,7 +56,8 @@ def read_split(table: DataTable, train_files: Sequence[str], eval_files: Sequenc
         return Split(rows, [])
     aside = set(np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))[:count].tolist())
     return Split(
-        [row for i, row in enumerate(rows) if i not in aside], [row for i, row in enumerate(rows) if i in aside]
+        [row for i, row in enumerate(rows) if i not in aside],
+        [row for i, row in enumerate(rows) if i in aside],
     )
 
 
@@ -75,7 +78,9 @@ def validation_rows(rows: int, val_size: float) -> int:
     return count
 
 
-def build_examples(split: Split, encoder: ChatEncoder, table: DataTable, check: Callable[[], None]) -> Examples:
+def build_examples(
+    split: Split, encoder: ChatEncoder, table: DataTable, check: Callable[[], None]
+) -> Examples:
     """Tokenise both parts; `check` is called between chunks and may raise to end the work.
 
     Raises:
@@ -83,7 +88,10 @@ def build_examples(split: Split, encoder: ChatEncoder, table: DataTable, check: 
     """
     train, lost = _encode(split.train, encoder, check)
     evaluation, lost_too = _encode(split.evaluation, encoder, check)
-    for name, rows, kept in (("train", split.train, train), ("evaluate", split.evaluation, evaluation)):
+    for name, rows, kept in (
+        ("train", split.train, train),
+        ("evaluate", split.evaluation, evaluation),
+    ):
         if rows and not kept:
             raise DataError(
                 f"none of the {len(rows)} rows to {name} on has an answer within the first {table.cutoff_len} tokens; "
@@ -106,7 +114,10 @@ def pack(examples: Sequence[Example], length: int) -> list[Example]:
             room = length
         packed[-1].append(example)
         room -= len(example.ids)
-    return [Example(np.concatenate([e.ids for e in p]), np.concatenate([e.labels for e in p])) for p in packed]
+    return [
+        Example(np.concatenate([e.ids for e in p]), np.concatenate([e.labels for e in p]))
+        for p in packed
+    ]
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 
 class UsageError(Exception):
-    """The input is wrong, so that trying again changes nothing. The message says what, where and what would be right."""
+    """The input is wrong, so that trying again changes nothing. The message says what is and what would be right."""
 
 
 class DataError(UsageError):

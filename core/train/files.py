@@ -19,10 +19,14 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: the file is not there, is of another kind, or cannot be decoded; the message says where.
     """
-    reader = {".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower())
+    reader = {".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}.get(
+        path.suffix.lower()
+    )
     if reader is None:
         kinds = ", ".join(SUFFIXES)
-        raise DataError(f"{path}: data files end in {kinds}, and this one in {path.suffix or 'nothing'}")
+        raise DataError(
+            f"{path}: data files end in {kinds}, and this one in {path.suffix or 'nothing'}"
+        )
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
     if path.is_dir():
@@ -42,12 +46,16 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         document = msgspec.json.decode(_text(path))
     except msgspec.DecodeError as error:
-        hint = "; a file with one object a line must end in .jsonl" if "trailing" in str(error) else ""
+        hint = (
+            "; a file with one object a line must end in .jsonl" if "trailing" in str(error) else ""
+        )
         raise DataError(f"{path}: is not valid JSON: {error}{hint}") from None
     if isinstance(document, Mapping):
         lists = [value for value in document.values() if isinstance(value, list)]
         if len(lists) != 1:
-            raise DataError(f"{path}: must hold a list of rows, and holds one object with {', '.join(document) or 'nothing'}")
+            raise DataError(
+                f"{path}: must hold a list of rows, and holds one object with {', '.join(document) or 'nothing'}"
+            )
         document = lists[0]
     if not isinstance(document, list):
         raise DataError(f"{path}: must hold a list of rows, and holds {type(document).__name__}")
@@ -75,7 +83,9 @@ def _csv(path: Path) -> Iterator[Row]:
         try:
             for number, fields in enumerate(table, 1):
                 if None in fields:
-                    raise DataError(f"{path}, row {number}: has more cells than the header has columns")
+                    raise DataError(
+                        f"{path}, row {number}: has more cells than the header has columns"
+                    )
                 yield Row(str(path), number, fields)
         except csv.Error as error:
             raise DataError(f"{path}, line {table.line_num}: is not valid CSV: {error}") from None
@@ -96,7 +106,9 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _row(path: Path, number: int, item: Any) -> Row:
     if not isinstance(item, Mapping):
-        raise DataError(f"{path}, row {number}: must be an object with named fields, and is {type(item).__name__}")
+        raise DataError(
+            f"{path}, row {number}: must be an object with named fields, and is {type(item).__name__}"
+        )
     return Row(str(path), number, item)
 
 

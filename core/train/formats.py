@@ -80,7 +80,9 @@ def detect(row: Row) -> Format:
     if "instruction" in row.fields and "output" in row.fields:
         return "alpaca"
     expected = "; ".join(f"{name}: {fields}" for name, fields in EXPECTED.items())
-    raise DataError(f"{row.place}: no known format has its fields ({_names(row.fields)}). Expected {expected}")
+    raise DataError(
+        f"{row.place}: no known format has its fields ({_names(row.fields)}). Expected {expected}"
+    )
 
 
 def conversations(rows: Iterable[Row], format: Format) -> list[Conversation]:
@@ -104,10 +106,18 @@ def read_alpaca(row: Row) -> Conversation:
         turns.append(Turn("system", system))
     history = row.fields.get("history") or []
     if not isinstance(history, list):
-        raise DataError(f"{row.place}: history must be a list of [question, answer], and is {_kind(history)}")
+        raise DataError(
+            f"{row.place}: history must be a list of [question, answer], and is {_kind(history)}"
+        )
     for number, pair in enumerate(history, 1):
-        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, str) for t in pair)):
-            raise DataError(f"{row.place}: item {number} of history is not a pair of texts [question, answer]")
+        if not (
+            isinstance(pair, list | tuple)
+            and len(pair) == 2
+            and all(isinstance(t, str) for t in pair)
+        ):
+            raise DataError(
+                f"{row.place}: item {number} of history is not a pair of texts [question, answer]"
+            )
         turns += [Turn("user", pair[0]), Turn("assistant", pair[1])]
     given = (_text(row, "instruction", optional=True), _text(row, "input", optional=True))
     prompt = "\n".join(part for part in given if part)
@@ -155,7 +165,9 @@ def _read_turns(row: Row, format: Format, role_key: str, text_key: str) -> Conve
         role = _ROLES.get(str(item[role_key]).lower())
         if role is None:
             known = ", ".join(dict.fromkeys(_ROLES))
-            raise DataError(f"{where}: {role_key} {item[role_key]!r} is not known; known are {known}")
+            raise DataError(
+                f"{where}: {role_key} {item[role_key]!r} is not known; known are {known}"
+            )
         turns.append(Turn(role, _content(item[text_key], f"{where}: {text_key}")))
     return Conversation(_up_to_last_answer(turns, row), row.place)
 
@@ -165,7 +177,9 @@ def _up_to_last_answer(turns: list[Turn], row: Row) -> tuple[Turn, ...]:
     last = max((i for i, turn in enumerate(turns) if turn.role == "assistant"), default=None)
     if last is None:
         roles = ", ".join(turn.role for turn in turns) or "none"
-        raise DataError(f"{row.place}: there is no answer to learn: no message of the assistant among them (roles: {roles})")
+        raise DataError(
+            f"{row.place}: there is no answer to learn: no message of the assistant among them (roles: {roles})"
+        )
     return tuple(turns[: last + 1])
 
 
@@ -206,7 +220,8 @@ def _lacks(row: Row, missing: list[str], format: Format) -> DataError:
     fields = " and ".join(missing)
     verb = "is" if len(missing) == 1 else "are"
     return DataError(
-        f"{row.place}: {fields} {verb} missing (the row has {_names(row.fields)}); {format} rows have {EXPECTED[format]}"
+        f"{row.place}: {fields} {verb} missing (the row has {_names(row.fields)}); "
+        f"{format} rows have {EXPECTED[format]}"
     )
 
 
@@ -217,5 +232,12 @@ def _names(fields: Mapping[str, Any]) -> str:
 def _kind(value: Any) -> str:
     if value is None:
         return "empty (null)"
-    names = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", str: "text"}
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+        str: "text",
+    }
     return names.get(type(value), type(value).__name__)

@@ -64,7 +64,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    signs = ("can't allocate memory", "cannot allocate memory", "out of memory", "cublas_status_alloc_failed")
+    signs = (
+        "can't allocate memory",
+        "cannot allocate memory",
+        "out of memory",
+        "cublas_status_alloc_failed",
+    )
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
@@ -73,4 +78,6 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     text = str(error)
-    return any(sign in text for sign in ("No space left on device", "Disk quota exceeded", "os error 28"))
+    return any(
+        sign in text for sign in ("No space left on device", "Disk quota exceeded", "os error 28")
+    )

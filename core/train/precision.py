@@ -37,7 +37,7 @@ def decide(train: TrainTable, method: MethodTable, device: Device) -> Numbers:
     name = _named(train.precision, device)
     if name == "fp16" and device == "cpu":
         raise SettingsError(
-            "train.precision = \"fp16\" needs a GPU: its loss scaling does not exist on the CPU. "
+            'train.precision = "fp16" needs a GPU: its loss scaling does not exist on the CPU. '
             'Take "fp32" or "bf16"'
         )
     if name in ("bf16", "pure_bf16") and device == "cuda" and not torch.cuda.is_bf16_supported():
@@ -62,5 +62,10 @@ def _named(asked: str, device: Device) -> Precision:
         if device == "cpu":
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    names: dict[str, Precision] = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16", "pure_bf16": "pure_bf16"}
+    names: dict[str, Precision] = {
+        "fp32": "fp32",
+        "bf16": "bf16",
+        "fp16": "fp16",
+        "pure_bf16": "pure_bf16",
+    }
     return names[asked]

@@ -49,7 +49,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     """Writes each log of the Trainer as a point, an event and a line."""
 
     def __init__(
-        self, folder_tb: Path, writer: MetricsWriter, attempt: int, memory: Memory, tokens: Callable[[], int]
+        self,
+        folder_tb: Path,
+        writer: MetricsWriter,
+        attempt: int,
+        memory: Memory,
+        tokens: Callable[[], int],
     ) -> None:
         """`tokens` counts the tokens trained on so far."""
         self._events = EventWriter(folder_tb)
@@ -68,7 +73,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._last_time = time.monotonic()
         self._last_tokens = self._tokens()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **unused: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **unused: Any
+    ) -> None:
         if "loss" in logs:
             self._train_point(state, logs)
         elif "eval_loss" in logs:
@@ -105,7 +112,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         loss = _number(logs["eval_loss"])
         self.eval_loss = loss if loss is not None and math.isfinite(loss) else None
         self._write(
-            Point(t=time.time(), step=state.global_step, attempt=self._attempt, epoch=state.epoch, eval_loss=loss)
+            Point(
+                t=time.time(),
+                step=state.global_step,
+                attempt=self._attempt,
+                epoch=state.epoch,
+                eval_loss=loss,
+            )
         )
         say(f"step {state.global_step}/{state.max_steps}  eval loss {_short(loss)}")
         # The time of an evaluation is not training's.
@@ -124,7 +137,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             "eval/loss": point.eval_loss,
         }
         try:
-            self._events.write(point.step, point.t, {k: v for k, v in measures.items() if v is not None})
+            self._events.write(
+                point.step, point.t, {k: v for k, v in measures.items() if v is not None}
+            )
         except OSError as error:
             self._events_work = False
             say(f"warning: TensorBoard events are not written any more: {error.strerror}")

@@ -13,7 +13,9 @@ from core.train.precision import Numbers
 _STEP_COUNTS = ("num_decay_steps", "num_stable_steps")
 
 
-def training_arguments(profile: Profile, task: TrialTask, plan: Plan, numbers: Numbers, folder: Path) -> Any:
+def training_arguments(
+    profile: Profile, task: TrialTask, plan: Plan, numbers: Numbers, folder: Path
+) -> Any:
     """transformers.TrainingArguments; checkpoints go to `folder`.
 
     Raises:
@@ -23,12 +25,17 @@ def training_arguments(profile: Profile, task: TrialTask, plan: Plan, numbers: N
 
     train = profile.train
     _check_scheduler(train)
-    keep_best = task.save_model and train.early_stopping_patience is not None and plan.eval_steps is not None
+    keep_best = (
+        task.save_model
+        and train.early_stopping_patience is not None
+        and plan.eval_steps is not None
+    )
     saving = "best" if keep_best else ("steps" if train.save_steps else "no")
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.per_device_train_batch_size,
-        per_device_eval_batch_size=train.per_device_eval_batch_size or train.per_device_train_batch_size,
+        per_device_eval_batch_size=train.per_device_eval_batch_size
+        or train.per_device_train_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         max_steps=plan.total_steps,
         learning_rate=train.learning_rate,
@@ -68,15 +75,20 @@ def training_arguments(profile: Profile, task: TrialTask, plan: Plan, numbers: N
 
 
 def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
-    """train.lr_scheduler_kwargs, with what transformers leaves without a default, and counts of updates scaled to a probe."""
+    """train.lr_scheduler_kwargs, completed where transformers has no default, its counts of updates scaled to a probe."""
     given: dict[str, Any] = {
-        key: max(1, round(value * plan.share)) if key in _STEP_COUNTS and isinstance(value, int) else value
+        key: max(1, round(value * plan.share))
+        if key in _STEP_COUNTS and isinstance(value, int)
+        else value
         for key, value in train.lr_scheduler_kwargs.items()
     }
     name = train.lr_scheduler_type
     if name == "warmup_stable_decay":
         given.setdefault("num_decay_steps", max(1, plan.total_steps // 10))
-    if name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr") and not {"min_lr", "min_lr_rate"} & given.keys():
+    if (
+        name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
+        and not {"min_lr", "min_lr_rate"} & given.keys()
+    ):
         given["min_lr_rate"] = 0.1
     return given
 

@@ -6,7 +6,7 @@ from types import FrameType
 from typing import Literal
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (nothing went wrong)
     """A pause or a stop was asked for before training began."""
 
     def __init__(self, outcome: Literal["paused", "stopped"]) -> None:
@@ -22,7 +22,7 @@ class Requests:
         self._stop = False
 
     def listen(self) -> None:
-        """Take over the process's signals. A second SIGTERM ends it at once; a terminal's signals are not meant for it."""
+        """Take over the process's signals. A second SIGTERM ends it at once; a terminal's signals are ignored."""
         signal.signal(signal.SIGUSR1, self._on_pause)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -29,7 +29,9 @@ LLAMA2 = (
     "{% for message in messages %}"
     "{% if message.role == 'system' %}"
     "{% set system.text = '<<SYS>>\\n' + message.content + '\\n<</SYS>>\\n\\n' %}"
-    "{% else %}{% set open = (bos_token or '') + '[INST] ' %}" + _BRACKET_TURNS + "{% endif %}{% endfor %}"
+    "{% else %}{% set open = (bos_token or '') + '[INST] ' %}"
+    + _BRACKET_TURNS
+    + "{% endif %}{% endfor %}"
 )
 
 MISTRAL = (

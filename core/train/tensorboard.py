@@ -35,7 +35,9 @@ class EventWriter:
         values = b"".join(
             _bytes(1, _bytes(1, tag.encode()) + _float(2, value)) for tag, value in scalars.items()
         )
-        self._file.write(_record(_double(1, wall_time) + _varint_field(2, step) + _bytes(5, values)))
+        self._file.write(
+            _record(_double(1, wall_time) + _varint_field(2, step) + _bytes(5, values))
+        )
 
     def close(self) -> None:
         if self._file is not None:

@@ -74,7 +74,11 @@ def _freeze(model: Any, method: MethodTable) -> None:
     wanted = abs(method.freeze_trainable_layers)
     first = method.freeze_trainable_layers < 0
     chosen = set(range(wanted)) if first else set(range(max(0, depth - wanted), depth))
-    inside = None if method.freeze_trainable_modules == "all" else _names(method.freeze_trainable_modules)
+    inside = (
+        None
+        if method.freeze_trainable_modules == "all"
+        else _names(method.freeze_trainable_modules)
+    )
     outside = _names(method.freeze_extra_modules or "")
     met: set[str] = set()
     for name, parameter in model.named_parameters():
@@ -88,17 +92,24 @@ def _freeze(model: Any, method: MethodTable) -> None:
             train = bool(hits)
         met |= hits
         parameter.requires_grad_(train)
-    for key, names in (("freeze_trainable_modules", inside or []), ("freeze_extra_modules", outside)):
+    for key, names in (
+        ("freeze_trainable_modules", inside or []),
+        ("freeze_extra_modules", outside),
+    ):
         missing = [n for n in names if n not in met]
         if missing:
             has = ", ".join(_module_names(model, pattern, inside=key == "freeze_trainable_modules"))
-            raise ModelError(f"method.{key}: this model has no module {' or '.join(missing)} there; it has {has}")
+            raise ModelError(
+                f"method.{key}: this model has no module {' or '.join(missing)} there; it has {has}"
+            )
 
 
 def _depth(model: Any) -> int:
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     if not depth:
-        raise ModelError('this model does not say how many layers it has, so that finetuning_type = "freeze" cannot work')
+        raise ModelError(
+            'this model does not say how many layers it has, so that finetuning_type = "freeze" cannot work'
+        )
     return int(depth)
 
 
@@ -116,7 +127,9 @@ def _module_names(model: Any, pattern: re.Pattern[str], *, inside: bool) -> list
 def _linear_names(model: Any) -> list[str]:
     import torch
 
-    names = (name.split(".")[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear))
+    names = (
+        name.split(".")[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)
+    )
     return list(dict.fromkeys(names))
 
 

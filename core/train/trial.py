@@ -68,7 +68,9 @@ class Trial:
         checkpoint = self._resume_folder()
         loaded = self._load()
         examples = loaded.examples
-        plan = make_plan(self._profile.train, self._task, len(examples.train), len(examples.evaluation))
+        plan = make_plan(
+            self._profile.train, self._task, len(examples.train), len(examples.evaluation)
+        )
         writer = MetricsWriter(self._folder / METRICS_FILE)
         conductor = self._make_trainer(loaded, plan, writer)
         self._watch.mark("trainer")
@@ -80,7 +82,9 @@ class Trial:
         if asked == "stopped":
             return self.report("stopped")
         if asked == "paused":
-            return self.report("paused", checkpoint=f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}")
+            return self.report(
+                "paused", checkpoint=f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}"
+            )
         if self._task.save_model:
             self.phase = "save"
             self._save_output(loaded)
@@ -98,7 +102,9 @@ class Trial:
         usage_error: bool = False,
     ) -> WorkerReport:
         """How the trial ended, with what was measured up to now."""
-        peak, reserved = self._memory.peaks() if self._memory else (limits.peak_resident_bytes(), None)
+        peak, reserved = (
+            self._memory.peaks() if self._memory else (limits.peak_resident_bytes(), None)
+        )
         state = getattr(self._trainer, "state", None)
         return WorkerReport(
             attempt=self._task.attempt,
@@ -142,7 +148,9 @@ class Trial:
             self.phase = "data"
             rows = split.result()
             table = self._profile.data
-            encoder = ChatEncoder(tokenizer, self._profile.model.template, table.cutoff_len, table.train_on_prompt)
+            encoder = ChatEncoder(
+                tokenizer, self._profile.model.template, table.cutoff_len, table.train_on_prompt
+            )
             tokenised = pool.submit(data.build_examples, rows, encoder, table, self._requests.check)
             self._requests.check()
             self.phase = "load"
@@ -152,7 +160,9 @@ class Trial:
             examples = tokenised.result()
             self._watch.mark("data")
             self._requests.check()
-            largest = max(int(e.ids.max()) for part in (examples.train, examples.evaluation) for e in part)
+            largest = max(
+                int(e.ids.max()) for part in (examples.train, examples.evaluation) for e in part
+            )
             check_vocabulary(model, largest, model_path(self._profile))
         return Loaded(model, tokenizer, encoder, examples, numbers)
 
@@ -170,7 +180,11 @@ class Trial:
         if self._task.device == "cuda" and not torch.cuda.is_available():
             raise SettingsError(
                 "this trial is to run on a GPU, and PyTorch sees none: "
-                + ("this PyTorch is built without CUDA" if torch.version.cuda is None else "check the driver with nvidia-smi")
+                + (
+                    "this PyTorch is built without CUDA"
+                    if torch.version.cuda is None
+                    else "check the driver with nvidia-smi"
+                )
             )
         from core.train import conductor, report, settings  # noqa: F401
         from core.train.stages import sft  # noqa: F401
@@ -195,19 +209,28 @@ class Trial:
         task, train, examples = self._task, self._profile.train, loaded.examples
         pad = loaded.tokenizer.pad_token_id
         trainer = SftTrainer(
-            collator=data.Collator(loaded.tokenizer.eos_token_id if pad is None else pad, 8 if task.device == "cuda" else 1),
+            collator=data.Collator(
+                loaded.tokenizer.eos_token_id if pad is None else pad,
+                8 if task.device == "cuda" else 1,
+            ),
             data_seed=train.data_seed,
             model=loaded.model,
-            args=training_arguments(self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS),
+            args=training_arguments(
+                self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
+            ),
             train_dataset=examples.train,
             eval_dataset=examples.evaluation or None,
         )
         trainer.remove_callback(PrinterCallback)
         self._trainer = trainer
-        self._reporter = Reporter(self._folder / TENSORBOARD, writer, task.attempt, self._memory, trainer.count_tokens)
+        self._reporter = Reporter(
+            self._folder / TENSORBOARD, writer, task.attempt, self._memory, trainer.count_tokens
+        )
         patience = train.early_stopping_patience if plan.eval_steps else None
         early = EarlyStop(patience) if patience is not None else None
-        conductor = Conductor(self._requests, early, train.save_steps, lambda: self._first_step(loaded, plan))
+        conductor = Conductor(
+            self._requests, early, train.save_steps, lambda: self._first_step(loaded, plan)
+        )
         for callback in (self._reporter, conductor, early):
             if callback is not None:
                 trainer.add_callback(callback)
@@ -240,7 +263,9 @@ class Trial:
         method = self._profile.method.finetuning_type
         bits = self._profile.model.quantization_bit
         say(f"model {model_path(self._profile)}, {method}" + (f", {bits} bits" if bits else ""))
-        say(f"{trainable:,} of {parameters:,} parameters train ({100 * trainable / parameters:.2f} %)")
+        say(
+            f"{trainable:,} of {parameters:,} parameters train ({100 * trainable / parameters:.2f} %)"
+        )
         say(
             f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped "
             "(nothing to learn within cutoff_len)"
@@ -255,7 +280,9 @@ class Trial:
         folder = self._folder / self._task.resume_from
         # The Trainer writes its state last: with it, the checkpoint is whole.
         if not (folder / "trainer_state.json").is_file():
-            raise SettingsError(f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over")
+            raise SettingsError(
+                f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over"
+            )
         return str(folder)
 
     def _save_output(self, loaded: Loaded) -> None:

@@ -13,7 +13,15 @@ import warnings
 from pathlib import Path
 
 from core.profile import Profile, ProfileError, load
-from core.study.files import REPORT_FILE, TASK_FILE, TRIAL_FILE, TrialTask, WorkerReport, read_record, write_record
+from core.study.files import (
+    REPORT_FILE,
+    TASK_FILE,
+    TRIAL_FILE,
+    TrialTask,
+    WorkerReport,
+    read_record,
+    write_record,
+)
 from core.train import limits
 from core.train.errors import UsageError, first_line
 from core.train.signals import Interrupted, Requests
@@ -48,7 +56,14 @@ def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -
     try:
         profile = load(folder / TRIAL_FILE)
     except ProfileError as error:
-        return WorkerReport(task.attempt, "failed", "start", error_type=_name(error), error=str(error), usage_error=True)
+        return WorkerReport(
+            task.attempt,
+            "failed",
+            "start",
+            error_type=_name(error),
+            error=str(error),
+            usage_error=True,
+        )
     _prepare_process(task)
     from core.train.trial import Trial
 
@@ -112,17 +127,21 @@ def _sentence(error: Exception, profile: Profile) -> str:
 
 def _name(error: BaseException) -> str:
     kind = type(error)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    )
 
 
 def _end(folder: Path, report: WorkerReport) -> int:
     """Write the report and say the ending."""
-    said = report.outcome
+    said: str = report.outcome
     if report.error:
         said = f"{report.outcome} ({report.phase}): {report.error}"
     elif report.step:
         said = f"{report.outcome} at step {report.step}"
-    code = EXIT_OK if report.outcome != "failed" else (EXIT_USAGE if report.usage_error else EXIT_FAILED)
+    code = EXIT_OK
+    if report.outcome == "failed":
+        code = EXIT_USAGE if report.usage_error else EXIT_FAILED
     try:
         write_record(folder / REPORT_FILE, report)
     except OSError as error:

@@ -38,7 +38,9 @@ PROFILE = {
 }
 
 
-def points(best: float, steps: int, *, until: int | None = None, diverges: bool = False) -> list[Point]:
+def points(
+    best: float, steps: int, *, until: int | None = None, diverges: bool = False
+) -> list[Point]:
     """The metrics of a trial that comes down to `best`, or explodes after two thirds of its way."""
     end = steps if until is None else until
     found = []
@@ -102,7 +104,12 @@ def events() -> list[AnyEvent]:
     """A study in the middle of its work: every kind of ending, two live trials, two that wait."""
     log: list[AnyEvent] = [
         StudyCreated(
-            t=NOW - 3600, version=1, name="sft-night", tunedeck="0.1.0", rank_by="eval_loss", planned=8
+            t=NOW - 3600,
+            version=1,
+            name="sft-night",
+            tunedeck="0.1.0",
+            rank_by="eval_loss",
+            planned=8,
         )
     ]
     log += [TrialAdded(t=NOW - 3599, trial=n, settings=s) for n, s in enumerate(SETTINGS, 1)]
@@ -228,7 +235,7 @@ def gpu(**changes: Any) -> GpuSnapshot:
         temperature_c=66,
         processes=(
             GpuProcess(5005, int(11.2 * 2**30), "python -m worker"),
-            GpuProcess(812, int(2 * 2**30), "python serve.py"),
+            GpuProcess(812, 2 * 2**30, "python serve.py"),
         ),
         mig=False,
     )
@@ -267,7 +274,12 @@ class FakeSource:
         old = FakeFeed(self, folder=Path("/studies/first-try"), engine="idle")
         old.tell(
             StudyCreated(
-                t=NOW - 90_000, version=1, name="first-try", tunedeck="0.1.0", rank_by="loss", planned=2
+                t=NOW - 90_000,
+                version=1,
+                name="first-try",
+                tunedeck="0.1.0",
+                rank_by="loss",
+                planned=2,
             ),
             TrialAdded(t=NOW - 90_000, trial=1, settings={"learning_rate": 1e-4}),
             *_start(1, ago=89_000),
@@ -326,5 +338,3 @@ class FakeSource:
 
     def devices(self) -> DeviceReading:
         return DeviceReading(self.reading, HOST)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Generic, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -50,8 +50,12 @@ class ConfirmDialog(Dialog[bool]):
                 yield Static(self._detail, classes="dialog-text", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button("No (n)", id="no", compact=True)
-                variant = "error" if self._danger else "primary"
-                yield Button(f"{self._yes} (y)", id="yes", variant=cast("str", variant), compact=True)  # type: ignore[arg-type]
+                yield Button(
+                    f"{self._yes} (y)",
+                    id="yes",
+                    variant="error" if self._danger else "primary",
+                    compact=True,
+                )
 
     def on_mount(self) -> None:
         self.query_one("#no", Button).focus()
@@ -124,9 +128,7 @@ class TextDialog(Dialog[str]):
             yield Static(self._text, classes="dialog-text", markup=False)
             yield Input(self._value, placeholder=self._placeholder, compact=True, id="answer")
             yield Static("", classes="dialog-problem", markup=False)
-            yield Static(
-                "Enter accepts, Esc closes this", classes="dialog-hint", markup=False
-            )
+            yield Static("Enter accepts, Esc closes this", classes="dialog-hint", markup=False)
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()

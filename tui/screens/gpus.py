@@ -195,7 +195,9 @@ def process_lines(view: GpuView) -> list[list[Piece]]:
         )
     rest = len(view.processes) - MOST_PROCESSES
     if rest > 0:
-        lines.append([(" " * (_LABEL + 1), muted), (f"and {words.plural(rest, 'more process')}", muted)])
+        lines.append(
+            [(" " * (_LABEL + 1), muted), (f"and {words.plural(rest, 'more process')}", muted)]
+        )
     if not lines:
         lines.append([(" " + fit("runs", _LABEL), muted), ("nothing", muted)])
     return lines
@@ -210,5 +212,7 @@ def as_text(views: list[GpuView], host: HostView) -> list[str]:
             f"  memory {view.memory[1]}, load {view.load[1]}, power {view.power[1]}, "
             f"temperature {view.temperature[1]}"
         )
-        lines += ["  " + "".join(text for text, _ in pieces).strip() for pieces in process_lines(view)]
+        lines += [
+            "  " + "".join(text for text, _ in pieces).strip() for pieces in process_lines(view)
+        ]
     return [*lines, f"CPU {host.cpu[1]}, RAM {host.ram[1]}"]

@@ -69,6 +69,6 @@ class HelpDialog(Dialog[None]):
                 lines.append(Text(""))
             lines.append(Text(_GROUPS[context], style=COLOURS["muted"]))
             for keys, words in help_lines((context,), ascii=self._ascii):
-                line = Text(f"  {keys:<14} ", style=f"bold {COLOURS['primary']}")
-                lines.append(line.append(words, style=COLOURS["text"]))
+                line = Text().append(f"  {keys:<14} ", f"bold {COLOURS['primary']}")
+                lines.append(line.append(words, COLOURS["text"]))
         return lines

@@ -139,7 +139,11 @@ class TrialDetail(Vertical):
     def _show_chart(self, row: TrialRow | None, marked: Sequence[TrialRow]) -> None:
         others = [r for r in marked if row is None or r.number != row.number]
         drawn = [r.curve for r in (row, *others) if r is not None]
-        if row is not None and row.trial.attempts and (row.curve is None or row.curve.train is None):
+        if (
+            row is not None
+            and row.trial.attempts
+            and (row.curve is None or row.curve.train is None)
+        ):
             return
         key = (row.number if row else None, tuple(map(id, drawn)), tuple(r.number for r in others))
         if key == self._drawn:
@@ -177,10 +181,14 @@ def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSerie
         own = "train" if not others else f"{row.number}"
         series.append(ChartSeries(own, row.curve.train, "train"))
         if row.curve.evals:
-            series.append(ChartSeries("eval" if not others else f"{row.number} eval", row.curve.evals, "eval"))
-    for other in others:
-        if other.curve is not None and other.curve.train is not None:
-            series.append(ChartSeries(f"{other.number}", other.curve.train, "other"))
+            series.append(
+                ChartSeries("eval" if not others else f"{row.number} eval", row.curve.evals, "eval")
+            )
+    series += [
+        ChartSeries(f"{other.number}", other.curve.train, "other")
+        for other in others
+        if other.curve is not None and other.curve.train is not None
+    ]
     return series
 
 
@@ -211,5 +219,3 @@ def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
         if value:
             pieces += [(f"  {name} ", muted), (value, text)]
     return pieces
-
-

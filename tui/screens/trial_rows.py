@@ -23,8 +23,9 @@ def columns(view: StudyView, width: int) -> list[Column]:
 
     Each searched parameter has its own where all fit; else one column holds them all.
     """
-    numbers = [
-        Column("number", "#", width=5, align="right", priority=100),
+    digits = len(str(max(view.by_number, default=1)))
+    return [
+        Column("number", "#", width=max(4, digits + 2), align="right", priority=100),
         Column("state", "state", width=11, priority=96),
         *_searched(view, width),
         Column("progress", "done", width=13 if width >= ROOMY else 4, align="right", priority=85),
@@ -34,7 +35,6 @@ def columns(view: StudyView, width: int) -> list[Column]:
         Column("memory", "memory", width=8, align="right", priority=40),
         Column("eta", "left", width=7, align="right", priority=50),
     ]
-    return numbers
 
 
 def _searched(view: StudyView, width: int) -> list[Column]:
@@ -55,9 +55,7 @@ def _width(view: StudyView, key: str) -> int:
     return min(14, max(5, len(words.title(key)), longest))
 
 
-def trial_row(
-    row: TrialRow, view: StudyView, *, marked: bool, roomy: bool, ascii: bool
-) -> Row:
+def trial_row(row: TrialRow, view: StudyView, *, marked: bool, roomy: bool, ascii: bool) -> Row:
     """A trial as a row of the table; `roomy` where there is room for a bar."""
     trial, look = row.trial, words.LOOKS[row.status]
     best = view.best is not None and view.best.number == row.number
@@ -112,7 +110,9 @@ def _loss(value: float | None, *, best: bool) -> Text:
 
 
 def _trend_colour(row: TrialRow) -> str:
-    return words.LOOKS[row.status].colour if row.status not in ("queued", "stopped") else "secondary"
+    return (
+        words.LOOKS[row.status].colour if row.status not in ("queued", "stopped") else "secondary"
+    )
 
 
 SORTS: tuple[str, ...] = ("number", "state", "eval_loss", "loss", "progress", "memory", "eta")

@@ -145,9 +145,7 @@ class TrialsScreen(DeckScreen):
         if known is not None and known[0] is row and known[1] == marked and known[2] == best:
             return known[3]
         assert self._view is not None
-        made = trial_row(
-            row, self._view, marked=marked, roomy=self._roomy, ascii=self.ascii
-        )
+        made = trial_row(row, self._view, marked=marked, roomy=self._roomy, ascii=self.ascii)
         self._rows[row.number] = (row, marked, best, made)
         return made
 
@@ -412,5 +410,3 @@ class TrialsScreen(DeckScreen):
             yes="Stop all",
             then=Request("stop"),
         )
-
-

@@ -12,7 +12,7 @@ from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
 
 
-class EpochSampler(torch.utils.data.Sampler[int]):
+class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
     """The rows in an order that depends on the seed and the epoch alone: not on batch size, nor on what ran before."""
 
     def __init__(self, rows: int, seed: int) -> None:
@@ -38,9 +38,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         super().__init__(data_collator=collator, **arguments)
         self._data_seed = data_seed
         self._uncounted: torch.Tensor | None = None
-        if not self.model_accepts_loss_kwargs and self.compute_loss_func is None:
-            # Without it a model that takes no num_items_in_batch would average over batches, not over tokens.
-            self.compute_loss_func = token_mean_loss
+        if not self.model_accepts_loss_kwargs:
+            # Else a model that takes no num_items_in_batch would average over batches, not tokens.
+            self.compute_loss_func: Any = token_mean_loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -97,11 +97,14 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self.model.train(was_training)
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        # Callbacks change the control in place.
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights that train: the adapter, or the whole model."""
+        # What is counted so far belongs into the state that is saved after the weights.
+        self.count_tokens()
         save_weights(self.model, Path(output_dir or self.args.output_dir))
 
 
@@ -124,7 +127,10 @@ def token_mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -
     logits = outputs.logits[:, :-1].float()
     targets = labels[:, 1:].to(logits.device)
     total = torch.nn.functional.cross_entropy(
-        logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED, reduction="sum"
+        logits.reshape(-1, logits.shape[-1]),
+        targets.reshape(-1),
+        ignore_index=IGNORED,
+        reduction="sum",
     )
     count = (targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
     return total / count

@@ -42,7 +42,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     bpe.decoder = decoders.ByteLevel()
     specials = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=400,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator([WORDS] * 4, trainer)
     return PreTrainedTokenizerFast(
@@ -82,7 +84,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 rows of questions and answers of different lengths."""
     file = tmp_path_factory.mktemp("data") / "rows.jsonl"
     rows = [
-        {"instruction": f"Say {n} {'please ' * (n % 4)}", "input": "", "output": "hello " * (1 + n % 5) + str(n)}
+        {
+            "instruction": f"Say {n} {'please ' * (n % 4)}",
+            "input": "",
+            "output": "hello " * (1 + n % 5) + str(n),
+        }
         for n in range(24)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -143,7 +149,14 @@ def prepare(tmp_path: Path, model_dir: Path, dataset: Path) -> Callable[..., Pat
         )
         profile = loads(base).with_changes({k.replace("__", "."): v for k, v in settings.items()})
         save(profile, folder / TRIAL_FILE)
-        given = {"trial": 1, "attempt": 1, "kind": "full", "budget": 1.0, "device": "cpu", "threads": 1}
+        given = {
+            "trial": 1,
+            "attempt": 1,
+            "kind": "full",
+            "budget": 1.0,
+            "device": "cpu",
+            "threads": 1,
+        }
         write_record(folder / TASK_FILE, TrialTask(**(given | (task or {}))))
         return folder
 
@@ -155,7 +168,10 @@ def run_trial(prepare: Callable[..., Path]) -> RunTrial:
     """Run a trial in this process; `ask` is (outcome, step): pause or stop it there."""
 
     def run(
-        name: str = "trial", task: dict[str, Any] | None = None, ask: tuple[str, int] | None = None, **settings: Any
+        name: str = "trial",
+        task: dict[str, Any] | None = None,
+        ask: tuple[str, int] | None = None,
+        **settings: Any,
     ) -> Ran:
         folder = prepare(name, task, **settings)
         requests = Requests() if ask is None else AfterStep(folder, ask[1], ask[0])

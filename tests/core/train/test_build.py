@@ -33,17 +33,25 @@ def names(model: Any) -> set[str]:
     return {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_lora_trains_adapters_on_every_linear_layer_but_the_head(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_trains_adapters_on_every_linear_layer_but_the_head(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran, model = trained(run_trial, monkeypatch, lora_rank=4)
     assert all("lora_" in name for name in names(model))
-    layers = {n.split("layers.0.")[1].split(".lora")[0].split(".")[1] for n in names(model) if "layers.0." in n}
+    layers = {
+        n.split("layers.0.")[1].split(".lora")[0].split(".")[1]
+        for n in names(model)
+        if "layers.0." in n
+    }
     assert layers == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert not any("lm_head" in name for name in names(model))
     assert model.peft_config["default"].lora_alpha == 8
     assert 0 < ran.run.trainable_parameters < ran.run.parameters
 
 
-def test_lora_s_settings_reach_the_adapters(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_s_settings_reach_the_adapters(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, model = trained(
         run_trial, monkeypatch, lora_target="q_proj, v_proj", lora_rank=2, lora_alpha=3.0, use_rslora=True, use_dora=True,
         lora_dropout=0.25,
@@ -67,7 +75,10 @@ def test_full_trains_every_weight(run_trial: Run, monkeypatch: pytest.MonkeyPatc
         ({"freeze_trainable_layers": 1}, {"model.layers.1."}),
         ({"freeze_trainable_layers": -1}, {"model.layers.0."}),
         ({"freeze_trainable_layers": 9}, {"model.layers.0.", "model.layers.1."}),
-        ({"freeze_trainable_layers": 1, "freeze_trainable_modules": "mlp"}, {"model.layers.1.mlp."}),
+        (
+            {"freeze_trainable_layers": 1, "freeze_trainable_modules": "mlp"},
+            {"model.layers.1.mlp."},
+        ),
         (
             {"freeze_trainable_layers": 1, "freeze_extra_modules": "embed_tokens, lm_head"},
             {"model.layers.1.", "model.embed_tokens.", "lm_head."},
@@ -78,19 +89,40 @@ def test_freeze_trains_the_layers_and_modules_that_are_named(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], expected: set[str]
 ) -> None:
     _, model = trained(run_trial, monkeypatch, finetuning_type="freeze", **settings)
-    wanted = {n for n, _ in model.named_parameters() if any(n.startswith(part) for part in expected)}
+    wanted = {
+        n for n, _ in model.named_parameters() if any(n.startswith(part) for part in expected)
+    }
     assert names(model) == wanted != set()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_model_trains_adapters_on_the_cpu(run_trial: Run, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
-    ran, model = trained(run_trial, monkeypatch, quantization_bit=bits, max_steps=12, lora_dropout=0.0)
+def test_a_quantised_model_trains_adapters_on_the_cpu(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    ran, model = trained(
+        run_trial, monkeypatch, quantization_bit=bits, max_steps=12, lora_dropout=0.0
+    )
     kinds = {type(m).__name__ for m in model.modules()}
     assert ("Linear4bit" if bits == 4 else "Linear8bitLt") in kinds
     assert ran.losses[-1][1] < ran.losses[0][1]
     plain, _ = trained(run_trial, monkeypatch, name="plain", max_steps=1)
     assert ran.run.parameters == plain.run.parameters
     assert ran.run.versions["bitsandbytes"]
+
+
+@pytest.mark.parametrize("bits", [4, 8, None])
+def test_evaluating_does_not_change_training(run_trial: Run, bits: int | None) -> None:
+    """bitsandbytes packs 4-bit weights for inference in the first evaluation, if it is let."""
+    often, once = (
+        run_trial(
+            str(steps), quantization_bit=bits, max_steps=6, eval_steps=steps, lora_dropout=0.1
+        )
+        for steps in (1, 99)
+    )
+    assert [p.grad_norm for p in often.points if p.loss] == [
+        p.grad_norm for p in once.points if p.loss
+    ]
+    assert often.losses == once.losses
 
 
 @pytest.mark.parametrize(
@@ -105,14 +137,26 @@ def test_a_quantised_model_trains_adapters_on_the_cpu(run_trial: Run, monkeypatc
     ],
 )
 def test_each_precision_holds_weights_as_it_should(
-    run_trial: Run, monkeypatch: pytest.MonkeyPatch, kind: str, precision: str, frozen: Any, moving: Any
+    run_trial: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    precision: str,
+    frozen: Any,
+    moving: Any,
 ) -> None:
     ran, model = trained(
-        run_trial, monkeypatch, finetuning_type=kind, precision=precision, freeze_trainable_layers=1, learning_rate=1e-3
+        run_trial,
+        monkeypatch,
+        finetuning_type=kind,
+        precision=precision,
+        freeze_trainable_layers=1,
+        learning_rate=1e-3,
     )
     assert ran.run.precision == precision
     assert {p.dtype for p in model.parameters() if p.requires_grad} == {moving}
-    assert {p.dtype for p in model.parameters() if not p.requires_grad} == ({frozen} if frozen else set())
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == (
+        {frozen} if frozen else set()
+    )
 
 
 def test_fp16_on_the_cpu_is_refused_with_the_reason(run_trial: Run) -> None:
@@ -120,7 +164,9 @@ def test_fp16_on_the_cpu_is_refused_with_the_reason(run_trial: Run) -> None:
     assert report.usage_error and "fp16" in report.error and "GPU" in report.error
 
 
-def test_a_gpu_that_is_not_there_is_said_so(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_there_is_said_so(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     report = run_trial(task={"device": "cuda"}).report
     assert report.usage_error and "PyTorch sees none" in report.error
@@ -131,7 +177,9 @@ def test_gradient_checkpointing_computes_the_same(run_trial: Run, kind: str) -> 
     settings = {"finetuning_type": kind, "learning_rate": 1e-3}
     plain = run_trial("plain", **settings)
     saving = run_trial("saving", gradient_checkpointing=True, **settings)
-    assert [loss for _, loss in saving.losses] == pytest.approx([loss for _, loss in plain.losses], rel=1e-5)
+    assert [loss for _, loss in saving.losses] == pytest.approx(
+        [loss for _, loss in plain.losses], rel=1e-5
+    )
 
 
 def test_eager_attention_computes_the_same(run_trial: Run) -> None:
@@ -140,8 +188,9 @@ def test_eager_attention_computes_the_same(run_trial: Run) -> None:
 
 
 def test_packing_trains_on_fewer_longer_sequences(run_trial: Run) -> None:
-    plain, packed = run_trial("plain", num_train_epochs=1.0, max_steps=None), run_trial(
-        "packed", packing=True, cutoff_len=128, num_train_epochs=1.0, max_steps=None
+    plain, packed = (
+        run_trial("plain", num_train_epochs=1.0, max_steps=None),
+        run_trial("packed", packing=True, cutoff_len=128, num_train_epochs=1.0, max_steps=None),
     )
     assert packed.run.train_rows == plain.run.train_rows
     assert packed.run.steps_per_epoch < plain.run.steps_per_epoch
@@ -158,10 +207,14 @@ def broken(tmp_path: Path, model_dir: Path) -> Path:
 def test_a_missing_model_is_named(run_trial: Run, tmp_path: Path) -> None:
     for path in (str(tmp_path / "none"), str(tmp_path / "none.gguf")):
         report = run_trial(model_name_or_path=path).report
-        assert report.usage_error and report.phase == "load" and f"there is no {path}" in report.error
+        assert (
+            report.usage_error and report.phase == "load" and f"there is no {path}" in report.error
+        )
 
 
-def test_a_hub_name_that_cannot_be_had_says_so(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_that_cannot_be_had_says_so(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -185,7 +238,9 @@ def test_a_model_without_a_tokenizer_is_refused(run_trial: Run, broken: Path) ->
 
 def test_a_model_that_is_no_language_model_is_refused(run_trial: Run, broken: Path) -> None:
     config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]}))
+    (broken / "config.json").write_text(
+        json.dumps(config | {"model_type": "vit", "architectures": ["ViTModel"]})
+    )
     report = run_trial(model_name_or_path=str(broken)).report
     assert report.usage_error and "causal language model" in report.error
 
@@ -199,7 +254,13 @@ def test_a_file_that_is_no_gguf_is_refused(run_trial: Run, tmp_path: Path) -> No
 def test_a_tokenizer_of_another_model_is_noticed(run_trial: Run, broken: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     LlamaForCausalLM(config).save_pretrained(broken)
     report = run_trial(model_name_or_path=str(broken)).report
     assert report.usage_error and "the model knows 50 tokens" in report.error

@@ -10,7 +10,9 @@ from core.train.errors import DataError
 from core.train.formats import Conversation, Turn
 from core.train.templates import TEMPLATES
 
-SINGLE = Conversation((Turn("user", "What is the sky?"), Turn("assistant", "Blue, friend!")), "f, row 1")
+SINGLE = Conversation(
+    (Turn("user", "What is the sky?"), Turn("assistant", "Blue, friend!")), "f, row 1"
+)
 MULTI = Conversation(
     (
         Turn("system", "Be brief."),
@@ -21,7 +23,13 @@ MULTI = Conversation(
     ),
     "f, row 2",
 )
-ENDS = {"chatml": "<|im_end|>", "qwen": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>"}
+ENDS = {
+    "chatml": "<|im_end|>",
+    "qwen": "<|im_end|>",
+    "llama3": "<|eot_id|>",
+    "gemma": "<end_of_turn>",
+    "phi3": "<|end|>",
+}
 
 
 @pytest.fixture
@@ -35,7 +43,9 @@ def learnt(tokenizer: Any, example: Example) -> str:
     return str(tokenizer.decode(example.ids[example.labels != IGNORED]))
 
 
-def encode(tokenizer: Any, conversation: Conversation, template: str = "auto", **options: Any) -> Example:
+def encode(
+    tokenizer: Any, conversation: Conversation, template: str = "auto", **options: Any
+) -> Example:
     settings: dict[str, Any] = {"cutoff_len": 512, "train_on_prompt": False} | options
     return ChatEncoder(tokenizer, template, **settings).encode([conversation])[0]
 
@@ -45,7 +55,10 @@ def test_the_tokens_learnt_are_the_answers_and_their_ends(tokenizer: Any, templa
     end = ENDS.get(template, "<|im_end|>" if template == "auto" else "</s>")
     # An end that this tokenizer does not know as one token is closed by its own end-of-sequence token as well.
     close = "" if end in ("<|im_end|>", "</s>") else "</s>"
-    assert learnt(tokenizer, encode(tokenizer, SINGLE, template)).strip() == f"Blue, friend!{end}{close}"
+    assert (
+        learnt(tokenizer, encode(tokenizer, SINGLE, template)).strip()
+        == f"Blue, friend!{end}{close}"
+    )
     text = learnt(tokenizer, encode(tokenizer, MULTI, template))
     assert text.replace(" ", "") == f"Hello.{end}Hello.Hello.{end}{close}"
 
@@ -53,11 +66,18 @@ def test_the_tokens_learnt_are_the_answers_and_their_ends(tokenizer: Any, templa
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
 def test_every_turn_is_in_the_text_in_order(tokenizer: Any, template: str) -> None:
     text = tokenizer.decode(encode(tokenizer, MULTI, template).ids)
-    positions = [text.index("Be brief."), text.index("Say hello."), text.index("Hello. again"), text.rindex("Hello.")]
+    positions = [
+        text.index("Be brief."),
+        text.index("Say hello."),
+        text.index("Hello. again"),
+        text.rindex("Hello."),
+    ]
     assert positions == sorted(positions)
 
 
-def test_a_template_that_drops_earlier_thoughts_still_gets_its_answers_masked(tokenizer: Any) -> None:
+def test_a_template_that_drops_earlier_thoughts_still_gets_its_answers_masked(
+    tokenizer: Any,
+) -> None:
     """As Qwen3's does: only the last answer carries an (empty) thought, so that prefixes do not agree."""
     tokenizer.chat_template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
@@ -69,13 +89,22 @@ def test_a_template_that_drops_earlier_thoughts_still_gets_its_answers_masked(to
 
 
 def test_a_template_without_a_generation_prompt_does_not_teach_the_heading(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>\n{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}</s>\n{% endfor %}"
+    )
     assert learnt(tokenizer, encode(tokenizer, SINGLE)).strip() == "Blue, friend!</s>"
 
 
-def test_an_answer_that_repeats_its_question_is_not_looked_for_in_the_question(tokenizer: Any) -> None:
+def test_an_answer_that_repeats_its_question_is_not_looked_for_in_the_question(
+    tokenizer: Any,
+) -> None:
     row = Conversation(
-        (Turn("user", "Repeat: yes"), Turn("assistant", "yes"), Turn("user", "yes again"), Turn("assistant", "again")),
+        (
+            Turn("user", "Repeat: yes"),
+            Turn("assistant", "yes"),
+            Turn("user", "yes again"),
+            Turn("assistant", "again"),
+        ),
         "f, row 1",
     )
     for jinja in (

@@ -46,11 +46,17 @@ def test_max_samples_are_drawn_from_each_file_with_the_seed(tmp_path: Path) -> N
     files = [write(tmp_path / "a.jsonl", 30), write(tmp_path / "b.jsonl", 30, 100)]
     table = DataTable(dataset=files, val_size=0, max_samples=5)
     rows = answers(read_split(table, files, [], 3).train)
-    assert rows == answers(read_split(table, files, [], 3).train) != answers(read_split(table, files, [], 4).train)
+    assert (
+        rows
+        == answers(read_split(table, files, [], 3).train)
+        != answers(read_split(table, files, [], 4).train)
+    )
     assert [int(r) >= 100 for r in rows] == [False] * 5 + [True] * 5
 
 
-@pytest.mark.parametrize(("rows", "size", "count"), [(100, 0, 0), (100, 0.05, 5), (10, 0.01, 1), (10, 3, 3), (10, 1, 1)])
+@pytest.mark.parametrize(
+    ("rows", "size", "count"), [(100, 0, 0), (100, 0.05, 5), (10, 0.01, 1), (10, 3, 3), (10, 1, 1)]
+)
 def test_validation_is_a_share_or_a_number(rows: int, size: float, count: int) -> None:
     assert validation_rows(rows, size) == count
 
@@ -62,11 +68,16 @@ def test_setting_everything_aside_is_refused() -> None:
         validation_rows(1, 0.1)
 
 
-def test_rows_with_nothing_to_learn_are_dropped_and_counted(tmp_path: Path, model_dir: Path) -> None:
+def test_rows_with_nothing_to_learn_are_dropped_and_counted(
+    tmp_path: Path, model_dir: Path
+) -> None:
     from transformers import AutoTokenizer
 
     file = tmp_path / "a.jsonl"
-    rows = [{"instruction": "hi", "output": "yes"}, {"instruction": "long " * 50, "output": "never seen"}]
+    rows = [
+        {"instruction": "hi", "output": "yes"},
+        {"instruction": "long " * 50, "output": "never seen"},
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = DataTable(dataset=str(file), val_size=0, cutoff_len=24)
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 24, False)
@@ -107,14 +118,14 @@ def test_a_batch_is_padded_to_its_longest_row_or_a_multiple() -> None:
 def test_a_stop_is_answered_between_chunks(tmp_path: Path, model_dir: Path) -> None:
     from transformers import AutoTokenizer
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop() -> None:
-        raise Enough
+        raise EnoughError
 
     file = write(tmp_path / "a.jsonl", 3)
     table = DataTable(dataset=file, val_size=0)
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 64, False)
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         build_examples(read_split(table, [file], [], 0), encoder, table, stop)

@@ -50,7 +50,9 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
         ("a.txt", b"hello", [".json, .jsonl, .csv, .parquet", ".txt"]),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, name: str, content: bytes, words: list[str]) -> None:
+def test_a_file_that_cannot_be_used_says_why(
+    tmp_path: Path, name: str, content: bytes, words: list[str]
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_rows(tmp_path / name)

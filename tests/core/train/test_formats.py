@@ -28,7 +28,10 @@ def test_alpaca_joins_instruction_and_input_and_keeps_system_and_history() -> No
         ("user", "c"),
         ("assistant", "d"),
     ]
-    assert turns("alpaca", instruction="", input="only input", output="x")[0] == ("user", "only input")
+    assert turns("alpaca", instruction="", input="only input", output="x")[0] == (
+        "user",
+        "only input",
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,14 +42,17 @@ def test_alpaca_joins_instruction_and_input_and_keeps_system_and_history() -> No
     ],
 )  # fmt: skip
 def test_sharegpt_roles_are_understood(said: str, role: str) -> None:
-    read = turns("sharegpt", conversations=[{"from": said, "value": "x"}, {"from": "gpt", "value": "y"}])
+    read = turns(
+        "sharegpt", conversations=[{"from": said, "value": "x"}, {"from": "gpt", "value": "y"}]
+    )
     assert read == [(role, "x"), ("assistant", "y")]
 
 
 def test_openai_content_may_be_a_list_of_text_parts() -> None:
     parts = [{"type": "text", "text": "Hello "}, {"type": "text", "text": "you"}]
     read = turns(
-        "openai", messages=[{"role": "user", "content": parts}, {"role": "assistant", "content": "Hi"}]
+        "openai",
+        messages=[{"role": "user", "content": parts}, {"role": "assistant", "content": "Hi"}],
     )
     assert read == [("user", "Hello you"), ("assistant", "Hi")]
 

