@@ -87,7 +87,6 @@ ACTIONS: tuple[Action, ...] = (
     Action("open_profile", ("o",), "Open a profile: ready-made, or a file", "configure", "open", 72),
     Action("save_profile", ("w", "ctrl+s"), "Save as a TOML file", "configure", "save", 70),
     Action("start", ("r", "f5"), "Run: start the search, or the training", "configure", "run", 74),
-    Action("go_back", ("escape",), "Leave the filter", "configure"),
     Action("open_trial", ("enter",), "Show the trial on the whole screen", "trials", "open", 100),
     Action("pause_trial", ("p",), "Pause: save a checkpoint and free the GPU", "trials", "pause", 66),
     Action("resume_trial", ("r",), "Resume exactly from the checkpoint", "trials", "resume", 64),

@@ -106,6 +106,13 @@ class TunedeckApp(LeanApp[None]):
             self.pop_screen()
         self.switch_mode(name)
 
+    def action_command_palette(self) -> None:
+        """Open the palette of actions."""
+        from textual.command import CommandPalette
+
+        if not isinstance(self.screen, CommandPalette):
+            self.push_screen(CommandPalette(placeholder="what to do", id="--command-palette"))
+
     def action_help(self) -> None:
         """Show the keys that work on the present screen."""
         from tui.screens.help import HelpDialog
@@ -135,7 +142,7 @@ class TunedeckApp(LeanApp[None]):
     ) -> None:
         """Say something in the footer's line; where a screen has none, beside it."""
         screen = self.screen
-        if isinstance(screen, DeckScreen) and screen.is_mounted:
+        if isinstance(screen, DeckScreen) and screen.ready:
             screen.say(message, severity)
         else:
             super().notify(message, title=title, severity=severity, timeout=timeout, markup=False)
@@ -194,14 +201,14 @@ class TunedeckApp(LeanApp[None]):
     def _wanted(self) -> Wanted:
         screen = self.deck_screen
         ask = getattr(screen, "wanted", None)
-        return ask() if ask is not None and screen is not None and screen.is_mounted else Wanted()
+        return ask() if ask is not None and screen is not None and screen.ready else Wanted()
 
     def _show(self, view: StudyView) -> None:
         if view == self.view:
             return
         self.view = view
         screen = self.deck_screen
-        if screen is not None and screen.is_mounted:
+        if screen is not None and screen.ready:
             with self.batch_update():
                 screen.update_view(view)
 
@@ -223,7 +230,7 @@ class TunedeckApp(LeanApp[None]):
                 part = folders[start : start + 8]
                 summaries += await asyncio.to_thread(self._summarise, part)
                 screen = self.deck_screen
-                if isinstance(screen, StudiesScreen) and screen.is_mounted:
+                if isinstance(screen, StudiesScreen) and screen.ready:
                     screen.show_studies(summaries)
             if say:
                 self.notify(f"{words.plural(len(summaries), 'study')} found.")

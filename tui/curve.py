@@ -69,7 +69,9 @@ class CurveBuilder:
     def digest(self, run: RunInfo | None, *, whole: bool) -> Curve:
         """The present curve; with all its points if `whole`."""
         if not self._points:
-            return Curve(total_steps=run.total_steps if run else None, run=run)
+            none: Points | None = () if whole else None
+            total = run.total_steps if run else None
+            return Curve(total_steps=total, run=run, train=none, evals=none)
         last = self._points[-1]
         return Curve(
             step=max(last.step, 0),

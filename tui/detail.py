@@ -11,6 +11,8 @@ from tui import words
 from tui.snapshot import StudyView, TrialRow
 from tui.theme import COLOURS
 
+_NAME = 20
+"""Cells in which most names end, so that values stand under each other."""
 _ENDINGS: Mapping[str, str] = {
     "queued": "It waits for its turn.",
     "starting": "Its worker is starting: loading libraries, the model and the data takes a while.",
@@ -65,11 +67,12 @@ def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
         known.append(("steps", f"{row.step} of {row.total_steps}"))
     run = curve.run if curve else None
     if run is not None:
-        known.append(("of a full training of", f"{run.full_steps} steps"))
-        known.append(("rows", f"{run.train_rows} to train, {run.eval_rows} to evaluate"))
+        known.append(("full training", f"{run.full_steps} steps"))
+        known.append(("rows", f"{run.train_rows:,}, {run.eval_rows:,} to evaluate"))
         share = 100 * run.trainable_parameters / max(1, run.parameters)
-        trained = f"{run.trainable_parameters:,} of {run.parameters:,} parameters ({share:.2g} %)"
-        known += [("trains", trained), ("precision", run.precision), ("on", run.device)]
+        counts = (words.count(run.trainable_parameters), words.count(run.parameters))
+        known.append(("trained parameters", f"{counts[0]} of {counts[1]} ({share:.2g} %)"))
+        known += [("precision", run.precision), ("device", run.device)]
     if curve is not None and curve.tokens_per_s:
         known.append(("speed", f"{curve.tokens_per_s:,.0f} tokens/s"))
     if row.peak_memory is not None:
@@ -175,7 +178,7 @@ def _muted(text: str) -> Text:
 
 
 def _pair(name: str, value: str) -> Text:
-    line = Text(f"  {name}  ", style=COLOURS["secondary"])
+    line = Text(f"  {name:<{_NAME}}  ", style=COLOURS["secondary"])
     return line.append(value, style=f"bold {COLOURS['text']}")
 
 

@@ -16,7 +16,7 @@ from core.data_size import (
 from core.params import DataTable, ModelTable, Range, SearchTable
 from core.profile import Problem, Profile
 from core.search.space import space_size
-from tui.draft import Review
+from tui.draft import SPACE, Review
 from tui.space_text import Entry
 
 _BYTES_A_TOKEN = 2
@@ -245,10 +245,13 @@ def all_problems(review: Review, data: DataCount) -> dict[str, Problem]:
 
 def _trials(review: Review) -> tuple[int | None, int | None]:
     """How many trials the search runs, and how many combinations there are."""
+    wrong = {p.key for p in review.problems.values()}
+    if wrong & {"search.trials", "search.strategy"} or any(
+        k.startswith(f"{SPACE}.") for k in wrong
+    ):
+        return None, None
     if not review.entries:
         return 0, 1
-    if any(p.key.startswith("search.") for p in review.problems.values()):
-        return None, None
     search = SearchTable(space={find(key).name: entry for key, entry in review.entries.items()})
     possible = space_size(replace(_ANY, search=search))
     most = int(review.values["search.trials"])

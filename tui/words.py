@@ -80,6 +80,14 @@ def size(value: int | None) -> str:
     return f"{value / GIB:.1f} GiB" if value >= GIB else f"{value / 2**20:.0f} MiB"
 
 
+def count(value: int) -> str:
+    """A large number in three digits: 950, 4.19 M, 1.1 B."""
+    for unit, name in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+        if value >= unit:
+            return f"{value / unit:.3g}{name}"
+    return str(value)
+
+
 def duration(seconds: float | None) -> str:
     """A time span in two units at most: 8s, 1m 40s, 2h 05m, 3d 4h; blank where it is not known."""
     if seconds is None or not math.isfinite(seconds):

@@ -68,8 +68,8 @@ def start_daemon(folder: Path, timeout: float = 15.0) -> None:
         raise EngineError(f"the daemon cannot be started: {error.strerror}") from None
     # Two clients may start one at the same time: the second daemon ends, and the study is served all the same.
     if done.returncode != 0 and not daemon_alive(folder):
-        reason = done.stderr.decode(errors="replace").strip().splitlines()
-        raise EngineError(reason[-1] if reason else "the daemon could not be started")
+        reason = done.stderr.decode(errors="replace").strip()
+        raise EngineError(reason or "the daemon could not be started")
 
 
 def daemon_alive(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from core.devices.gpu import GpuReader, NvmlReader
 from core.devices.lock import LockError, try_lock
 from core.engine import address
 from core.engine.detach import READY, DaemonLog, run_detached
-from core.engine.endings import classify, gather
+from core.engine.endings import Outcome, classify, gather
 from core.engine.followup import follow_up
 from core.engine.launch import (
     Launcher,
@@ -246,7 +246,7 @@ class Daemon:
             prepare(folder, trial, self._profile, start, self._pool.threads)
         except ProfileError as error:
             reason = "; ".join(str(p) for p in error.problems)
-            self._fail(start, f"these settings do not go together: {reason}")
+            self._fail(start, f"these settings do not go together: {reason}", alone=True)
             return
         except OSError as error:
             self._cannot_write(start, error)
@@ -280,18 +280,21 @@ class Daemon:
             reason=reason,
         )
 
-    def _fail(self, start: Start, reason: str) -> None:
+    def _fail(self, start: Start, reason: str, *, alone: bool = False) -> None:
+        """An attempt cannot start; `alone`: that says nothing about other trials."""
         self._log.say(f"trial {start.trial} cannot start: {reason}")
-        self._record(
-            TrialEnded(
-                t=now(),
-                trial=start.trial,
-                attempt=start.attempt,
-                ending="failed",
-                reason=reason,
-                usage_error=True,
-            )
+        event = TrialEnded(
+            t=now(),
+            trial=start.trial,
+            attempt=start.attempt,
+            ending="failed",
+            reason=reason,
+            usage_error=True,
         )
+        if alone:
+            self._record(event)
+        else:
+            self._conclude(Outcome(event, trained=False))
 
     def _cannot_write(self, start: Start, error: OSError) -> None:
         if error.errno not in FULL:
@@ -383,19 +386,24 @@ class Daemon:
 
     def _end(self, trial: Trial) -> None:
         """Class the end of an attempt, and do what follows from it."""
-        profile = self._profile
-        outcome = classify(gather(self._folder.trial(trial.number), trial, profile), now())
-        progress = any(w.started for w in self._watches.values()) or any(
-            t.step > 0 for t in self.state.trials.values()
-        )
+        facts = gather(self._folder.trial(trial.number), trial, self._profile)
+        outcome = classify(facts, now())
+        reason = f": {outcome.event.reason}" if outcome.event.reason else ""
+        self._log.say(f"trial {trial.number} ended, {outcome.event.ending}{reason}")
         self._watches.pop(trial.number, None)
         for uuid in trial.attempt.gpus if trial.attempt else ():
             self._pool.released(uuid)
         self._launcher.kill_leftovers(self._mark(trial))
+        self._conclude(outcome)
+
+    def _conclude(self, outcome: Outcome) -> None:
+        """Record an ending together with what follows from it."""
+        progress = any(w.started for w in self._watches.values()) or any(
+            t.step > 0 for t in self.state.trials.values()
+        )
         self._recorder.stage(outcome.event)
-        self._commit(*follow_up(self.state, trial.number, outcome, profile, progress, now()))
-        reason = f": {outcome.event.reason}" if outcome.event.reason else ""
-        self._log.say(f"trial {trial.number} ended, {outcome.event.ending}{reason}")
+        number = outcome.event.trial
+        self._commit(*follow_up(self.state, number, outcome, self._profile, progress, now()))
 
     def _mark(self, trial: Trial) -> Mark:
         number = trial.attempt.number if trial.attempt else trial.next_attempt
@@ -432,9 +440,15 @@ class Daemon:
     def _record(self, *events: AnyEvent) -> None:
         self._recorder.record(*events)
         for event in events:
-            if isinstance(event, StudyChanged):
-                reason = f": {event.reason}" if event.reason else ""
-                self._log.say(f"the study is {event.status}{reason}")
+            match event:
+                case StudyChanged():
+                    reason = f": {event.reason}" if event.reason else ""
+                    self._log.say(f"the study is {event.status}{reason}")
+                case TrialQueued():
+                    self._log.say(f"trial {event.trial} waits for another attempt: {event.reason}")
+                case Warned():
+                    about = f"trial {event.trial}: " if event.trial is not None else ""
+                    self._log.say(f"{about}{event.text}")
 
     def _guarded(self, act: Callable[[], None]) -> None:
         """Do something; a failure of it is logged, and the rest goes on."""

@@ -139,7 +139,7 @@ class LocalLauncher:
         }
         # -I and -S: the shim needs the standard library alone, whatever the user's environment says.
         command = [sys.executable, "-I", "-S", str(PROGRAM), "_shim", str(spec.folder.path)]
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*WATCHED, signal.SIGHUP))
         try:
             with spec.folder.log.open("ab") as log:
                 child = subprocess.Popen(

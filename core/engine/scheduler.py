@@ -7,6 +7,9 @@ from core.engine.results import best_trial
 from core.study.events import StudyChanged
 from core.study.state import StudyState, Trial
 
+NEWS_EVERY = 30.0
+"""Seconds between two changes of the reason for waiting: other people's processes come and go, each is a record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Supply:
@@ -54,11 +57,20 @@ def schedule(state: StudyState, supply: Supply, now: float) -> Schedule:
         pairs = zip(queued[:room], supply.free, strict=False)
         starts = tuple(_start(t, "cuda", (uuid,)) for t, uuid in pairs)
     short = min(room, len(queued)) > len(starts)
-    reason = supply.waiting if short else ""
-    changed = _shape(reason) != _shape(state.reason) and not starts
-    return Schedule(
-        starts, StudyChanged(t=now, status="running", reason=reason) if changed else None
-    )
+    change = None if starts else _news(state, supply.waiting, short, now)
+    return Schedule(starts, change)
+
+
+def _news(state: StudyState, waiting: str, short: bool, now: float) -> StudyChanged | None:
+    """The change of what the study waits for, where a person should hear of it; `short`: trials wait for a GPU."""
+    if not short:
+        return StudyChanged(t=now, status="running") if state.reason else None
+    if not waiting or _shape(waiting) == _shape(state.reason):
+        # Nothing speaks against a GPU now, or the same as before; it has to stay quiet for some readings yet.
+        return None
+    if state.reason and now - state.updated < NEWS_EVERY:
+        return None
+    return StudyChanged(t=now, status="running", reason=waiting)
 
 
 def _start(trial: Trial, device: Literal["cuda", "cpu"], gpus: tuple[str, ...]) -> Start:

@@ -50,10 +50,8 @@ def main(argv: list[str]) -> int:
     for lock in spec["locks"]:
         os.set_inheritable(lock, False)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    # Inherited by the worker: a dropped terminal is no reason to end, and a request to pause that comes before the
-    # worker has its handlers must not kill it.
+    # A dropped terminal is no reason to end, neither for the shim nor for the worker, which inherits this.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     return Shim(folder, spec["attempt"], spec["marker"], spec["stop_grace"]).run(
         spec["command"], spec["environment"], spec["header"]
@@ -218,6 +216,8 @@ def _become_worker(
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        # A request to pause that comes before the worker has its handlers must not kill it.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         os.dup2(log, 1)
         os.dup2(log, 2)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -1,20 +1,19 @@
 """The model of a trial and its tokenizer: loaded, quantised, and with the weights set that are to train."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from core.params import ModelTable
 from core.profile import Profile, model_path
-from core.train.errors import ModelError, UsageError, first_line
-from core.train.gguf import unpacked
-from core.train.limits import is_out_of_memory
+from core.train.errors import ModelError, first_line
+from core.train.limits import is_disk_full, is_out_of_memory
 from core.train.precision import Device, Numbers
+from core.train.source import Source
 from core.train.trainable import choose_trainable
 
 
-def load_tokenizer(profile: Profile, name: str) -> Any:
-    """The model's tokenizer; `name` is what `find_model` found.
+def load_tokenizer(profile: Profile, source: Source) -> Any:
+    """The model's tokenizer; `source` is what `find_model` found.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -23,9 +22,12 @@ def load_tokenizer(profile: Profile, name: str) -> Any:
 
     table = profile.model
     tokenizer = _loaded(
-        lambda: AutoTokenizer.from_pretrained(
-            name, trust_remote_code=table.trust_remote_code, revision=table.model_revision or "main"
+        lambda place: AutoTokenizer.from_pretrained(
+            place,
+            revision=table.model_revision or "main",
+            trust_remote_code=table.trust_remote_code,
         ),
+        source,
         f"the tokenizer of {model_path(profile)}",
     )
     if tokenizer.eos_token_id is None:
@@ -36,8 +38,8 @@ def load_tokenizer(profile: Profile, name: str) -> Any:
     return tokenizer
 
 
-def load_model(profile: Profile, name: str, numbers: Numbers, device: Device) -> Any:
-    """The model with its trainable weights chosen, on its device; `name` is what `find_model` found.
+def load_model(profile: Profile, source: Source, numbers: Numbers, device: Device) -> Any:
+    """The model with its trainable weights chosen, on its device; `source` is what `find_model` found.
 
     Raises:
         ModelError: it is not there, is damaged, is no causal language model, or cannot be trained as asked.
@@ -50,35 +52,56 @@ def load_model(profile: Profile, name: str, numbers: Numbers, device: Device) ->
         options["attn_implementation"] = table.attn
     if table.quantization_bit:
         options["quantization_config"] = _quantization(table, numbers)
+    if table.quantization_bit or device == "cuda":
+        # Straight to the device, without a copy in the host's memory first.
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
     whole = profile.method.finetuning_type == "full"
     model = _loaded(
-        lambda: AutoModelForCausalLM.from_pretrained(
-            name,
+        lambda place: AutoModelForCausalLM.from_pretrained(
+            place,
             dtype=numbers.trained if whole else numbers.frozen,
             revision=table.model_revision or "main",
             trust_remote_code=table.trust_remote_code,
             **options,
         ),
+        source,
         f"the model {model_path(profile)}",
     )
-    if device == "cpu" and table.quantization_bit == 4:
+    if getattr(model, "is_quantized", False):
+        if profile.method.finetuning_type != "lora":
+            raise ModelError(
+                f"the model {model_path(profile)} is quantised, so that its weights cannot train; "
+                'set method.finetuning_type = "lora"'
+            )
         _keep_trainable_layout(model)
-    if device == "cuda" and not table.quantization_bit:
-        model = model.to("cuda")
     if profile.train.gradient_checkpointing:
         _checkpoint_activations(model)
+    model.name_or_path = source.name
     return choose_trainable(model, profile, numbers)
 
 
-def check_vocabulary(model: Any, largest_id: int, path: str) -> None:
-    """Raise ModelError where the tokenizer knows tokens that the model has no embedding for."""
-    size = int(model.get_input_embeddings().num_embeddings)
-    if largest_id >= size:
+def check_fits(model: Any, largest_id: int, longest: int, path: str) -> None:
+    """Check that the model has an embedding for every token and every position of the data.
+
+    `longest` is the most tokens of a row. A model with rotary positions takes more than it was made for, if badly.
+
+    Raises:
+        ModelError: it has not.
+    """
+    words = model.get_input_embeddings()
+    if largest_id >= words.num_embeddings:
         raise ModelError(
-            f"the tokenizer of {path} makes token {largest_id}, and the model knows {size} tokens: "
+            f"the tokenizer of {path} makes token {largest_id}, and the model knows {words.num_embeddings} tokens: "
             "tokenizer and model do not belong together"
         )
+    for name, module in model.named_modules():
+        size = getattr(module, "num_embeddings", None)
+        positions = "pos" in name or name.endswith("wpe")
+        if size is not None and positions and module is not words and longest > size:
+            raise ModelError(
+                f"the model {path} takes at most {size} tokens, and rows have up to {longest}; "
+                f"set data.cutoff_len = {size}"
+            )
 
 
 def _checkpoint_activations(model: Any) -> None:
@@ -111,38 +134,19 @@ def _quantization(table: ModelTable, numbers: Numbers) -> Any:
     )
 
 
-def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> str:
-    """What from_pretrained takes: a folder or a hub name. A .gguf file is unpacked into a folder first.
-
-    `spare` and `check` are those of `gguf.unpacked`.
-
-    Raises:
-        ModelError: there is no such folder or file.
-    """
-    path = model_path(profile)
-    file = Path(path)
-    looks_like_path = (
-        path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.endswith(".gguf")
-    )
-    if looks_like_path and not file.exists():
-        raise ModelError(f"model.model_name_or_path: there is no {path}")
-    if not file.is_file():
-        return path
-    if file.suffix.lower() != ".gguf":
-        raise ModelError(
-            f"model.model_name_or_path: {path} is a file; a model is a folder, a .gguf file or a hub name"
-        )
-    return str(unpacked(file.resolve(), spare, check))
-
-
-def _loaded(load: Callable[[], Any], what: str) -> Any:
-    """Run `load`, whose failures are many and are the input's: each becomes one sentence."""
+def _loaded(load: Callable[[str], Any], source: Source, what: str) -> Any:
+    """Run `load` on the places of `source` until one works; its failures are many, and each becomes one sentence."""
+    for place in source.places[:-1]:
+        try:
+            return load(place)
+        except Exception as error:
+            # What the cache holds may be half of a model. The next place says what is wrong with the whole.
+            if is_out_of_memory(error):
+                raise
     try:
-        return load()
-    except UsageError:
-        raise
+        return load(source.places[-1])
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_disk_full(error):
             raise
         raise ModelError(f"{what} cannot be loaded: {_reason(error)}") from error
 

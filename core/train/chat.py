@@ -84,8 +84,9 @@ class ChatEncoder:
         self, ids: list[int], offsets: NDArray[np.int64] | None, answers: list[Span], text: str
     ) -> Example:
         tokens = np.asarray(ids, dtype=np.int32)
-        everything = self._all or offsets is None
-        learnt = np.ones(len(tokens), dtype=bool) if everything else _inside(offsets, answers, text)
+        learnt = np.ones(len(tokens), dtype=bool)
+        if offsets is not None and not self._all:
+            learnt = _inside(offsets, answers, text)
         eos = self._tokenizer.eos_token_id
         last = int(tokens[np.flatnonzero(learnt)[-1]]) if learnt.any() else None
         if eos is not None and last is not None and last not in self._special:

@@ -65,6 +65,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._tokens = tokens
         self._last_time = time.monotonic()
         self._last_tokens = 0
+        self._rate: float | None = None
         self.loss: float | None = None
         """The last training loss that was logged, where it is finite."""
         self.eval_loss: float | None = None
@@ -72,6 +73,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         self._last_time = time.monotonic()
         self._last_tokens = self._tokens()
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **handled: Any) -> None:
+        # Versions of transformers differ in whether they log the rate of this update or of the next.
+        self._rate = _number(handled["optimizer"].param_groups[0]["lr"])
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **unused: Any
@@ -94,7 +99,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             epoch=state.epoch,
             loss=_number(logs["loss"]),
             grad_norm=_number(logs.get("grad_norm")),
-            lr=_number(logs.get("learning_rate")),
+            lr=self._rate,
             tokens=tokens,
             tokens_per_s=speed,
             mem_allocated=allocated,
@@ -153,4 +158,6 @@ def _number(value: Any) -> float | None:
 def _short(value: float | None) -> str:
     if value is None:
         return "–"
+    if value == 0:
+        return "0"
     return f"{value:.4g}" if 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"

@@ -75,7 +75,7 @@ def training_arguments(
 
 
 def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
-    """train.lr_scheduler_kwargs, completed where transformers has no default, its counts of updates scaled to a probe."""
+    """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to a probe."""
     given: dict[str, Any] = {
         key: max(1, round(value * plan.share))
         if key in _STEP_COUNTS and isinstance(value, int)

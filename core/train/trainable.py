@@ -5,7 +5,7 @@ from typing import Any
 
 from core.params import MethodTable
 from core.profile import Profile
-from core.train.errors import ModelError
+from core.train.errors import ModelError, first_line
 from core.train.precision import Numbers
 
 
@@ -56,7 +56,9 @@ def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
         adapted = get_peft_model(model, config)
     except ValueError as error:
         if "arget modules" not in str(error):
-            raise
+            raise ModelError(
+                f"peft cannot adapt this model as [method] says: {first_line(error)}"
+            ) from None
         linear = ", ".join(_linear_names(model)) or "none"
         raise ModelError(
             f"method.lora_target: this model has no module {' or '.join(targets)}; its linear layers are {linear}"

@@ -1,9 +1,13 @@
 """One trial from its files to its report: load, read, train, save."""
 
+import gc
 import platform
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,11 @@ from core.train.errors import SettingsError
 from core.train.plan import Plan, make_plan
 from core.train.precision import Numbers, decide
 from core.train.signals import Requests
+from core.train.source import find_model, needs_bitsandbytes
 from core.train.startup import Stopwatch
+
+STATE_FILE = "trainer_state.json"
+"""What the Trainer writes last into a checkpoint: with it, the checkpoint is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ class Trial:
         self._trainer: Any = None
         self._reporter: Any = None
         self._memory: Any = None
+        self._failed = threading.Event()
 
     def run(self) -> WorkerReport:
         """Train to the end, or to a pause or stop.
@@ -75,6 +84,7 @@ class Trial:
         conductor = self._make_trainer(loaded, plan, writer)
         self._watch.mark("trainer")
         self._requests.check()
+        gc.enable()
         self.phase = "train"
         self._trainer.train(resume_from_checkpoint=checkpoint)
         writer.close()
@@ -122,53 +132,66 @@ class Trial:
         )
 
     def release(self) -> None:
-        """Let go of the model and all that hangs on it."""
+        """Let go of the model and all that hangs on it, and of what was only half written."""
+        shutil.rmtree(self._folder / f"{OUTPUT}.partial", ignore_errors=True)
+        for checkpoint in (self._folder / CHECKPOINTS).glob("checkpoint-*"):
+            if not (checkpoint / STATE_FILE).is_file():
+                shutil.rmtree(checkpoint, ignore_errors=True)
         trainer = self._trainer
         if trainer is not None:
             trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
 
     def _load(self) -> Loaded:
         """The model here, the data in a thread beside it: reading weights and tokenising leave each other room."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            split = pool.submit(
-                data.read_split,
-                self._profile.data,
-                dataset_files(self._profile),
-                eval_files(self._profile),
-                self._profile.train.data_seed,
-            )
+        profile, table = self._profile, self._profile.data
+        with ThreadPoolExecutor(max_workers=1) as pool, self._giving_up():
+            files = dataset_files(profile), eval_files(profile)
+            split = pool.submit(data.read_split, table, *files, profile.train.data_seed)
             numbers = self._start_libraries()
             self._watch.mark("imports")
-            from core.train.build import check_vocabulary, find_model, load_model, load_tokenizer
+            from core.train.build import check_fits, load_model, load_tokenizer
 
             self.phase = "load"
-            name = find_model(self._profile, self._folder / "unpacked", self._requests.check)
-            tokenizer = load_tokenizer(self._profile, name)
+            source = find_model(profile, self._folder / "unpacked", self._requests.check)
+            tokenizer = load_tokenizer(profile, source)
             self._watch.mark("tokenizer")
             self.phase = "data"
             rows = split.result()
-            table = self._profile.data
             encoder = ChatEncoder(
-                tokenizer, self._profile.model.template, table.cutoff_len, table.train_on_prompt
+                tokenizer, profile.model.template, table.cutoff_len, table.train_on_prompt
             )
-            tokenised = pool.submit(data.build_examples, rows, encoder, table, self._requests.check)
+            tokenised = pool.submit(data.build_examples, rows, encoder, table, self._go_on)
             self._requests.check()
             self.phase = "load"
-            model = load_model(self._profile, name, numbers, self._task.device)
+            model = load_model(profile, source, numbers, self._task.device)
             self._watch.mark("model")
             self.phase = "data"
             examples = tokenised.result()
             self._watch.mark("data")
-            self._requests.check()
-            largest = max(
-                int(e.ids.max()) for part in (examples.train, examples.evaluation) for e in part
-            )
-            check_vocabulary(model, largest, model_path(self._profile))
+        self._requests.check()
+        both = [*examples.train, *examples.evaluation]
+        largest, longest = max(int(e.ids.max()) for e in both), max(len(e.ids) for e in both)
+        check_fits(model, largest, longest, model_path(profile))
         return Loaded(model, tokenizer, encoder, examples, numbers)
+
+    @contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        """Tell the data's thread when the rest has failed: its end is waited for."""
+        try:
+            yield
+        except BaseException:
+            self._failed.set()
+            raise
+
+    def _go_on(self) -> None:
+        """Raise in the data's thread where there is no use in going on."""
+        self._requests.check()
+        if self._failed.is_set():
+            raise CancelledError
 
     def _start_libraries(self) -> Numbers:
         """Import what is slow, set the memory cap, and decide the precision."""
-        if self._profile.model.quantization_bit is None:
+        if not needs_bitsandbytes(self._profile):
             # peft imports bitsandbytes where it is installed, and that the whole of torch._inductor: 0.8 s that only a
             # quantised model needs. None is Python's way to say that a module is not there.
             sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
@@ -189,6 +212,8 @@ class Trial:
         from core.train import conductor, report, settings  # noqa: F401
         from core.train.stages import sft  # noqa: F401
 
+        # What was imported stays: looking for garbage need not go through it ever again.
+        gc.freeze()
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         self._memory = report.Memory(self._task.device)
@@ -214,6 +239,7 @@ class Trial:
                 8 if task.device == "cuda" else 1,
             ),
             data_seed=train.data_seed,
+            requests=self._requests,
             model=loaded.model,
             args=training_arguments(
                 self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
@@ -278,8 +304,7 @@ class Trial:
         if self._task.resume_from is None:
             return None
         folder = self._folder / self._task.resume_from
-        # The Trainer writes its state last: with it, the checkpoint is whole.
-        if not (folder / "trainer_state.json").is_file():
+        if not (folder / STATE_FILE).is_file():
             raise SettingsError(
                 f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over"
             )

@@ -49,8 +49,21 @@ def test_an_object_with_one_list_is_counted_as_that_list(tmp_path: Path) -> None
     assert measure(file).rows == 7
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=4), st.recursive(st.text(max_size=6) | st.integers(), lambda c: st.lists(c, max_size=3)), max_size=3), min_size=1, max_size=12), st.integers(1, 40))
-def test_a_large_json_list_is_scanned_to_the_same_count(rows: list[dict[str, object]], chunk: int) -> None:
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=4),
+            st.recursive(st.text(max_size=6) | st.integers(), lambda c: st.lists(c, max_size=3)),
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 40),
+)
+def test_a_large_json_list_is_scanned_to_the_same_count(
+    rows: list[dict[str, object]], chunk: int
+) -> None:
     import tempfile
 
     before = data_size._WHOLE_JSON, data_size._CHUNK
@@ -64,7 +77,9 @@ def test_a_large_json_list_is_scanned_to_the_same_count(rows: list[dict[str, obj
         data_size._WHOLE_JSON, data_size._CHUNK = before
 
 
-def test_a_large_json_list_that_is_cut_off_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_json_list_that_is_cut_off_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data_size, "_WHOLE_JSON", 0)
     file = tmp_path / "a.json"
     file.write_text(json.dumps(ROWS)[:-30])
@@ -114,7 +129,9 @@ def test_what_only_looks_like_parquet_is_an_error(tmp_path: Path) -> None:
         ("a", "x", "has no ending"),
     ],
 )
-def test_a_file_that_cannot_be_counted_says_why(tmp_path: Path, name: str, content: str, wrong: str) -> None:
+def test_a_file_that_cannot_be_counted_says_why(
+    tmp_path: Path, name: str, content: str, wrong: str
+) -> None:
     file = tmp_path / name
     file.write_text(content)
     with pytest.raises(DataSizeError) as error:
@@ -129,12 +146,16 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path: Path) -> None:
         measure(tmp_path)
 
 
-def test_a_count_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_count_is_remembered_until_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n')
     counter = RowCounter()
     counts = []
-    monkeypatch.setattr(data_size, "measure", lambda path, report: counts.append(path) or measure(path, report))
+    monkeypatch.setattr(
+        data_size, "measure", lambda path, report: counts.append(path) or measure(path, report)
+    )
     assert counter.count(file).rows == counter.count(file).rows == 1
     assert len(counts) == 1
     file.write_text('{"a": 1}\n{"a": 2}\n')
@@ -142,7 +163,9 @@ def test_a_count_is_remembered_until_the_file_changes(tmp_path: Path, monkeypatc
     assert counter.count(file).rows == 2
 
 
-def test_a_long_count_reports_and_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_count_reports_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data_size, "_REPORT_EVERY", 20)
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n' * 10)
@@ -176,15 +199,31 @@ def test_steps_round_up_but_not_for_what_floating_point_adds() -> None:
     assert probe_steps(3, 0.001) == 1
 
 
-@given(st.integers(1, 10**6), st.integers(1, 64), st.integers(1, 64), st.floats(0.1, 5), st.floats(0.01, 1))
-def test_steps_are_those_of_the_worker(rows: int, batch: int, accumulation: int, epochs: float, budget: float) -> None:
+@given(
+    st.integers(1, 10**6),
+    st.integers(1, 64),
+    st.integers(1, 64),
+    st.floats(0.1, 5),
+    st.floats(0.01, 1),
+)
+def test_steps_are_those_of_the_worker(
+    rows: int, batch: int, accumulation: int, epochs: float, budget: float
+) -> None:
     from core.params import TrainTable
     from core.study.files import TrialTask
     from core.train.plan import make_plan
 
-    train = TrainTable(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, num_train_epochs=epochs)
+    train = TrainTable(
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=epochs,
+    )
     task = TrialTask(trial=1, attempt=1, kind="probe", budget=budget, device="cpu")
     theirs = make_plan(train, task, rows, 0)
     per_epoch = steps_per_epoch(rows, batch * accumulation)
     full = training_steps(per_epoch, epochs, None)
-    assert (theirs.steps_per_epoch, theirs.full_steps, theirs.total_steps) == (per_epoch, full, probe_steps(full, budget))
+    assert (theirs.steps_per_epoch, theirs.full_steps, theirs.total_steps) == (
+        per_epoch,
+        full,
+        probe_steps(full, budget),
+    )

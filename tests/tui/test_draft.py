@@ -49,7 +49,9 @@ def test_a_problem_says_what_would_be_right() -> None:
 
 
 def test_values_that_do_not_go_together_are_a_problem_of_the_right_line() -> None:
-    draft = BASE.with_text("method.finetuning_type", "full").with_text("model.quantization_bit", "4")
+    draft = BASE.with_text("method.finetuning_type", "full").with_text(
+        "model.quantization_bit", "4"
+    )
     assert list(review(draft).problems) == ["model.quantization_bit"]
 
 
@@ -63,7 +65,9 @@ def test_joint_problems_are_found_beside_wrong_fields() -> None:
 
 
 def test_a_searched_parameter_becomes_an_entry_of_the_space() -> None:
-    checked = review(BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_space("method.lora_rank", "8, 16"))
+    checked = review(
+        BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_space("method.lora_rank", "8, 16")
+    )
     assert checked.profile is not None
     assert set(checked.profile.search.space) == {"learning_rate", "lora_rank"}
 
@@ -137,7 +141,9 @@ lora_target = ["all", "q_proj,v_proj"]
 
 
 def test_edited_notes_keep_their_line_breaks() -> None:
-    profile = loads('[profile]\nnotes = "a\\nb"\n[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n')
+    profile = loads(
+        '[profile]\nnotes = "a\\nb"\n[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n'
+    )
     draft = from_profile(profile)
     changed = review(draft.with_text("profile.notes", draft.text("profile.notes") + " c")).profile
     assert changed is not None
@@ -177,7 +183,11 @@ def test_how_a_profile_was_tuned_is_forgotten_when_it_changes() -> None:
 
 def test_relative_paths_become_absolute_from_the_drafts_folder(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    draft = Draft(folder=tmp_path).with_text("model.model_name_or_path", "demo").with_text("data.dataset", "rows.jsonl")
+    draft = (
+        Draft(folder=tmp_path)
+        .with_text("model.model_name_or_path", "demo")
+        .with_text("data.dataset", "rows.jsonl")
+    )
     profile = review(draft).profile
     assert profile is not None
     assert profile.data.dataset == str(tmp_path / "rows.jsonl")
@@ -208,7 +218,9 @@ def test_every_default_is_read_back_from_its_text(parameter: object) -> None:
         assert parameter.parse(text_of(parameter, parameter.default)) == parameter.default  # type: ignore[arg-type, attr-defined]
 
 
-@given(st.dictionaries(st.sampled_from([p.key for p in editable()]), st.text(max_size=12), max_size=6))
+@given(
+    st.dictionaries(st.sampled_from([p.key for p in editable()]), st.text(max_size=12), max_size=6)
+)
 def test_whatever_is_typed_a_draft_can_be_reviewed(typed: dict[str, str]) -> None:
     draft = BASE
     for key, text in typed.items():

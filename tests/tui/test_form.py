@@ -70,11 +70,15 @@ def test_the_field_that_is_being_changed_stays() -> None:
 
 
 def test_the_space_names_what_is_searched() -> None:
-    draft = BASE.with_space("train.learning_rate", "1e-5, 1e-4").with_space("method.lora_rank", "8, 16")
+    draft = BASE.with_space("train.learning_rate", "1e-5, 1e-4").with_space(
+        "method.lora_rank", "8, 16"
+    )
     assert fields(draft)[SPACE].value == "learning_rate, lora_rank"
 
 
-@pytest.mark.parametrize("parameter", [p for p in parameters() if p.table != "tuned"], ids=lambda p: p.key)
+@pytest.mark.parametrize(
+    "parameter", [p for p in parameters() if p.table != "tuned"], ids=lambda p: p.key
+)
 def test_every_parameter_is_explained(parameter: object) -> None:
     explained = explain(parameter, BASE, review(BASE), {})  # type: ignore[arg-type]
     text = as_text(explained)

@@ -44,16 +44,26 @@ def test_more_gpus_make_a_larger_batch() -> None:
 
 @pytest.mark.parametrize(
     ("entry", "trials", "possible"),
-    [("1e-5, 1e-4, 1e-3", 3, 3), ("1e-5 .. 1e-3 log", 12, None), ("1e-5 .. 4e-4 step 1e-5", 12, 40)],
+    [
+        ("1e-5, 1e-4, 1e-3", 3, 3),
+        ("1e-5 .. 1e-3 log", 12, None),
+        ("1e-5 .. 4e-4 step 1e-5", 12, 40),
+    ],
 )
-def test_trials_are_the_combinations_as_far_as_they_are_wanted(entry: str, trials: int, possible: int | None) -> None:
+def test_trials_are_the_combinations_as_far_as_they_are_wanted(
+    entry: str, trials: int, possible: int | None
+) -> None:
     numbers = plan(review(BASE.with_space(RATE, entry)), DATA)
     assert (numbers.trials, numbers.possible) == (trials, possible)
     assert numbers.cost == trials * 0.25
 
 
 def test_trials_are_counted_while_other_fields_are_wrong() -> None:
-    draft = BASE.with_space(RATE, "1e-5, 1e-4").with_text("model.model_name_or_path", "").with_text(BATCH, "none")
+    draft = (
+        BASE.with_space(RATE, "1e-5, 1e-4")
+        .with_text("model.model_name_or_path", "")
+        .with_text(BATCH, "none")
+    )
     numbers = plan(review(draft), DATA)
     assert numbers.trials == 2
     assert numbers.batch is None
@@ -108,7 +118,11 @@ def test_all_rows_aside_are_a_problem() -> None:
 def test_problems_come_in_the_order_of_the_form() -> None:
     data = DataCount(problems=(Problem("data.dataset", "x: there is no such file"),))
     checked = review(BASE.with_text("train.learning_rate", "0").with_text("profile.name", ""))
-    assert list(all_problems(checked, data)) == ["profile.name", "data.dataset", "train.learning_rate"]
+    assert list(all_problems(checked, data)) == [
+        "profile.name",
+        "data.dataset",
+        "train.learning_rate",
+    ]
 
 
 def test_spans_are_written_as_people_read_them() -> None:

@@ -18,7 +18,11 @@ from tui.space_text import parse_space, space_text, suggested_space
         ("learning_rate", "1e-5..1e-3", Range(low=1e-5, high=1e-3)),
         ("lora_dropout", "0.0 .. 0.1 step 0.02", Range(low=0, high=0.1, step=0.02)),
         ("lora_rank", "8 .. 64 linear step 8", Range(low=8, high=64, step=8)),
-        ("learning_rate", '{ low = 1e-5, high = 1e-3, scale = "log" }', Range(low=1e-5, high=1e-3, scale="log")),
+        (
+            "learning_rate",
+            '{ low = 1e-5, high = 1e-3, scale = "log" }',
+            Range(low=1e-5, high=1e-3, scale="log"),
+        ),
         ("lora_rank", "[8, 16.0]", [8, 16]),
         ("lora_target", 'all, "q_proj,v_proj"', ["all", "q_proj,v_proj"]),
         ("use_dora", "yes, false", [True, False]),
@@ -83,7 +87,14 @@ def test_a_list_of_numbers_survives_the_way_to_text_and_back(values: list[float]
     assert parse_space(rate, space_text(list(values))) == values
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8), min_size=1, max_size=4, unique=True))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
 def test_a_list_of_texts_survives_or_is_refused(values: list[str]) -> None:
     target = find("lora_target")
     text = space_text(list(values))
@@ -97,7 +108,12 @@ def test_a_list_of_texts_survives_or_is_refused(values: list[str]) -> None:
 
 @given(st.floats(1e-9, 1), st.floats(1.001, 50), st.sampled_from(["linear", "log", "step"]))
 def test_a_range_survives_the_way_to_text_and_back(low: float, high: float, kind: str) -> None:
-    entry = Range(low=low, high=high, scale="log" if kind == "log" else "linear", step=0.01 if kind == "step" else None)
+    entry = Range(
+        low=low,
+        high=high,
+        scale="log" if kind == "log" else "linear",
+        step=0.01 if kind == "step" else None,
+    )
     assert parse_space(find("learning_rate"), space_text(entry)) == entry
 
 

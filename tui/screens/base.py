@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SMALLEST = (60, 15)
 """Columns and rows below which nothing can be shown."""
-WIDE = (120, 24)
+WIDE = (110, 24)
 """From here on there is room for two things side by side."""
 
 
@@ -32,6 +32,12 @@ class DeckScreen(Screen[None]):
     FILTERS: ClassVar[str] = ""
     """What the filter line suggests; a screen without one has no filter."""
     ESCAPE_TO_MINIMIZE = False
+    ready = False
+    """Whether its widgets are there."""
+
+    def on_mount(self) -> None:
+        # Textual calls this besides a subclass's own.
+        self.ready = True
 
     @property
     def deck(self) -> TunedeckApp:

@@ -120,7 +120,7 @@ class GpusScreen(DeckScreen):
     async def _read_devices(self) -> None:
         try:
             reading = await asyncio.to_thread(self.deck.source.devices)
-            if self.is_mounted:
+            if self.ready:
                 await self.show_devices(reading)
         finally:
             self._reading = False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from core.search.ranking import Ranked
     from tui.snapshot import StudyView, TrialRow
 
+_TWO_SIDES = 140
 FIELD = 8
 """How many curves stand behind the best one: more would be a blot."""
 COLUMNS = (
@@ -78,6 +79,15 @@ class ResultsScreen(DeckScreen):
     def focus_main(self) -> None:
         self.table.focus()
 
+    def sized(self) -> None:
+        """Few results leave their room to the chart; many get a side of their own, if there is one."""
+        rows, share = self.table.row_count, (self.size.height - 3) // 2
+        many = self.wide and self.size.width >= _TWO_SIDES and rows > share
+        self.set_class(many, "-many")
+        height: int | str = "1fr" if many or self.narrow else max(5, min(rows + 1, share))
+        if self.table.styles.height is None or str(self.table.styles.height) != str(height):
+            self.table.styles.height = height
+
     def show_view(self, view: StudyView | None) -> None:
         self._view = view
         if view is None:
@@ -91,6 +101,7 @@ class ResultsScreen(DeckScreen):
             self._rows_of = (view.ranked, view.searched)
             self.table.set_empty_text("no trial has ended yet")
             self.table.set_rows([ranked_row(r, view, ascii=self.ascii) for r in view.ranked])
+            self.sized()
         self._draw(view)
 
     def _draw(self, view: StudyView) -> None:

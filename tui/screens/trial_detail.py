@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tui.snapshot import StudyView, TrialRow
 
 PANES = ("chart", "settings", "log", "advice")
+TROUBLE = ("oom", "diverged", "failed", "lost")
 NOT_STARTED = "this trial has not started yet"
 
 
@@ -28,7 +29,7 @@ class TrialDetail(Vertical):
     def __init__(self, *, ascii: bool = False) -> None:
         super().__init__(id="detail")
         self._ascii = ascii
-        self._pane = "chart"
+        self._pane: str | None = None
         self._wide = False
         self._composed = False
         self._view: StudyView | None = None
@@ -37,11 +38,13 @@ class TrialDetail(Vertical):
         self._text_of: object = None
 
     def compose(self) -> ComposeResult:
-        yield Heading(ascii=self._ascii, id="trial-heading")
-        yield Pieces(ascii=self._ascii, id="note")
-        yield LossChart(ascii=self._ascii)
-        yield Heading(ascii=self._ascii, id="pane-heading")
-        yield TextPane(ascii=self._ascii)
+        with Vertical(id="chart-side"):
+            yield Heading(ascii=self._ascii, id="trial-heading")
+            yield Pieces(ascii=self._ascii, id="note")
+            yield LossChart(ascii=self._ascii)
+        with Vertical(id="pane-side"):
+            yield Heading(ascii=self._ascii, id="pane-heading")
+            yield TextPane(ascii=self._ascii)
 
     def on_mount(self) -> None:
         self._composed = True
@@ -62,8 +65,12 @@ class TrialDetail(Vertical):
 
     @property
     def shown_pane(self) -> str:
-        """The pane that Tab has come to."""
-        return "settings" if self._wide and self._pane == "chart" else self._pane
+        """The pane that Tab has come to. Until then the one that has most to say."""
+        if self._pane is not None and not (self._wide and self._pane == "chart"):
+            return self._pane
+        if not self._wide:
+            return "chart"
+        return "advice" if self._row is not None and self._row.status in TROUBLE else "settings"
 
     @property
     def needs_curve(self) -> bool:
@@ -91,7 +98,7 @@ class TrialDetail(Vertical):
 
     def focus_pane(self) -> None:
         """Let the keys scroll the text, if text is shown."""
-        if self.pane.display:
+        if self.query_one("#pane-side").display:
             self.pane.focus()
         else:
             self.screen.set_focus(None)
@@ -105,8 +112,9 @@ class TrialDetail(Vertical):
             return
         self.chart.display = self._wide or self.shown_pane == "chart"
         self.query_one("#note").display = self.chart.display
+        self.query_one("#chart-side").set_class(not self.chart.display, "-heading-only")
         self.query_one("#pane-heading").display = self._wide
-        self.pane.display = self._wide or self.shown_pane != "chart"
+        self.query_one("#pane-side").display = self._wide or self.shown_pane != "chart"
         self._text_of = None
         self._show_headings()
         self._show_text()
@@ -154,7 +162,7 @@ class TrialDetail(Vertical):
 
     def _show_text(self) -> None:
         view, row = self._view, self._row
-        if not self.pane.display:
+        if not self.query_one("#pane-side").display:
             return
         if view is None or row is None:
             self.pane.set_lines(())

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_MARKED = 6
 _ABOVE_TABLE = 3
+_TWO_SIDES = 140
+"""The width from which on the table may stand beside the chart instead of above it."""
 
 
 class TrialsScreen(DeckScreen):
@@ -150,11 +152,13 @@ class TrialsScreen(DeckScreen):
         return made
 
     def _fit_table(self, rows: int) -> None:
-        """Few trials leave their room to the chart."""
-        if self.wide or self.large or self.narrow:
-            height: int | str = "1fr"
-        else:
-            height = max(5, min(rows + 1, (self.size.height - _ABOVE_TABLE) * 9 // 20))
+        """Few trials leave their room to the chart; many get a side of their own, if there is one."""
+        share = (self.size.height - _ABOVE_TABLE) * 9 // 20
+        many = self.wide and self.size.width >= _TWO_SIDES and rows > share
+        self.set_class(many, "-many")
+        height: int | str = max(5, min(rows + 1, share))
+        if many or self.large or self.narrow:
+            height = "1fr"
         if self.table.styles.height is None or str(self.table.styles.height) != str(height):
             self.table.styles.height = height
 
@@ -190,6 +194,7 @@ class TrialsScreen(DeckScreen):
 
     def sized(self) -> None:
         self.detail.set_wide(self.wide)
+        self._columns_for = None
         self.call_after_refresh(self._fill)
 
     def filtered(self) -> None:

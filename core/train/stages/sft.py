@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the Trainer that learns answers, and the loss that it is judged by."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import Trainer
 from core.train.chat import IGNORED
 from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
+from core.train.signals import Requests
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
@@ -34,9 +36,12 @@ class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
 class SftTrainer(Trainer):  # type: ignore[misc]
     """Hugging Face's Trainer with our order of rows, token counts and evaluation loss."""
 
-    def __init__(self, *, collator: Collator, data_seed: int, **arguments: Any) -> None:
+    def __init__(
+        self, *, collator: Collator, data_seed: int, requests: Requests, **arguments: Any
+    ) -> None:
         super().__init__(data_collator=collator, **arguments)
         self._data_seed = data_seed
+        self._requests = requests
         self._uncounted: torch.Tensor | None = None
         if not self.model_accepts_loss_kwargs:
             # Else a model that takes no num_items_in_batch would average over batches, not tokens.
@@ -89,6 +94,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         total, tokens = 0.0, 0
         with torch.no_grad():
             for start in range(0, len(rows), size):
+                if self._requests.outcome == "stopped":
+                    # Half an evaluation is none: nothing is logged of it.
+                    return {f"{metric_key_prefix}_loss": math.nan}
                 batch = self.data_collator(rows[start : start + size])
                 learnt = int((batch["labels"][:, 1:] != IGNORED).sum())
                 mean = self.model(**self._prepare_inputs(batch)).loss

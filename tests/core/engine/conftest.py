@@ -33,7 +33,9 @@ def wait_for(condition: Callable[[], Any], what: str = "") -> Any:
     raise AssertionError(f"did not happen within {PATIENCE:g} s: {what}")
 
 
-def make_profile(script: dict[str, Any], space: dict[str, Any], **tables: dict[str, Any]) -> Profile:
+def make_profile(
+    script: dict[str, Any], space: dict[str, Any], **tables: dict[str, Any]
+) -> Profile:
     """A profile for the fake worker; `tables` are merged into it."""
     document: dict[str, dict[str, Any]] = {
         "profile": {"name": "fake", "notes": json.dumps(script)},
@@ -65,8 +67,16 @@ class Served:
         return daemon
 
     def launch(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-P", str(HERE / "fake_daemon.py"), str(self.folder), json.dumps(self.options)]
-        daemon = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        command = [
+            sys.executable,
+            "-P",
+            str(HERE / "fake_daemon.py"),
+            str(self.folder),
+            json.dumps(self.options),
+        ]
+        daemon = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
         self.daemons.append(daemon)
         return daemon
 
@@ -96,7 +106,10 @@ class Served:
     def wait_step(self, number: int, step: int) -> None:
         """Wait until a trial's metrics reach `step`."""
         file = self.folder / "trials" / f"{number:04d}" / "metrics.jsonl"
-        wait_for(lambda: file.exists() and f'"step": {step}' in file.read_text(), f"step {step}; {self.log()}")
+        wait_for(
+            lambda: file.exists() and f'"step": {step}' in file.read_text(),
+            f"step {step}; {self.log()}",
+        )
 
     def wait_gone(self) -> None:
         wait_for(lambda: not daemon_alive(self.folder), "the daemon ends")
@@ -108,7 +121,10 @@ class Served:
     def close(self) -> None:
         for trial in self.state.live():
             if trial.attempt and trial.attempt.shim:
-                pids = [trial.attempt.shim.pid, *(d.pid for d in descendants(trial.attempt.shim.pid))]
+                pids = [
+                    trial.attempt.shim.pid,
+                    *(d.pid for d in descendants(trial.attempt.shim.pid)),
+                ]
                 for pid in pids:
                     try:
                         os.kill(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -48,6 +49,23 @@ def fill_the_disk(flag):
     journal.os.fsync = fsync
 
 
+def die_at(when, number):
+    """Die without a word before or after the journal's append of this number."""
+    real, count = journal.JournalWriter.append, [0]
+
+    def append(self, *bodies):
+        count[0] += 1
+        if (when, count[0]) == ("before", number):
+            os._exit(9)
+        real(self, *bodies)
+        if (when, count[0]) == ("after", number):
+            os._exit(9)
+
+    journal.JournalWriter.append = append
+
+
+if "die_at" in OPTIONS:
+    die_at(*OPTIONS["die_at"])
 if "full_flag" in OPTIONS:
     fill_the_disk(Path(OPTIONS["full_flag"]))
 settings = Settings(

@@ -33,7 +33,9 @@ def report(outcome, step, phase="train", **more):
 
 
 def log(file, step, **more):
-    file.write(json.dumps({"t": time.time(), "step": step, "attempt": TASK["attempt"], **more}) + "\n")
+    file.write(
+        json.dumps({"t": time.time(), "step": step, "attempt": TASK["attempt"], **more}) + "\n"
+    )
     file.flush()
 
 
@@ -56,7 +58,9 @@ def main():
         signal.signal(signal.SIGTERM, lambda *_: asked.append("stopped"))
     signal.signal(signal.SIGUSR1, lambda *_: asked.append("paused"))
     if SCRIPT.get("child"):
-        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True
+        )
     if SCRIPT.get("silent"):
         print("the last words")
         return 3
@@ -64,7 +68,9 @@ def main():
         report("failed", 0, "load", error_type="UsageError", error=SCRIPT["fail"], usage_error=True)
         return 1
     if SCRIPT.get("disk_full"):
-        report("failed", 0, "train", error_type="OSError", error="[Errno 28] No space left on device")
+        report(
+            "failed", 0, "train", error_type="OSError", error="[Errno 28] No space left on device"
+        )
         return 1
     total = SCRIPT.get("steps", 10)
     run_info(total)

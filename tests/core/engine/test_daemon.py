@@ -42,7 +42,11 @@ def test_a_grid_runs_to_its_end_and_names_the_best_trial(study):
 
 
 def test_no_more_trials_than_allowed_run_at_once(study):
-    served = study({"steps": 5, "delay": 0.05}, {"learning_rate": [1e-4, 2e-4, 3e-4, 4e-4, 5e-4]}, resources={"parallel": 2})
+    served = study(
+        {"steps": 5, "delay": 0.05},
+        {"learning_rate": [1e-4, 2e-4, 3e-4, 4e-4, 5e-4]},
+        resources={"parallel": 2},
+    )
     served.start()
     state = served.wait_status("finished")
     spans = [(t.attempt.started, t.attempt.ended) for t in state.trials.values()]
@@ -62,13 +66,20 @@ def test_a_trial_that_runs_out_of_memory_is_fixed_and_completes(study):
 
 def test_asking_about_memory_waits_for_the_user_and_does_not_keep_the_study_open(study):
     served = study(
-        {"oom_above": 2}, {}, options={"linger": 30}, train={"per_device_train_batch_size": 4}, memory={"on_oom": "ask"}
+        {"oom_above": 2},
+        {},
+        options={"linger": 30},
+        train={"per_device_train_batch_size": 4},
+        memory={"on_oom": "ask"},
     )
     served.start()
     served.wait_status("finished")
     trial = served.trial()
     assert trial.status == "oom"
-    assert trial.suggestion.changes == {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    assert trial.suggestion.changes == {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+    }
     reply = served.ask("retry", 1)
     assert reply.ok, reply.text
     assert served.wait_status("completed", 1).fixes == (trial.suggestion.text,)
@@ -84,7 +95,9 @@ def test_a_diverging_trial_is_stopped_and_the_reason_kept(study):
 
 
 def test_without_the_guard_a_run_that_ends_without_a_number_is_diverged_all_the_same(study):
-    served = study({"steps": 8, "diverge_above": 1e-3}, {"learning_rate": [1e-2]}, search={"guard": False})
+    served = study(
+        {"steps": 8, "diverge_above": 1e-3}, {"learning_rate": [1e-2]}, search={"guard": False}
+    )
     served.start()
     trial = served.wait_status("diverged", 1)
     assert (trial.asked, trial.loss) == (None, trial.loss)
@@ -164,7 +177,9 @@ def test_a_profile_without_a_search_is_one_full_training(study):
 
 
 def test_two_trials_that_fail_alike_at_their_start_pause_the_study(study):
-    served = study({"fail": "the model x does not exist"}, {"learning_rate": [1e-4, 2e-4, 3e-4, 4e-4]})
+    served = study(
+        {"fail": "the model x does not exist"}, {"learning_rate": [1e-4, 2e-4, 3e-4, 4e-4]}
+    )
     served.start()
     state = served.wait_status("paused")
     assert "the model x does not exist" in state.reason
@@ -188,13 +203,26 @@ def test_a_worker_that_is_killed_has_failed_and_others_go_on(study):
 
 
 def test_settings_that_do_not_go_together_fail_their_trial_only(study):
-    served = study({"steps": 5}, {"finetuning_type": ["full", "lora"]}, model={})
+    space = {"finetuning_type": ["full", "lora"], "lora_rank": [4, 8]}
+    served = study({"steps": 5}, space)
     profile = served.folder / "profile.toml"
-    profile.write_text(profile.read_text().replace("[model]\n", "[model]\nquantization_bit = 4\n", 1))
+    profile.write_text(
+        profile.read_text().replace("[model]\n", "[model]\nquantization_bit = 4\n", 1)
+    )
     served.start()
     state = served.wait_status("finished")
-    assert [t.status for t in state.trials.values()] == ["failed", "completed"]
+    statuses = [t.status for t in state.trials.values()]
+    assert statuses == ["failed", "failed", "completed", "completed"]
     assert "quantised weights" in state.trials[1].reason
+
+
+def test_a_place_that_no_trial_can_use_pauses_the_study_instead_of_failing_all(study):
+    served = study({"steps": 5}, {"learning_rate": [1e-4, 2e-4, 3e-4, 4e-4]})
+    (served.folder / "trials").write_text("in the way")
+    served.start()
+    state = served.wait_status("paused")
+    assert "its folder cannot be written: Not a directory" in state.reason
+    assert [t.status for t in state.trials.values()] == ["failed", "failed", "queued", "queued"]
 
 
 class TestSurvival:
@@ -222,7 +250,9 @@ class TestSurvival:
         assert served.wait_status("completed", 1).step == 10
 
     def test_the_guard_of_the_next_daemon_stops_what_diverged_meanwhile(self, study):
-        served = study({"steps": 2000, "delay": 0.2, "diverge_above": 1e-3}, {"learning_rate": [1e-2]})
+        served = study(
+            {"steps": 2000, "delay": 0.2, "diverge_above": 1e-3}, {"learning_rate": [1e-2]}
+        )
         daemon = served.start()
         served.wait_status("running", 1)
         kill(daemon)
@@ -230,14 +260,37 @@ class TestSurvival:
         served.start()
         assert "at step 5" in served.wait_status("diverged", 1).reason
 
+    @pytest.mark.parametrize("number", [1, 2, 3, 4, 8])
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_daemon_may_die_around_any_record(self, study, when, number):
+        """Records of this study: creation, then start, started and end of each trial, then the study's end."""
+        served = study({"steps": 6, "delay": 0.02}, {"learning_rate": [1e-4, 1e-3]})
+        served.options["die_at"] = [when, number]
+        assert served.launch().wait(30) == 9
+        del served.options["die_at"]
+        served.start()
+        state = served.wait_status("finished")
+        for trial in state.trials.values():
+            assert [(a.number, a.ending) for a in trial.attempts] == [(1, "completed")]
+            steps = [p.step for p in points(served, trial.number) if p.loss is not None]
+            assert steps == list(range(1, 7))
+
     def test_a_lost_trial_is_tried_once_more_and_then_left(self, study, waits):
         served = study({"steps": 400, "delay": 0.02, "child": True}, {})
         served.start()
         for attempt in (1, 2):
-            waits(lambda n=attempt: served.trial().status == "running" and served.trial().attempt.number == n)
+            waits(
+                lambda n=attempt: (
+                    served.trial().status == "running" and served.trial().attempt.number == n
+                )
+            )
             served.wait_step(1, 3)
             os.kill(served.trial().attempt.shim.pid, signal.SIGKILL)
-            waits(lambda n=attempt: served.trial().attempt.ending == "lost" or served.trial().attempt.number > n)
+            waits(
+                lambda n=attempt: (
+                    served.trial().attempt.ending == "lost" or served.trial().attempt.number > n
+                )
+            )
         state = served.wait_status("finished")
         assert [a.ending for a in state.trials[1].attempts] == ["lost", "lost"]
         assert state.trials[1].status == "lost"
@@ -249,7 +302,9 @@ class TestSurvival:
         kill(daemon)
         from core.study.events import TrialAsked
 
-        asked = TrialAsked(t=1.0, trial=1, attempt=1, ask="stop", by="user", reason="stopped by you")
+        asked = TrialAsked(
+            t=1.0, trial=1, attempt=1, ask="stop", by="user", reason="stopped by you"
+        )
         with (served.folder / "journal.jsonl").open("ab") as journal:
             journal.write(seal(encode(asked)))
         served.start()
@@ -277,7 +332,9 @@ class TestSurvival:
             journal.write(b'["0123abcd",99,{"event":"war')
         served.start()
         assert "torn record" in served.log()
-        assert [t.status for t in served.wait_status("finished").trials.values()] == ["completed"] * 2
+        assert [t.status for t in served.wait_status("finished").trials.values()] == [
+            "completed"
+        ] * 2
 
     def test_a_daemon_that_is_told_to_end_leaves_its_trials_running(self, study):
         served = study({"steps": 4000, "delay": 0.02}, {})
@@ -297,7 +354,12 @@ class TestSurvival:
         shim = served.trial().attempt.shim
         shutil.rmtree(served.folder)
         assert daemon.wait(30) == 0
-        waits(lambda: not Path(f"/proc/{shim.pid}").exists() or "Z" in Path(f"/proc/{shim.pid}/stat").read_text())
+        waits(
+            lambda: (
+                not Path(f"/proc/{shim.pid}").exists()
+                or "Z" in Path(f"/proc/{shim.pid}/stat").read_text()
+            )
+        )
         assert not served.folder.exists()
 
 
@@ -317,7 +379,10 @@ class TestSecondDaemon:
         served.start()
         program = Path(__file__).resolve().parents[3] / "tunedeck.py"
         done = subprocess.run(
-            [sys.executable, "-P", str(program), "_daemon", str(served.folder)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-P", str(program), "_daemon", str(served.folder)],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert done.returncode == 1
         assert done.stderr == f"a daemon serves the study {served.folder} already\n"
@@ -325,7 +390,9 @@ class TestSecondDaemon:
 
 def test_a_study_of_a_newer_version_is_not_touched(study):
     served = study({}, {})
-    record = seal(b'{"event":"study-created","t":1.0,"version":99,"name":"x","tunedeck":"9","rank_by":"loss","planned":1}')
+    record = seal(
+        b'{"event":"study-created","t":1.0,"version":99,"name":"x","tunedeck":"9","rank_by":"loss","planned":1}'
+    )
     journal = served.folder / "journal.jsonl"
     journal.write_bytes(record + b'["torn')
     before = sorted(os.listdir(served.folder))
@@ -340,7 +407,9 @@ class TestFullDisk:
     def test_the_study_pauses_keeps_every_record_and_can_go_on(self, study, tmp_path, waits):
         flag = tmp_path / "full"
         served = study(
-            {"steps": 15, "delay": 0.03}, {"learning_rate": [1e-4, 1e-3]}, options={"full_flag": str(flag), "linger": 30}
+            {"steps": 15, "delay": 0.03},
+            {"learning_rate": [1e-4, 1e-3]},
+            options={"full_flag": str(flag), "linger": 30},
         )
         served.start()
         served.wait_step(1, 3)
@@ -384,7 +453,10 @@ class TestFullDisk:
 class TestGpus:
     def test_each_trial_has_a_gpu_of_its_own_by_uuid(self, study):
         served = study(
-            {"steps": 20, "delay": 0.03}, {"learning_rate": [1e-4, 1e-3, 1e-2]}, options={"gpus": 2}, resources={"devices": "auto"}
+            {"steps": 20, "delay": 0.03},
+            {"learning_rate": [1e-4, 1e-3, 1e-2]},
+            options={"gpus": 2},
+            resources={"devices": "auto"},
         )
         served.start()
         state = served.wait_status("finished")
@@ -397,7 +469,9 @@ class TestGpus:
 
     def test_two_studies_never_share_a_gpu(self, study):
         options = {"gpus": 1, "linger": 30}
-        first = study({"steps": 400, "delay": 0.05}, {}, options=options, resources={"devices": "auto"})
+        first = study(
+            {"steps": 400, "delay": 0.05}, {}, options=options, resources={"devices": "auto"}
+        )
         second = study({"steps": 5}, {}, options=options, resources={"devices": "auto"})
         first.start()
         first.wait_status("running", 1)
@@ -431,7 +505,11 @@ def test_a_pause_that_takes_long_is_told_of(study, waits):
     served.start()
     served.wait_step(1, 2)
     # The worker is held still, so that it cannot save.
-    worker = int(Path(f"/proc/{served.trial().attempt.shim.pid}/task/{served.trial().attempt.shim.pid}/children").read_text())
+    worker = int(
+        Path(
+            f"/proc/{served.trial().attempt.shim.pid}/task/{served.trial().attempt.shim.pid}/children"
+        ).read_text()
+    )
     os.kill(worker, signal.SIGSTOP)
     served.ask("pause", 1)
     waits(lambda: any("not saved its checkpoint" in w.text for w in served.state.warnings))

@@ -11,7 +11,9 @@ CPU = Supply("cpu", most=2)
 
 
 def state(*statuses: TrialStatus, **more: object) -> StudyState:
-    trials = {n: Trial(n, {"lora_rank": n}, status=s, next_attempt=1) for n, s in enumerate(statuses, 1)}
+    trials = {
+        n: Trial(n, {"lora_rank": n}, status=s, next_attempt=1) for n, s in enumerate(statuses, 1)
+    }
     made = StudyState(created=1.0, rank_by="eval_loss", trials=trials)
     for name, value in more.items():
         setattr(made, name, value)
@@ -53,7 +55,9 @@ def test_a_retried_trial_starts_with_its_next_attempt() -> None:
 
 
 def test_waiting_for_a_gpu_is_said_once() -> None:
-    busy = Supply("cuda", most=1, waiting="waiting for a free GPU; GPU 0: 41.2 GiB of its memory are in use")
+    busy = Supply(
+        "cuda", most=1, waiting="waiting for a free GPU; GPU 0: 41.2 GiB of its memory are in use"
+    )
     decided = schedule(state("queued"), busy, 9.0)
     assert decided.change == StudyChanged(t=9.0, status="running", reason=busy.waiting)
     told = state("queued", reason=busy.waiting)
@@ -62,8 +66,21 @@ def test_waiting_for_a_gpu_is_said_once() -> None:
     assert schedule(told, other, 10.0).change is None
 
 
+def test_other_reasons_are_told_now_and_then_only() -> None:
+    told = state("queued", reason="waiting for a free GPU; GPU 0: busy", updated=100.0)
+    other = Supply("cuda", most=1, waiting="waiting for a free GPU; GPU 0: another study uses it")
+    assert schedule(told, other, 110.0).change is None
+    assert schedule(told, other, 140.0).change is not None
+
+
+def test_a_gpu_that_is_quiet_and_not_yet_free_is_no_news() -> None:
+    told = state("queued", reason="waiting for a free GPU; GPU 0: busy")
+    assert schedule(told, Supply("cuda", most=1), 9.0).change is None
+    assert schedule(state("queued"), Supply("cuda", most=1), 9.0).change is None
+
+
 def test_the_reason_goes_when_the_wait_is_over() -> None:
-    told = state("running", "queued", reason="waiting for a free GPU; GPU 0: busy")
+    told = state("running", reason="waiting for a free GPU; GPU 0: busy")
     decided = schedule(told, Supply("cuda", most=1), 9.0)
     assert decided.change == StudyChanged(t=9.0, status="running")
 
@@ -78,7 +95,9 @@ def test_a_study_with_nothing_left_is_finished_and_names_its_best() -> None:
     for number, loss in ((1, 2.5), (2, 1.23456)):
         done.trials[number] = msgspec.structs.replace(done.trials[number], eval_loss=loss)
     decided = schedule(done, CPU, 9.0)
-    assert decided.change == StudyChanged(t=9.0, status="finished", reason="best: trial 2, eval_loss 1.235")
+    assert decided.change == StudyChanged(
+        t=9.0, status="finished", reason="best: trial 2, eval_loss 1.235"
+    )
 
 
 def test_trials_that_ask_about_memory_do_not_keep_a_study_open() -> None:

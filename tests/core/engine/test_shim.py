@@ -26,7 +26,14 @@ SAY_READY = "pathlib.Path('ready').touch()\n"
 class Trial:
     """One attempt of a worker given as Python text."""
 
-    def __init__(self, path: Path, text: str, attempt: int = 1, stop_grace: float = 5.0, gpus: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        text: str,
+        attempt: int = 1,
+        stop_grace: float = 5.0,
+        gpus: tuple[str, ...] = (),
+    ) -> None:
         path.mkdir(exist_ok=True)
         self.folder = TrialFolder(path)
         (path / "worker.py").write_text(READY + text)
@@ -74,7 +81,12 @@ def ended(one: Trial, waits: Callable[..., Any]) -> ExitRecord:
 
 def test_the_exit_code_of_the_worker_is_recorded(trial, waits):
     record = ended(trial("sys.exit(3)"), waits)
-    assert (record.attempt, record.returncode, record.signal, record.requested) == (1, 3, None, None)
+    assert (record.attempt, record.returncode, record.signal, record.requested) == (
+        1,
+        3,
+        None,
+        None,
+    )
     assert record.problem is None
     assert record.ended >= record.started > time.time() - 60
     assert record.max_rss is not None
@@ -119,7 +131,10 @@ def test_a_worker_dies_with_its_shim(trial, waits):
 
 
 def test_a_request_to_stop_reaches_the_worker(trial, waits):
-    one = trial("signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n" + SAY_READY + "time.sleep(600)", ready=True)
+    one = trial(
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n" + SAY_READY + "time.sleep(600)",
+        ready=True,
+    )
     assert one.launcher.ask(one.shim, "stop")
     record = ended(one, waits)
     assert (record.returncode, record.requested) == (7, "stop")
@@ -162,7 +177,11 @@ def test_a_request_right_after_the_start_is_not_lost(trial, waits, what, request
 
 
 def test_a_worker_that_ignores_the_request_is_killed_after_the_grace(trial, waits):
-    one = trial("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SAY_READY + "time.sleep(600)", ready=True, stop_grace=0.3)
+    one = trial(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SAY_READY + "time.sleep(600)",
+        ready=True,
+        stop_grace=0.3,
+    )
     one.launcher.ask(one.shim, "stop")
     record = ended(one, waits)
     assert (record.signal, record.requested) == (9, "kill")
@@ -214,7 +233,9 @@ def test_a_program_that_does_not_exist_is_a_problem_in_words(tmp_path, waits):
     waits(lambda: not launcher.alive(folder))
     record = read_record(folder.exit, ExitRecord)
     assert record is not None
-    assert record.problem == "the worker cannot be started: /no/such/python: No such file or directory"
+    assert (
+        record.problem == "the worker cannot be started: /no/such/python: No such file or directory"
+    )
 
 
 def test_the_worker_sees_the_leased_gpus_only(trial, waits):

@@ -8,7 +8,11 @@ from core.profile import Profile, from_document
 from core.search.samplers import plan, plan_notice
 from core.search.space import space_size
 
-LISTS: dict[str, Any] = {"lora_rank": [4, 8, 16], "use_rslora": [True, False], "optim": ["adamw_torch"]}
+LISTS: dict[str, Any] = {
+    "lora_rank": [4, 8, 16],
+    "use_rslora": [True, False],
+    "optim": ["adamw_torch"],
+}
 RATES: dict[str, Any] = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}
 
 

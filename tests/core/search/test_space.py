@@ -25,7 +25,9 @@ def test_an_empty_space_has_one_combination() -> None:
 
 
 def test_lists_and_stepped_ranges_multiply() -> None:
-    profile = searching({"lora_rank": [8, 16, 32], "warmup_ratio": {"low": 0, "high": 0.1, "step": 0.05}})
+    profile = searching(
+        {"lora_rank": [8, 16, 32], "warmup_ratio": {"low": 0, "high": 0.1, "step": 0.05}}
+    )
     assert space_size(profile) == 9
 
 
@@ -35,7 +37,10 @@ def test_whole_numbers_of_a_range_are_counted_with_both_ends() -> None:
 
 
 def test_a_range_of_fractions_has_no_size() -> None:
-    assert space_size(searching({"learning_rate": {"low": 1e-5, "high": 1e-3}, "lora_rank": [8]})) is None
+    assert (
+        space_size(searching({"learning_rate": {"low": 1e-5, "high": 1e-3}, "lora_rank": [8]}))
+        is None
+    )
 
 
 def test_combinations_come_in_order_the_last_parameter_first() -> None:
@@ -115,7 +120,9 @@ def test_drawn_whole_numbers_lie_in_the_range(low: int, width: int, scale: str, 
 
 
 @given(low=st.floats(0, 0.4), width=st.floats(0.01, 0.5), step=st.floats(0.001, 1))
-def test_steps_lie_in_the_range_and_begin_at_its_start(low: float, width: float, step: float) -> None:
+def test_steps_lie_in_the_range_and_begin_at_its_start(
+    low: float, width: float, step: float
+) -> None:
     high = min(low + width, 0.99)
     (axis,) = axes(searching({"lora_dropout": {"low": low, "high": high, "step": step}}))
     assert axis.values is not None

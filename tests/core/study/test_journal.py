@@ -77,7 +77,9 @@ def test_a_damaged_record_among_others_is_no_torn_tail(tmp_path: Path) -> None:
     assert path.read_bytes() == whole.replace(b'{"a":1}', b'{"a":2}')
 
 
-def test_several_records_are_written_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_records_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     syncs = []
     monkeypatch.setattr(journal.os, "fsync", syncs.append)
     writer = JournalWriter(tmp_path / "j")

@@ -38,7 +38,17 @@ def same(a: float | None, b: float | None) -> bool:
 def test_a_point_is_read_as_it_was_written(point: Point) -> None:
     read = decode_point(encode_point(point))
     assert read is not None
-    for name in ("t", "step", "attempt", "loss", "eval_loss", "grad_norm", "lr", "tokens", "mem_peak"):
+    for name in (
+        "t",
+        "step",
+        "attempt",
+        "loss",
+        "eval_loss",
+        "grad_norm",
+        "lr",
+        "tokens",
+        "mem_peak",
+    ):
         assert same(getattr(read, name), getattr(point, name)), name
 
 
@@ -52,7 +62,9 @@ def test_numbers_that_are_not_finite_stay_valid_json_and_can_be_told_apart() -> 
     assert (read.grad_norm, read.lr) == (math.inf, -math.inf)
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b'{"t":1}', b'{"t":1,"step":2,"loss":"big"}', b"[1,2]", b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b'{"t":1}', b'{"t":1,"step":2,"loss":"big"}', b"[1,2]", b"\xff"]
+)
 def test_lines_of_another_form_are_no_points(line: bytes) -> None:
     assert decode_point(line) is None
 
@@ -103,7 +115,9 @@ def test_an_attempt_that_continues_replaces_what_came_after_its_checkpoint() -> 
     first = [Point(t=float(i), step=i) for i in range(1, 8)]
     again = [Point(t=100.0 + i, step=i, attempt=2) for i in range(5, 9)]
     merged = merge(list(first), again)
-    assert [(p.step, p.attempt) for p in merged] == [(i, 1) for i in range(1, 5)] + [(i, 2) for i in range(5, 9)]
+    assert [(p.step, p.attempt) for p in merged] == [(i, 1) for i in range(1, 5)] + [
+        (i, 2) for i in range(5, 9)
+    ]
 
 
 def test_an_attempt_that_starts_over_replaces_everything() -> None:

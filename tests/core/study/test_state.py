@@ -128,7 +128,16 @@ def test_a_trial_goes_from_queued_over_running_to_its_end() -> None:
     assert running.status == "running"
     assert running.attempt is not None
     assert running.attempt.shim == SHIM
-    ended = TrialEnded(t=9.0, trial=1, attempt=1, ending="completed", step=10, total_steps=10, loss=1.5, seconds=6.0)
+    ended = TrialEnded(
+        t=9.0,
+        trial=1,
+        attempt=1,
+        ending="completed",
+        step=10,
+        total_steps=10,
+        loss=1.5,
+        seconds=6.0,
+    )
     done = the_trial(*started(), ended)
     assert (done.status, done.step, done.loss, done.seconds) == ("completed", 10, 1.5, 6.0)
     assert done.ended
@@ -142,17 +151,27 @@ def test_a_live_trial_that_is_asked_is_on_its_way(ask: str, status: str) -> None
 
 
 def test_asking_a_trial_that_waits_leaves_it_waiting() -> None:
-    assert the_trial(TrialAsked(t=4.0, trial=1, attempt=1, ask="pause", by="user")).status == "queued"
+    assert (
+        the_trial(TrialAsked(t=4.0, trial=1, attempt=1, ask="pause", by="user")).status == "queued"
+    )
 
 
 def test_fixes_add_up_over_attempts() -> None:
     oom = TrialEnded(t=4.0, trial=1, attempt=1, ending="oom", peak_memory=100, seconds=2.0)
-    one = TrialQueued(t=5.0, trial=1, attempt=2, overrides={"per_device_train_batch_size": 2}, reason="half")
-    two = TrialQueued(t=8.0, trial=1, attempt=3, overrides={"gradient_checkpointing": True}, reason="recompute")
+    one = TrialQueued(
+        t=5.0, trial=1, attempt=2, overrides={"per_device_train_batch_size": 2}, reason="half"
+    )
+    two = TrialQueued(
+        t=8.0, trial=1, attempt=3, overrides={"gradient_checkpointing": True}, reason="recompute"
+    )
     again = TrialEnded(t=7.0, trial=1, attempt=2, ending="oom", peak_memory=80, seconds=2.5)
     trial = the_trial(*started(), oom, one, *started(2), again, two)
     assert trial.fixes == ("half", "recompute")
-    assert trial.changes == {"lora_rank": 8, "per_device_train_batch_size": 2, "gradient_checkpointing": True}
+    assert trial.changes == {
+        "lora_rank": 8,
+        "per_device_train_batch_size": 2,
+        "gradient_checkpointing": True,
+    }
     assert [a.overrides for a in trial.attempts] == [{}, {"per_device_train_batch_size": 2}]
     assert (trial.peak_memory, trial.seconds, trial.next_attempt) == (100, 4.5, 3)
 
@@ -163,7 +182,9 @@ def test_a_suggestion_stands_until_another_attempt_is_queued() -> None:
     waiting = the_trial(*started(), oom, fix)
     assert waiting.suggestion is not None
     assert waiting.suggestion.text == "try"
-    assert the_trial(*started(), oom, fix, TrialQueued(t=6.0, trial=1, attempt=2)).suggestion is None
+    assert (
+        the_trial(*started(), oom, fix, TrialQueued(t=6.0, trial=1, attempt=2)).suggestion is None
+    )
 
 
 def test_announcing_an_attempt_twice_keeps_one() -> None:

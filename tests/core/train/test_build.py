@@ -222,6 +222,27 @@ def test_a_hub_name_that_cannot_be_had_says_so(
     assert report.usage_error and "nobody/nothing-at-all" in report.error and "hub" in report.error
 
 
+def test_a_hub_model_that_lies_in_the_cache_needs_no_network(
+    run_trial: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    repository = tmp_path / "hub" / "models--somebody--tiny"
+    shutil.copytree(model_dir, repository / "snapshots" / ("0" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def refuse(*address: Any, **options: Any) -> Any:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    ran = run_trial(task={"save_model": True}, model_name_or_path="somebody/tiny", max_steps=1)
+    assert ran.report.outcome == "completed", ran.report.error
+    adapter = json.loads((ran.folder / "output" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "somebody/tiny"
+
+
 def test_damaged_weights_are_said_to_be(run_trial: Run, broken: Path) -> None:
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -264,6 +285,20 @@ def test_a_tokenizer_of_another_model_is_noticed(run_trial: Run, broken: Path) -
     LlamaForCausalLM(config).save_pretrained(broken)
     report = run_trial(model_name_or_path=str(broken)).report
     assert report.usage_error and "the model knows 50 tokens" in report.error
+
+
+def test_rows_beyond_a_model_s_positions_are_refused_with_the_length_that_fits(
+    run_trial: Run, broken: Path
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    (broken / "model.safetensors").unlink()
+    config = GPT2Config(vocab_size=400, n_embd=32, n_layer=1, n_head=2, n_positions=16)
+    GPT2LMHeadModel(config).save_pretrained(broken)
+    report = run_trial(model_name_or_path=str(broken)).report
+    assert report.usage_error and "takes at most 16 tokens" in report.error
+    ran = run_trial(model_name_or_path=str(broken), cutoff_len=16, train_on_prompt=True)
+    assert ran.report.outcome == "completed"
 
 
 def test_modules_that_the_model_lacks_are_named_with_those_it_has(run_trial: Run) -> None:

@@ -148,6 +148,27 @@ def test_the_best_weights_are_what_an_early_stopped_training_saves(run_trial: Ru
     assert again.report.eval_loss == pytest.approx(min(evals), rel=1e-5)
 
 
+def test_a_pause_does_not_change_when_training_stops_early_nor_what_is_best(run_trial: Run) -> None:
+    settings = {
+        "finetuning_type": "full", "learning_rate": 0.5, "warmup_ratio": 0.0, "max_steps": 12, "eval_steps": 1,
+        "val_size": 4, "early_stopping_patience": 3, "lr_scheduler_type": "constant",
+    }  # fmt: skip
+    straight = run_trial("straight", task={"save_model": True}, **settings)
+    end = straight.report.step
+    assert end < 12
+    paused = run_trial("paused", task={"save_model": True}, ask=("paused", end - 1), **settings)
+    resumed = run_trial(
+        "paused",
+        task={"save_model": True, "attempt": 2, "resume_from": paused.report.checkpoint},
+        **settings,
+    )
+    assert resumed.report.step == end and resumed.losses == straight.losses
+    saved = [
+        (ran.folder / "output" / "model.safetensors").read_bytes() for ran in (straight, resumed)
+    ]
+    assert saved[0] == saved[1]
+
+
 def test_an_unexpected_exception_becomes_a_report_with_its_type(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +198,45 @@ def test_a_full_disk_is_said_to_be_full(run_trial: Run, monkeypatch: pytest.Monk
     report = run_trial().report
     assert report.outcome == "failed" and not report.usage_error
     assert report.error is not None and report.error.startswith("the disk is full")
+
+
+def test_a_checkpoint_that_did_not_fit_on_the_disk_is_removed(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.train.stages.sft import SftTrainer
+
+    def fail(self: Any, folder: str) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(SftTrainer, "_save_rng_state", fail)
+    ran = run_trial(ask=("paused", 2))
+    assert ran.report.outcome == "failed" and "the disk is full" in ran.report.error
+    assert list((ran.folder / "checkpoints").iterdir()) == []
+
+
+def test_checkpoints_come_as_often_as_asked_and_old_ones_go(run_trial: Run) -> None:
+    ran = run_trial(max_steps=7, save_steps=2, save_total_limit=2)
+    assert sorted(p.name for p in (ran.folder / "checkpoints").iterdir()) == [
+        "checkpoint-6",
+        "checkpoint-7",
+    ]
+
+
+def test_a_checkpoint_saved_on_the_way_can_be_resumed_exactly(run_trial: Run) -> None:
+    settings = {"save_steps": 3, "max_steps": 8, "lora_dropout": 0.2, "logging_steps": 3}
+    straight = run_trial("straight", **settings)
+    stopped = run_trial("stopped", ask=("stopped", 4), **settings)
+    assert stopped.report.outcome == "stopped"
+    again = run_trial(
+        "stopped", task={"attempt": 2, "resume_from": "checkpoints/checkpoint-3"}, **settings
+    )
+    assert again.losses == straight.losses
+    assert again.points[-2].tokens == straight.points[-2].tokens
+
+
+def test_an_incomplete_checkpoint_is_refused(run_trial: Run) -> None:
+    report = run_trial(task={"resume_from": "checkpoints/checkpoint-9"}).report
+    assert report.usage_error and "no complete checkpoint" in report.error
 
 
 def test_evaluation_weighs_tokens_so_that_the_batch_size_does_not_matter(run_trial: Run) -> None:

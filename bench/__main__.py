@@ -1,0 +1,31 @@
+"""`make bench`: every figure of the README, printed. `python -m bench NAME ...` prints some of them."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import import_module
+
+BENCHES = ("dashboard", "daemon", "worker")
+
+
+def main(names: list[str]) -> int:
+    unknown = [n for n in names if n not in BENCHES]
+    if unknown:
+        print(
+            f"no bench called {', '.join(unknown)}; there are {', '.join(BENCHES)}", file=sys.stderr
+        )
+        return 2
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(f"tunedeck {commit}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    for name in names or BENCHES:
+        print(f"\n{name}", flush=True)
+        module = import_module(f"bench.{name}")
+        module.main(*([[]] if name == "daemon" else []))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,74 @@
+"""Where a trial's model is: a folder, a .gguf file, or a name on the Hugging Face hub."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.params import ModelTable
+from core.profile import Profile, model_path
+from core.train.errors import ModelError
+from core.train.gguf import unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What from_pretrained takes."""
+
+    name: str
+    """A folder, or a hub name; what the saved adapter says that it belongs to."""
+    places: tuple[str, ...]
+    """Where to load from, in the order to try: the hub's cache comes before the hub. What is on the disk already is
+    taken as it is, so that all trials of a study get the same model and nobody waits for a network that is not there."""
+
+
+def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Source:
+    """Find the model; a .gguf file is unpacked into a folder first.
+
+    `spare` and `check` are those of `gguf.unpacked`.
+
+    Raises:
+        ModelError: there is no such folder or file.
+    """
+    path = model_path(profile)
+    file = Path(path)
+    looks_like_path = (
+        path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.endswith(".gguf")
+    )
+    if looks_like_path and not file.exists():
+        raise ModelError(f"model.model_name_or_path: there is no {path}")
+    if file.is_dir():
+        return Source(path, (path,))
+    if not file.is_file():
+        cached = _cached(path, profile.model)
+        return Source(path, (path,) if cached is None else (str(cached), path))
+    if file.suffix.lower() != ".gguf":
+        raise ModelError(
+            f"model.model_name_or_path: {path} is a file; a model is a folder, a .gguf file or a hub name"
+        )
+    folder = str(unpacked(file.resolve(), spare, check))
+    return Source(folder, (folder,))
+
+
+def needs_bitsandbytes(profile: Profile) -> bool:
+    """Whether the model is to be quantised, or may be so already as it lies on the disk or on the hub."""
+    if profile.model.quantization_bit is not None:
+        return True
+    path = Path(model_path(profile))
+    if path.is_file():
+        return False
+    folder = path if path.is_dir() else _cached(str(path), profile.model)
+    if folder is None:
+        return True
+    config = folder / "config.json"
+    return config.is_file() and "quantization_config" in config.read_text("utf-8", "replace")
+
+
+def _cached(name: str, table: ModelTable) -> Path | None:
+    """The folder in which the hub's cache holds a model, as far as it has been downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=table.model_revision)
+    except ValueError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None

@@ -1,0 +1,285 @@
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.engine.messages import Reply, Request
+from core.engine.requests import answer
+from core.profile import Profile, from_document
+from core.study.events import StudyChanged, TrialAdded, TrialAsked, TrialEnded, TrialQueued
+from core.study.state import Attempt, StudyState, Suggestion, Trial, TrialStatus, apply
+
+
+def profile(**tables: dict[str, Any]) -> Profile:
+    document = {"model": {"model_name_or_path": "m"}, "data": {"dataset": "d"}, **tables}
+    return from_document(document)
+
+
+def trial(number: int, status: TrialStatus, **more: Any) -> Trial:
+    attempts = () if status == "queued" else (Attempt(1),)
+    return msgspec.structs.replace(
+        Trial(number, {"learning_rate": 1e-4 * number}, status=status, attempts=attempts), **more
+    )
+
+
+def study(*statuses: TrialStatus, status: str = "running", **more: Any) -> StudyState:
+    trials = {n: trial(n, s, **more) for n, s in enumerate(statuses, 1)}
+    return StudyState(created=1.0, status=status, trials=trials)  # type: ignore[arg-type]
+
+
+def ask(state: StudyState, command: Any, trial: int | None = None, changes: Any = None) -> Reply:
+    """Make a request and apply what it leads to."""
+    decided = answer(state, profile(), Request(command, trial, changes), 9.0)
+    assert decided.reply.ok or not decided.events
+    for event in decided.events:
+        apply(state, event)
+    return decided.reply
+
+
+class TestStudy:
+    def test_pausing_asks_all_that_run_and_leaves_the_queue(self) -> None:
+        state = study("completed", "running", "starting", "pausing", "stopping", "queued")
+        decided = answer(state, profile(), Request("pause"), 9.0)
+        asked = [e for e in decided.events if isinstance(e, TrialAsked)]
+        assert [(e.trial, e.ask, e.by) for e in asked] == [
+            (2, "pause", "study"),
+            (3, "pause", "study"),
+        ]
+        assert decided.events[0] == StudyChanged(t=9.0, status="paused", reason="paused by you")
+        ask(state, "pause")
+        assert state.trials[6].status == "queued"
+
+    def test_resuming_queues_what_the_study_had_paused_and_no_more(self) -> None:
+        state = study("paused", "paused", "queued", status="paused")
+        state.trials[1] = trial(
+            1, "paused", asked_by="study", resume_from="checkpoints/checkpoint-3"
+        )
+        state.trials[2] = trial(2, "paused", asked_by="user")
+        assert ask(state, "resume").ok
+        assert state.status == "running"
+        assert [t.status for t in state.trials.values()] == ["queued", "paused", "queued"]
+        assert (state.trials[1].resume_from, state.trials[1].next_attempt) == (
+            "checkpoints/checkpoint-3",
+            2,
+        )
+
+    def test_resuming_queues_what_users_paused_when_nothing_else_is_left(self) -> None:
+        state = study("completed", "paused", status="paused", asked_by="user")
+        assert ask(state, "resume").ok
+        assert state.trials[2].status == "queued"
+
+    def test_stopping_ends_what_waits_and_asks_what_runs(self) -> None:
+        state = study("completed", "running", "queued", "paused")
+        assert ask(state, "stop").ok
+        assert state.status == "stopped"
+        assert [t.status for t in state.trials.values()] == [
+            "completed",
+            "stopping",
+            "stopped",
+            "paused",
+        ]
+
+    def test_a_stopped_study_can_go_on_where_it_was_stopped(self) -> None:
+        state = study("completed", "queued", "queued")
+        ask(state, "stop")
+        reply = ask(state, "resume")
+        assert reply.ok
+        assert reply.text == "the study goes on with 2 trials"
+        assert [t.next_attempt for t in state.queued()] == [1, 1]
+
+    @pytest.mark.parametrize(
+        ("command", "status", "text"),
+        [
+            ("pause", "paused", "the study is paused: there is nothing to pause"),
+            ("pause", "finished", "the study is finished: there is nothing to pause"),
+            ("stop", "stopped", "the study is stopped already"),
+            (
+                "resume",
+                "running",
+                "the study is running already; resume a paused trial by its number",
+            ),
+            ("resume", "finished", "nothing is left to do: add a trial, retry or promote one"),
+            ("promote", "running", "say which trial to promote"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused_in_words(
+        self, command: Any, status: str, text: str
+    ) -> None:
+        state = study("completed", status=status)
+        assert ask(state, command) == Reply(False, text)
+        assert state.version == 0
+
+    def test_a_ping_tells_what_goes_on(self) -> None:
+        reply = ask(study("running", "queued", "queued", "oom"), "ping")
+        assert reply == Reply(True, "the study is running: 1 running, 2 waiting, 1 ended")
+
+
+class TestStopAndPause:
+    @pytest.mark.parametrize("command", ["stop", "pause"])
+    def test_a_running_trial_is_asked(self, command: Any) -> None:
+        decided = answer(study("running"), profile(), Request(command, 1), 9.0)
+        (event,) = decided.events
+        assert isinstance(event, TrialAsked)
+        assert (event.trial, event.attempt, event.ask, event.by) == (1, 1, command, "user")
+
+    @pytest.mark.parametrize(("command", "status"), [("stop", "stopped"), ("pause", "paused")])
+    def test_a_waiting_trial_ends_at_once_and_keeps_what_it_had(
+        self, command: Any, status: str
+    ) -> None:
+        kept = {
+            "resume_from": "checkpoints/checkpoint-9",
+            "step": 9,
+            "loss": 1.5,
+            "eval_loss": 1.7,
+            "seconds": 60.0,
+        }
+        state = study("queued", next_attempt=2, **kept)
+        assert ask(state, command, 1).ok
+        assert state.trials[1].status == status
+        assert {name: getattr(state.trials[1], name) for name in kept} == kept
+
+    def test_a_pausing_trial_can_still_be_stopped(self) -> None:
+        state = study("pausing")
+        assert ask(state, "stop", 1).ok
+        assert state.trials[1].status == "stopping"
+
+    @pytest.mark.parametrize(
+        ("command", "status"),
+        [("stop", "stopping"), ("stop", "completed"), ("pause", "pausing"), ("pause", "stopping"), ("pause", "failed"),
+         ("resume", "running"), ("resume", "pausing"), ("resume", "completed"), ("retry", "running"), ("retry", "queued")],
+    )  # fmt: skip
+    def test_requests_that_come_too_late_or_too_early_are_refused(
+        self, command: Any, status: TrialStatus
+    ) -> None:
+        state = study(status)
+        reply = ask(state, command, 1)
+        assert not reply.ok
+        assert "trial 1" in reply.text
+
+
+class TestResume:
+    def test_a_paused_trial_continues_with_the_next_attempt(self) -> None:
+        state = study("paused", "running", resume_from="checkpoints/checkpoint-5")
+        reply = ask(state, "resume", 1)
+        assert reply.text == "trial 1 continues from its checkpoint"
+        assert (state.trials[1].next_attempt, state.trials[1].resume_from) == (
+            2,
+            "checkpoints/checkpoint-5",
+        )
+
+    def test_a_trial_that_never_ran_starts_with_its_first_attempt(self) -> None:
+        state = study("queued")
+        ask(state, "pause", 1)
+        ask(state, "resume", 1)
+        assert (state.trials[1].status, state.trials[1].next_attempt) == ("queued", 1)
+
+    def test_in_a_paused_study_it_waits_and_is_told_so(self) -> None:
+        state = study("paused", "queued", status="paused")
+        assert "waits until the study is resumed" in ask(state, "resume", 1).text
+        assert state.status == "paused"
+
+    def test_it_wakes_a_study_that_only_waited_for_it(self) -> None:
+        state = study("paused", "completed", status="paused")
+        ask(state, "resume", 1)
+        assert state.status == "running"
+
+
+class TestRetry:
+    def test_without_changes_the_suggested_fix_is_applied(self) -> None:
+        fix = Suggestion(
+            {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}, "half the batch"
+        )
+        state = study("oom", suggestion=fix, resume_from="checkpoints/checkpoint-5")
+        reply = ask(state, "retry", 1)
+        assert reply.text == "trial 1 is tried again: half the batch"
+        again = state.trials[1]
+        assert (again.status, again.next_attempt, again.resume_from) == ("queued", 2, None)
+        assert again.overrides == fix.changes
+        assert again.fixes == ("half the batch",)
+
+    def test_changes_are_named_in_short_and_start_over(self) -> None:
+        state = study("failed", resume_from="checkpoints/checkpoint-5")
+        reply = ask(state, "retry", 1, {"train.learning_rate": 2e-4})
+        assert reply.ok
+        assert state.trials[1].overrides == {"learning_rate": 2e-4}
+        assert state.trials[1].resume_from is None
+
+    def test_what_failed_goes_on_from_its_checkpoint_and_what_diverged_does_not(self) -> None:
+        failed = study("failed", resume_from="checkpoints/checkpoint-5")
+        ask(failed, "retry", 1)
+        assert failed.trials[1].resume_from == "checkpoints/checkpoint-5"
+        diverged = study("diverged", resume_from="checkpoints/checkpoint-5")
+        ask(diverged, "retry", 1)
+        assert diverged.trials[1].resume_from is None
+
+    def test_it_wakes_a_finished_study(self) -> None:
+        state = study("failed", status="finished")
+        assert ask(state, "retry", 1).ok
+        assert state.status == "running"
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"learning_rat": 1e-4}, "did you mean train.learning_rate"),
+            ({"learning_rate": -1.0}, "learning_rate: -1 is not allowed: a number above 0"),
+            ({"limit_gib": 4.0}, "memory.limit_gib belongs to the whole study"),
+            ({"quantization_bit": 4, "finetuning_type": "full"}, "quantised weights"),
+        ],
+    )
+    def test_changes_that_cannot_be_are_refused_in_words(
+        self, changes: dict[str, Any], text: str
+    ) -> None:
+        reply = ask(study("failed"), "retry", 1, changes)
+        assert not reply.ok
+        assert text in reply.text
+
+
+class TestAddAndPromote:
+    def test_an_added_trial_has_the_next_number(self) -> None:
+        state = study("completed", "running")
+        reply = ask(state, "add", changes={"learning_rate": 5e-4, "method.lora_rank": 4})
+        assert (reply.ok, reply.trial) == (True, 3)
+        assert state.trials[3].settings == {"learning_rate": 5e-4, "lora_rank": 4}
+        assert (state.trials[3].source, state.trials[3].kind) == ("user", "probe")
+
+    def test_adding_what_cannot_be_is_refused(self) -> None:
+        assert not ask(study("running"), "add", changes={"lora_rank": 0}).ok
+
+    def test_a_promoted_trial_keeps_its_settings_and_its_memory_fixes(self) -> None:
+        state = study("completed", status="finished", overrides={"gradient_checkpointing": True})
+        reply = ask(state, "promote", 1)
+        assert reply.trial == 2
+        full = state.trials[2]
+        assert full.settings == {"learning_rate": 1e-4, "gradient_checkpointing": True}
+        assert (full.kind, full.parent, full.source, state.status) == (
+            "full",
+            1,
+            "promote",
+            "running",
+        )
+
+    def test_a_trial_is_promoted_once_at_a_time(self) -> None:
+        state = study("completed")
+        ask(state, "promote", 1)
+        assert ask(state, "promote", 1).text == "trial 2 is the full training of trial 1 already"
+        assert ask(state, "promote", 2).text == "trial 2 is a full training already"
+
+    def test_new_work_waits_in_a_study_that_a_user_paused(self) -> None:
+        state = study("completed", "queued", status="paused")
+        reply = ask(state, "promote", 1)
+        assert "waits until the study is resumed" in reply.text
+        assert state.status == "paused"
+
+
+def test_a_trial_that_is_not_there_is_named_with_those_that_are() -> None:
+    assert (
+        ask(study("running", "queued"), "stop", 9).text
+        == "there is no trial 9: they are numbered 1 to 2"
+    )
+
+
+def test_events_are_of_the_moment_of_the_request() -> None:
+    for command in ("pause", "stop", "promote"):
+        for event in answer(study("running"), profile(), Request(command, 1), 42.0).events:  # type: ignore[arg-type]
+            assert event.t == 42.0
+            assert isinstance(event, TrialAsked | TrialAdded | TrialQueued | TrialEnded)

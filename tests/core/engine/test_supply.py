@@ -1,0 +1,123 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.devices.gpu import FakeReader, GpuProcess, GpuReading, GpuSnapshot
+from core.devices.lease import lease_path
+from core.devices.lock import try_lock
+from core.engine.supply import Pool
+from core.params import ResourcesTable
+
+SAMPLES = 3
+
+
+def gpu(index: int, used: int = 0, **more: Any) -> GpuSnapshot:
+    return GpuSnapshot(
+        **{
+            "index": index, "uuid": f"GPU-{index}", "name": "Fake", "memory_total": 8 << 30, "memory_used": used,
+            "utilization": 0, "power_watts": None, "power_limit_watts": None, "temperature_c": None, "processes": (),
+            "mig": False, **more,
+        }
+    )  # fmt: skip
+
+
+def reading(*gpus: GpuSnapshot, problem: str | None = None) -> GpuReading:
+    return GpuReading(gpus, problem)
+
+
+def pool(
+    *readings: GpuReading, cuda: str | None = None, used: bool = False, **resources: Any
+) -> Pool:
+    return Pool(ResourcesTable(**resources), FakeReader(readings), cuda, used)
+
+
+def look(made: Pool, times: int = SAMPLES, ours: tuple[str, ...] = ()) -> Any:
+    for _ in range(times - 1):
+        made.look(ours)
+    return made.look(ours)
+
+
+def test_without_a_gpu_the_cpu_is_used_and_its_cores_are_shared_out() -> None:
+    made = pool(reading(problem="no driver"), parallel=2)
+    assert (made.look(()).device, made.look(()).most) == ("cpu", 2)
+    assert made.threads == max(1, len(os.sched_getaffinity(0)) // 2)
+
+
+def test_on_the_cpu_one_trial_runs_at_a_time_unless_more_are_wanted() -> None:
+    assert pool(reading(gpu(0)), devices="cpu").look(()).most == 1
+
+
+def test_gpus_are_free_after_three_quiet_readings() -> None:
+    made = pool(reading(gpu(0), gpu(1)))
+    assert [made.look(()).free for _ in range(3)] == [(), (), ("GPU-0", "GPU-1")]
+    assert made.look(()).most == 2
+    assert made.threads is None
+
+
+def test_a_busy_gpu_is_left_alone_and_named() -> None:
+    process = GpuProcess(123, 1 << 30, "python train.py")
+    made = pool(reading(gpu(0, used=40 << 30), gpu(1, processes=(process,)), gpu(2)))
+    supply = look(made)
+    assert supply.free == ("GPU-2",)
+    assert supply.waiting == (
+        "waiting for a free GPU; GPU 0: 40.0 GiB of its memory are in use; "
+        "GPU 1: python train.py (pid 123) computes on it"
+    )
+
+
+def test_a_gpu_that_another_study_leases_is_not_free() -> None:
+    held = try_lock(lease_path("GPU-0"))
+    assert held is not None
+    supply = look(pool(reading(gpu(0), gpu(1))))
+    os.close(held)
+    assert supply.free == ("GPU-1",)
+    assert "GPU 0: another study uses it" in supply.waiting
+
+
+def test_our_own_gpus_are_neither_free_nor_foreign() -> None:
+    supply = look(pool(reading(gpu(0, used=40 << 30), gpu(1))), ours=("GPU-0",))
+    assert (supply.free, supply.waiting) == (("GPU-1",), "")
+
+
+def test_a_gpu_that_was_given_back_is_watched_anew() -> None:
+    made = pool(reading(gpu(0)))
+    assert look(made).free == ("GPU-0",)
+    made.released("GPU-0")
+    assert [made.look(()).free for _ in range(3)] == [(), (), ("GPU-0",)]
+
+
+def test_only_the_gpus_that_the_user_was_given_are_used() -> None:
+    assert look(pool(reading(gpu(0), gpu(1), gpu(2)), cuda="2,0")).free == ("GPU-2", "GPU-0")
+    assert not pool(reading(gpu(0)), cuda="").on_gpu
+
+
+@pytest.mark.parametrize("devices", [[1], ["GPU-1"]])
+def test_the_profile_may_name_gpus_by_number_or_uuid(devices: list[int | str]) -> None:
+    assert look(pool(reading(gpu(0), gpu(1)), devices=devices)).free == ("GPU-1",)
+
+
+def test_the_profile_cannot_name_a_gpu_that_the_user_was_not_given() -> None:
+    supply = look(pool(reading(gpu(0), gpu(1)), devices=[1], cuda="0"))
+    assert supply.free == ()
+    assert supply.waiting == (
+        "waiting for a free GPU; none of the GPUs 1 of resources.devices can be seen here (CUDA_VISIBLE_DEVICES=0)"
+    )
+
+
+def test_a_study_that_used_gpus_waits_for_them_instead_of_going_on_slowly() -> None:
+    supply = pool(reading(problem="The driver does not answer."), used=True).look(())
+    assert (supply.device, supply.free, supply.waiting) == (
+        "cuda",
+        (),
+        "The driver does not answer.",
+    )
+
+
+def test_a_lease_folder_that_cannot_be_used_does_not_end_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUNEDECK_LEASE_DIR", str(tmp_path / "file"))
+    assert look(pool(reading(gpu(0)))).free == ("GPU-0",)

@@ -1,0 +1,81 @@
+import math
+from pathlib import Path
+from typing import Any
+
+from core.engine.watch import Watch
+from core.params import TrainTable
+from core.study.files import RunInfo, write_record
+from core.study.metrics import MetricsWriter, Point
+from core.study.store import TrialFolder
+
+
+def write(folder: Path, losses: list[float], attempt: int = 1, first: int = 1, **more: Any) -> None:
+    writer = MetricsWriter(folder / "metrics.jsonl")
+    for step, loss in enumerate(losses, first):
+        writer.write(Point(t=1.0, step=step, attempt=attempt, loss=loss, **more))
+    writer.close()
+
+
+def watch(
+    folder: Path,
+    attempt: int = 1,
+    guarded: bool = True,
+    resumed: bool = False,
+    precision: str = "fp32",
+) -> Watch:
+    run = RunInfo(attempt, 20, 100, 10.0, 1, 1, 0, 1, 1, precision, "CPU", {}, 0.1)
+    write_record(folder / "run.json", run)
+    return Watch(TrialFolder(folder), attempt, TrainTable(), guarded=guarded, resumed=resumed)
+
+
+def test_a_loss_that_is_no_number_stops_and_is_told_once(tmp_path: Path) -> None:
+    made = watch(tmp_path)
+    assert made.poll() == []
+    assert not made.started
+    write(tmp_path, [2.0, 1.9, math.nan])
+    (verdict,) = made.poll()
+    assert (verdict.action, verdict.step) == ("stop", 3)
+    assert made.started
+    assert made.poll() == []
+
+
+def test_without_the_guard_nothing_is_said(tmp_path: Path) -> None:
+    made = watch(tmp_path, guarded=False)
+    write(tmp_path, [2.0, math.nan])
+    assert made.poll() == []
+    assert made.started
+
+
+def test_what_an_earlier_attempt_logged_stops_nobody(tmp_path: Path) -> None:
+    write(tmp_path, [2.0, math.nan])
+    made = watch(tmp_path, attempt=2)
+    write(tmp_path, [2.0, 1.9], attempt=2)
+    assert made.poll() == []
+    assert made.started
+
+
+def test_an_attempt_that_goes_on_is_compared_with_what_came_before(tmp_path: Path) -> None:
+    write(tmp_path, [2.0] * 8)
+    write(tmp_path, [12.0] * 8, attempt=2, first=9)
+    resumed = watch(tmp_path, attempt=2, resumed=True).poll()
+    assert [v.action for v in resumed if v.action == "stop"]
+    assert [v for v in watch(tmp_path, attempt=2).poll() if v.action == "stop"] == []
+
+
+def test_steps_that_a_resumed_attempt_repeats_count_once(tmp_path: Path) -> None:
+    write(tmp_path, [2.0, 2.0, 2.0, 2.0, math.nan])
+    write(tmp_path, [2.0, 1.9, 1.8], attempt=2, first=5)
+    assert watch(tmp_path, attempt=2, resumed=True).poll() == []
+
+
+def test_fp16_may_overflow_now_and_then(tmp_path: Path) -> None:
+    write(tmp_path, [2.0], grad_norm=math.inf)
+    assert watch(tmp_path, precision="fp16").poll() == []
+    assert [v.action for v in watch(tmp_path, precision="bf16").poll()] == ["stop"]
+
+
+def test_an_evaluation_alone_is_nothing_for_the_guard(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    writer.write(Point(t=1.0, step=1, eval_loss=math.nan))
+    writer.close()
+    assert watch(tmp_path).poll() == []

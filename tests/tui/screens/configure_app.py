@@ -1,0 +1,100 @@
+"""The dashboard on its Configure screen, with what it would start noted instead of started."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from textual.pilot import Pilot
+
+from core.profile import Profile
+from tui.app import TunedeckApp
+from tui.screens.configure import ConfigureScreen
+from tui.screens.pick import PickDialog
+
+
+class NoStudies:
+    """A source without studies."""
+
+    def now(self) -> float:
+        return 1_800_000_000.0
+
+    def studies(self) -> list[Path]:
+        return []
+
+
+def configure_app(*, ascii: bool = False) -> tuple[TunedeckApp, list[Profile]]:
+    """The app, and the list of what is started."""
+    app = TunedeckApp(source=cast(Any, NoStudies()), ascii=ascii)
+    started: list[Profile] = []
+    app.start_study = started.append  # type: ignore[method-assign]
+    return app, started
+
+
+async def settle(pilot: Pilot[None]) -> None:
+    """Until the files that the draft names have been looked at."""
+    screen = pilot.app.screen
+    if isinstance(screen, ConfigureScreen):
+        timer = screen._look_timer
+        if timer is not None:
+            timer.stop()
+            screen._look()
+    workers = [w for w in pilot.app.workers if w.group == "rows"]
+    if workers:
+        await pilot.app.workers.wait_for_complete(workers)
+    await pilot.pause()
+
+
+class Deck:
+    """The Configure screen under a pilot."""
+
+    def __init__(self, pilot: Pilot[None], screen: ConfigureScreen, started: list[Profile]) -> None:
+        self.pilot, self.screen, self.started = pilot, screen, started
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def type(self, text: str) -> None:
+        names = {
+            " ": "space",
+            ".": "full_stop",
+            ",": "comma",
+            "-": "minus",
+            "/": "slash",
+            "_": "underscore",
+        }
+        await self.press(*(names.get(c, c) for c in text))
+
+    async def write(self, text: str) -> None:
+        """Put `text` in place of what the editor holds, as a paste does."""
+        assert self.screen.editor.has_focus
+        self.screen.editor.value = text
+        await self.pilot.pause()
+
+    async def at(self, key: str) -> None:
+        assert self.screen.form.move_to(key), key
+        await self.pilot.pause()
+
+    @property
+    def dialog(self) -> str:
+        return type(self.pilot.app.screen).__name__
+
+    def pick(self) -> PickDialog:
+        assert isinstance(self.pilot.app.screen, PickDialog)
+        return self.pilot.app.screen
+
+
+@asynccontextmanager
+async def deck(
+    profile: Path | None, size: tuple[int, int] = (80, 24), *, ascii: bool = False
+) -> AsyncIterator[Deck]:
+    """The Configure screen with `profile` open."""
+    app, started = configure_app(ascii=ascii)
+    async with app.run_test(size=size) as pilot:
+        screen = ConfigureScreen(profile)
+        await app.push_screen(screen)
+        await settle(pilot)
+        yield Deck(pilot, screen, started)

@@ -1,0 +1,48 @@
+"""The dashboard over a fake source, ready to be typed at."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.tui.fake import FOLDER, FakeSource
+from tui.app import TunedeckApp
+
+Opened = Callable[..., AbstractAsyncContextManager[tuple[TunedeckApp, Pilot[None]]]]
+
+
+async def settle(app: TunedeckApp, pilot: Pilot[None]) -> None:
+    """Wait until everything that was typed has had its effect; questions may stay open."""
+    for _ in range(3):
+        await pilot.pause()
+        running = [w for w in app.workers if w.group in ("poll", "open", "studies", "devices")]
+        if running:
+            await app.workers.wait_for_complete(running)
+    await pilot.pause()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def opened(source: FakeSource) -> Opened:
+    @asynccontextmanager
+    async def run(
+        size: tuple[int, int] = (80, 24), study: Path | None = FOLDER, *, ascii: bool = False
+    ) -> AsyncIterator[tuple[TunedeckApp, Pilot[None]]]:
+        app = TunedeckApp(source, study, ascii=ascii)
+        async with app.run_test(size=size) as pilot:
+            await settle(app, pilot)
+            yield app, pilot
+
+    return run
+
+
+def screen_text(app: TunedeckApp) -> str:
+    """What a terminal shows."""
+    lines = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in lines)

@@ -1,0 +1,108 @@
+"""From what was read to what is shown: rows, tallies, times left. (tui/snapshot.py)"""
+
+from dataclasses import replace
+
+import pytest
+
+from core.study.events import StudyChanged, TrialEnded, TrialQueued
+from core.study.metrics import Point
+from tests.tui.fake import NOW, FakeSource
+from tui.snapshot import StudyView, study_view, summarise
+from tui.source import Wanted
+
+
+def view(source: FakeSource, before: StudyView | None = None, *whole: int) -> StudyView:
+    return study_view(source.feed.read(Wanted(frozenset(whole))), NOW, before)
+
+
+def test_a_live_row_is_what_its_metrics_say_and_an_ended_one_what_the_journal_says() -> None:
+    shown = view(FakeSource(), None, 2)
+    live, ended = shown.by_number[5], shown.by_number[2]
+    assert (live.step, live.total_steps, live.progress) == (85, 120, pytest.approx(85 / 120))
+    assert (ended.loss, ended.eval_loss, ended.place) == (1.834, pytest.approx(1.894), 1)
+
+
+def test_a_loss_that_the_journal_could_not_hold_comes_from_the_metrics() -> None:
+    shown = view(FakeSource(), None, 3)
+    loss = shown.by_number[3].loss
+    assert loss is not None and loss != loss
+
+
+def test_rows_that_did_not_change_stay_the_same_objects() -> None:
+    source = FakeSource()
+    first = view(source)
+    source.feed.train(5, [Point(t=NOW, step=90, loss=1.7)])
+    second = view(source, first)
+    changed = [n for n, row in second.by_number.items() if row is not first.by_number[n]]
+    assert changed == [5] and second.tally is first.tally
+
+
+def test_nothing_new_is_an_equal_view_with_the_same_rows() -> None:
+    source = FakeSource()
+    first = view(source)
+    second = view(source, first)
+    assert second == first and second.rows is first.rows
+
+
+def test_a_curve_that_is_forgotten_by_the_source_is_kept_on_the_row() -> None:
+    source = FakeSource()
+    first = view(source, None, 1)
+    assert view(source, first).by_number[1].curve is first.by_number[1].curve
+
+
+def test_the_time_left_is_what_live_trials_need_and_the_mean_for_those_that_wait() -> None:
+    shown = view(FakeSource())
+    # Two steps a second: trial 6 has 80 to go. Two trials wait, 64 s each, two at a time.
+    assert shown.by_number[6].eta == pytest.approx(40)
+    assert shown.eta == pytest.approx(40 + 2 * 64 / 2)
+
+
+def test_time_passes_between_two_points() -> None:
+    source = FakeSource()
+    reading = source.feed.read(Wanted())
+    assert study_view(reading, NOW + 10).by_number[6].eta == pytest.approx(30)
+    assert study_view(reading, NOW + 1000).by_number[6].eta == 0
+
+
+@pytest.mark.parametrize("changes", [{"status": "paused"}, {"engine": "missing"}])
+def test_a_study_that_stands_still_has_no_time_left(changes: dict[str, str]) -> None:
+    reading = replace(FakeSource().feed.read(Wanted()), **changes)  # type: ignore[arg-type]
+    assert study_view(reading, NOW).eta is None
+
+
+def test_without_a_completed_trial_nobody_knows_how_long_the_waiting_ones_take() -> None:
+    source = FakeSource()
+    for number in (1, 2):
+        source.feed.tell(TrialEnded(t=NOW, trial=number, attempt=1, ending="failed"))
+    assert view(source).eta is None
+
+
+def test_only_parameters_in_which_trials_differ_are_searched() -> None:
+    assert view(FakeSource()).searched == ("learning_rate", "lora_rank")
+
+
+def test_a_retry_counts_as_waiting_again_and_carries_its_fix() -> None:
+    source = FakeSource()
+    before = view(source)
+    assert before.done == 4
+    source.feed.tell(
+        TrialQueued(t=NOW, trial=4, attempt=2, overrides={"per_device_train_batch_size": 4})
+    )
+    after = view(source, before)
+    assert after.done == 3 and after.by_number[4].status == "queued"
+    assert after.by_number[4].trial.changes["per_device_train_batch_size"] == 4
+
+
+def test_a_missing_engine_is_said_before_the_studys_own_state() -> None:
+    source = FakeSource()
+    source.feed.engine = "missing"
+    assert view(source).status == "engine not running"
+    source.feed.engine = "idle"
+    source.feed.tell(StudyChanged(t=NOW, status="finished"))
+    assert view(source).status == "finished"
+
+
+def test_a_summary_names_the_best_trial() -> None:
+    summary = summarise(FakeSource().feed.read(Wanted()))
+    assert (summary.done, summary.planned, summary.live) == (4, 8, 2)
+    assert (summary.best_trial, summary.best) == (2, pytest.approx(1.894))

@@ -1,0 +1,42 @@
+"""The live summary in two lines."""
+
+from dataclasses import replace
+
+from core.data_size import FileSize
+from tui.draft import Draft, review
+from tui.plan import DataCount, plan
+from tui.widgets.plan_bar import Part, flow, run_parts, search_parts
+
+BASE = Draft().with_text("model.model_name_or_path", "demo").with_text("data.dataset", "demo")
+DATA = DataCount((FileSize(1000, 300),), known=True)
+SEARCHED = BASE.with_space("train.learning_rate", "1e-5 .. 4e-4 step 1e-5")
+
+
+def _line(parts: list[Part], width: int = 200) -> str:
+    return "".join(text for text, _ in flow(parts, width))
+
+
+def test_a_run_and_a_search_are_summed_up() -> None:
+    numbers = plan(review(SEARCHED), DATA)
+    assert _line(run_parts(numbers)) == (
+        "batch 16 = 4 × 4   rows 950 + 50 eval   steps/epoch 60   full run 180 steps"
+    )
+    assert _line(search_parts(numbers, 0)) == (
+        "trials 12 of 40 possible   each 36 steps   together 2.4 full runs"
+    )
+
+
+def test_what_is_not_known_is_a_question_mark_and_counting_is_said() -> None:
+    assert "rows ?" in _line(run_parts(plan(review(BASE), DataCount())))
+    counting = replace(DATA, share=0.25)
+    assert "counting rows 25%" in _line(run_parts(plan(review(BASE), counting)))
+
+
+def test_no_search_is_one_training_and_problems_are_counted() -> None:
+    numbers = plan(review(BASE), DATA)
+    assert _line(search_parts(numbers, 2)) == "one training, nothing is searched   2 problems (n)"
+
+
+def test_parts_that_do_not_fit_are_left_out_whole() -> None:
+    parts = [Part("a", "11"), Part("long", "2" * 30), Part("c", "3")]
+    assert _line(parts, 12) == "a 11   c 3"
