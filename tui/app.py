@@ -230,8 +230,11 @@ class TunedeckApp(LeanApp[None]):
                 part = folders[start : start + 8]
                 summaries += await asyncio.to_thread(self._summarise, part)
                 screen = self.deck_screen
-                if isinstance(screen, StudiesScreen) and screen.ready:
+                if isinstance(screen, StudiesScreen) and screen.ready and not screen.loaded:
                     screen.show_studies(summaries)
+            screen = self.deck_screen
+            if isinstance(screen, StudiesScreen) and screen.ready:
+                screen.show_studies(summaries, all=True)
             if say:
                 self.notify(f"{words.plural(len(summaries), 'study')} found.")
         finally:

@@ -148,6 +148,7 @@ class DiskSource:
 
     def __init__(self) -> None:
         self._summaries: dict[Path, tuple[tuple[int, int], StudySummary]] = {}
+        self._running: dict[Path, DiskFeed] = {}
         self._gpus: NvmlReader | None = None
         self._host: HostReader | None = None
 
@@ -162,9 +163,13 @@ class DiskSource:
             stat = (folder / store.JOURNAL_FILE).stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
             known = self._summaries.get(folder)
-            if known is not None and known[0] == stamp and known[1].status != "running":
+            if known is not None and known[0] == stamp and folder not in self._running:
                 return known[1]
-            summary = summarise(DiskFeed(folder).read(Wanted()))
+            feed = self._running.pop(folder, None) or DiskFeed(folder)
+            summary = summarise(feed.read(Wanted()))
+            if summary.live or summary.status in ("running", "engine not running"):
+                # An engine may die without a word in the journal: such a study is looked at again.
+                self._running[folder] = feed
         except (StudyError, OSError) as error:
             return StudySummary(folder, folder.name, "cannot be read", problem=str(error))
         self._summaries[folder] = (stamp, summary)

@@ -18,7 +18,7 @@ class Source:
     """A folder, or a hub name; what the saved adapter says that it belongs to."""
     places: tuple[str, ...]
     """Where to load from, in the order to try: the hub's cache comes before the hub. What is on the disk already is
-    taken as it is, so that all trials of a study get the same model and nobody waits for a network that is not there."""
+    taken as it is: all trials of a study get the same model, and nobody waits for a network that is not there."""
 
 
 def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Source:

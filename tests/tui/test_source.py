@@ -1,5 +1,6 @@
 """Reading real study folders."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,19 @@ def test_paths_are_written_as_one_would_type_them(
     assert short_path(tmp_path / "studies" / "one") == "studies/one"
     assert short_path(tmp_path / "home" / "x") in ("~/x", "home/x")
     assert short_path(Path("/elsewhere/x")) == "/elsewhere/x"
+
+
+def test_a_folder_that_is_deleted_under_an_open_study_leaves_what_was_read(study: Study) -> None:
+    feed = DiskFeed(study.folder.path)
+    before = feed.read(Wanted())
+    shutil.rmtree(study.folder.path)
+    after = feed.read(Wanted(whole=frozenset({1}), sparks=(2,), log=3))
+    assert after.trials == before.trials
+
+
+def test_a_summary_is_read_again_while_the_study_is_at_work(study: Study) -> None:
+    source = DiskSource()
+    assert source.summary(study.folder.path).done == 2
+    study.tell(TrialEnded(t=NOW, trial=3, attempt=1, ending="completed", loss=1.5))
+    summary = source.summary(study.folder.path)
+    assert (summary.done, summary.best_trial) == (3, 3)

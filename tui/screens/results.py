@@ -120,10 +120,13 @@ class ResultsScreen(DeckScreen):
         return int(key) if key is not None else None
 
     def _field(self) -> tuple[int, ...]:
-        """The trials whose curves are drawn: the chosen one, the best, and the next in order."""
+        """The trials whose curves are drawn: the chosen one, the best, and the next in order.
+
+        One without a place is only drawn when it is chosen: an exploding loss would flatten all others.
+        """
         if self._view is None:
             return ()
-        ordered = [r.trial for r in self._view.ranked]
+        ordered = [r.trial for r in self._view.ranked if r.place is not None]
         chosen = self._chosen()
         first = ([chosen] if chosen is not None else []) + ordered[:1]
         return tuple(dict.fromkeys([*first, *ordered[1 : FIELD + 1]]))

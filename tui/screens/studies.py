@@ -20,6 +20,8 @@ from tui.theme import COLOURS
 from tui.widgets.bars import Heading
 from tui.widgets.trial_table import Column, LiveTable, Row
 
+SECONDS = 5.0
+"""How often the list is read again while it is shown."""
 EMPTY = "no studies yet:  d runs the demo,  n sets up a study of your own"
 COLUMNS = (
     Column("name", "study", min_width=12, max_width=32, priority=100),
@@ -42,7 +44,8 @@ class StudiesScreen(DeckScreen):
     def __init__(self) -> None:
         super().__init__()
         self._summaries: tuple[StudySummary, ...] = ()
-        self._loaded = False
+        self.loaded = False
+        """Whether the list has been read to its end once."""
 
     def body(self) -> ComposeResult:
         yield Heading("Studies", ascii=self.ascii)
@@ -55,10 +58,15 @@ class StudiesScreen(DeckScreen):
     def on_mount(self) -> None:
         self.table.focus()
         self.deck.refresh_studies()
+        self.set_interval(SECONDS, self._refresh)
+
+    def _refresh(self) -> None:
+        if self.is_current:
+            self.deck.refresh_studies()
 
     def on_screen_resume(self) -> None:
         super().on_screen_resume()
-        if self._loaded:
+        if self.loaded:
             self.deck.refresh_studies()
 
     def focus_main(self) -> None:
@@ -67,9 +75,9 @@ class StudiesScreen(DeckScreen):
     def filtered(self) -> None:
         self._fill()
 
-    def show_studies(self, summaries: Sequence[StudySummary]) -> None:
-        """Show these studies from now on."""
-        self._summaries, self._loaded = tuple(summaries), True
+    def show_studies(self, summaries: Sequence[StudySummary], *, all: bool = False) -> None:
+        """Show these studies from now on; `all` says that these are all there are."""
+        self._summaries, self.loaded = tuple(summaries), self.loaded or all
         self._fill()
 
     def _fill(self) -> None:

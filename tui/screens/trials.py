@@ -115,7 +115,8 @@ class TrialsScreen(DeckScreen):
             table.set_rows(rows)
         self._fit_table(len(rows))
         if self._selected is None:
-            first = next((r for r in shown if r.trial.live), shown[0] if shown else None)
+            first = next((r for r in shown if r.trial.live), view.best)
+            first = first if first in shown else next(iter(shown), None)
             if first is not None:
                 self._selected = first.number
                 table.move_cursor(str(first.number))
