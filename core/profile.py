@@ -280,6 +280,8 @@ def dumps(profile: Profile, *, comment: str = "") -> str:
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     document = profile.to_document()
     space = document["search"].pop("space", None)
+    if not document["train"]["lr_scheduler_kwargs"]:
+        del document["train"]["lr_scheduler_kwargs"]
     if profile.search == SearchTable():
         del document["search"]
     body = tomli_w.dumps(document)

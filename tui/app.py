@@ -18,6 +18,7 @@ from textual.screen import Screen
 
 from core.values import Scalar
 from tui import words
+from tui.farewell import farewell
 from tui.hangup import leave_with_the_terminal
 from tui.keymap import bindings
 from tui.modes import SCREENS
@@ -492,9 +493,6 @@ def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
     app.run()
     if app.return_code:
         return app.return_code
-    view = app.view
-    if view is not None and (view.live or view.reading.engine == "running"):
-        place = short_path(view.folder)
-        print(f"The study goes on without the dashboard. tunedeck attach {place} shows it again,")
-        print(f"tunedeck stop {place} ends it.")
+    for line in farewell(app.view):
+        print(line)
     return 0

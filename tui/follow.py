@@ -1,5 +1,6 @@
 """Follow a study without a dashboard: one line for each thing that happens, and progress in between."""
 
+import os
 import shutil
 import sys
 import time
@@ -187,4 +188,7 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
         f"\nBest: trial {best.number} ({describe(best.changes) or 'the profile as it is'})",
         file=out,
     )
+    if reader.folder.tuned.exists():
+        tuned = os.path.relpath(reader.folder.tuned)
+        print(f"Saved as {tuned}; the full training: tunedeck train {tuned}", file=out)
     return 0

@@ -31,11 +31,12 @@ from core.engine.messages import Reply, Request
 from core.engine.prepare import creation, prepare
 from core.engine.recorder import FULL, Recorder, disk_trouble
 from core.engine.requests import answer
+from core.engine.results import TUNED_COMMENT, best_trial, trial_profile
 from core.engine.scheduler import Start, schedule
 from core.engine.server import Server
 from core.engine.supply import Pool
 from core.engine.watch import Watch
-from core.profile import Profile, ProfileError, load
+from core.profile import Profile, ProfileError, load, save
 from core.study.events import (
     AnyEvent,
     DaemonStarted,
@@ -218,8 +219,21 @@ class Daemon:
         decided = schedule(self.state, self._pool.look(held), now())
         if decided.change is not None:
             self._commit(decided.change)
+            if decided.change.status == "finished":
+                self._guarded(self._save_winner)
         for start in decided.starts:
             self._guarded(partial(self._start, start))
+
+    def _save_winner(self) -> None:
+        """Leave the winner in the study's folder as a profile, for whoever comes back in the morning."""
+        best = best_trial(self.state)
+        if best is None:
+            return
+        try:
+            winner = trial_profile(StudyReader(self._folder.path), best.number)
+            save(winner, self._folder.tuned, comment=TUNED_COMMENT)
+        except OSError as error:
+            self._log.say(f"{self._folder.tuned} cannot be written: {error.strerror or error}")
 
     def _watch_disk(self) -> None:
         """Pause the study when its journal cannot be written, and say when it can again."""

@@ -13,6 +13,10 @@ from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader
 from core.values import Scalar
 
+TUNED_COMMENT = """Found by tunedeck; [tuned] says how. Run it as the full training:
+  tunedeck train THIS_FILE"""
+"""What stands on top of a saved winner."""
+
 
 def ranking(state: StudyState) -> list[Ranked]:
     """The probes of a study, best first, those without a place last (full trainings are not compared with probes)."""

@@ -94,6 +94,11 @@ class StudyFolder:
         return self.path / "daemon.json"
 
     @property
+    def tuned(self) -> Path:
+        """The winner as a profile, written when the study is finished."""
+        return self.path / "tuned.toml"
+
+    @property
     def daemon_log(self) -> Path:
         return self.path / "daemon.log"
 

@@ -42,6 +42,8 @@ def make_plan(train: TrainTable, task: TrialTask, rows: int, eval_rows: int) -> 
         warmup = _ceil(train.warmup_ratio * total)
     else:
         warmup = _ceil(train.warmup_steps * total / full)
+    # The first update of a warm-up has a rate of zero: one that is nothing but warm-up would learn nothing.
+    warmup = min(warmup, total - 1)
     every = train.eval_steps or max(1, math.ceil(total / _EVALUATIONS))
     return Plan(full, total, per_epoch, warmup, every if eval_rows else None)
 

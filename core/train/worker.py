@@ -7,6 +7,7 @@ being killed, it leaves a report.
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 import traceback
@@ -122,6 +123,7 @@ def _prepare_process(task: TrialTask) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     # What libraries warn their callers of is no news to who reads a training log.
     warnings.simplefilter("ignore")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _sentence(error: Exception, profile: Profile) -> str:

@@ -1,5 +1,6 @@
 """The catalogue: finding, reading and checking parameters."""
 
+import re
 import tomllib
 from typing import Any
 
@@ -101,9 +102,8 @@ def test_typed_text_is_read(key: str, text: str, value: Any) -> None:
     ],
 )
 def test_text_that_means_nothing_says_what_would_be_right(key: str, text: str, wrong: str) -> None:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=re.escape(wrong)):
         find(key).parse(text)
-    assert wrong in str(error.value)
 
 
 @given(st.sampled_from(parameters()), st.text(max_size=20))
@@ -117,11 +117,17 @@ def test_any_text_is_read_or_refused_with_a_sentence(parameter: Parameter, text:
 
 
 @given(st.sampled_from([p for p in parameters() if p.kind in ("int", "float")]), st.data())
-def test_bounds_that_are_told_are_those_that_hold(parameter: Parameter, data: st.DataObject) -> None:
+def test_bounds_that_are_told_are_those_that_hold(
+    parameter: Parameter, data: st.DataObject
+) -> None:
     number = st.integers(-(10**7), 10**7) if parameter.kind == "int" else st.floats(-1e7, 1e7)
     value = data.draw(number)
-    below = parameter.low is not None and (value < parameter.low or (parameter.low_open and value == parameter.low))
-    above = parameter.high is not None and (value > parameter.high or (parameter.high_open and value == parameter.high))
+    below = parameter.low is not None and (
+        value < parameter.low or (parameter.low_open and value == parameter.low)
+    )
+    above = parameter.high is not None and (
+        value > parameter.high or (parameter.high_open and value == parameter.high)
+    )
     if below or above:
         with pytest.raises(ValueError, match="not allowed"):
             parameter.validate(value)
@@ -142,7 +148,14 @@ def test_a_parameter_applies_only_where_it_has_an_effect() -> None:
 def test_what_names_code_data_or_lists_cannot_be_searched() -> None:
     names = {p.name for p in searchable()}
     assert {"learning_rate", "lora_rank", "cutoff_len", "model_name_or_path"} <= names
-    assert not names & {"dataset", "eval_dataset", "trust_remote_code", "trials", "limit_gib", "lr_scheduler_kwargs"}
+    assert not names & {
+        "dataset",
+        "eval_dataset",
+        "trust_remote_code",
+        "trials",
+        "limit_gib",
+        "lr_scheduler_kwargs",
+    }
 
 
 @pytest.mark.parametrize(

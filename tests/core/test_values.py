@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from core.values import number, read_toml, toml_value
 
-scalars = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8"))
+scalars = (
+    st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec="utf-8"))
+)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +43,17 @@ def test_a_written_number_is_read_back_exactly(value: float) -> None:
     assert float(number(value)) == value
 
 
-@given(scalars | st.lists(scalars, max_size=4) | st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), scalars, max_size=3))
+@given(
+    scalars
+    | st.lists(scalars, max_size=4)
+    | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=6), scalars, max_size=3)
+)
 def test_a_value_survives_the_way_to_toml_and_back(value: object) -> None:
     assert read_toml(toml_value(value)) == value
+
+
+def test_the_delete_character_and_odd_names_are_escaped() -> None:
+    assert read_toml(toml_value({"a \x7f": "\x7f"})) == {"a \x7f": "\x7f"}
 
 
 def test_text_that_is_no_toml_comes_back_as_it_is() -> None:

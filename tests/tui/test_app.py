@@ -5,15 +5,18 @@ from typing import Any
 
 import pytest
 
-from tests.tui.fake import FakeSource
+from tests.tui.fake import NOW, FakeSource
 from tests.tui.screens.conftest import screen_text, settle
 from tui.actions import ACTIONS
 from tui.app import TunedeckApp
+from tui.farewell import farewell
 from tui.modes import SCREENS
 from tui.screens.confirm import MessageDialog
 from tui.screens.help import HelpDialog
 from tui.screens.studies import StudiesScreen
 from tui.screens.trials import TrialsScreen
+from tui.snapshot import study_view
+from tui.source import Wanted
 
 STUDY = Path("/studies/sft-night")
 
@@ -137,3 +140,11 @@ def test_every_action_has_its_method(action: Any) -> None:
     }
     named = owners.get(action.context) or [type(SCREENS[action.context]())]
     assert all(hasattr(owner, f"action_{action.name}") for owner in named)
+
+
+def test_leaving_says_once_that_the_trials_go_on() -> None:
+    source = FakeSource()
+    view = study_view(source.feed.read(Wanted()), NOW)
+    assert "tunedeck attach /studies/sft-night" in farewell(view)[0]
+    finished = source.feeds[Path("/studies/first-try")]
+    assert farewell(study_view(finished.read(Wanted()), NOW)) == [] and farewell(None) == []

@@ -167,7 +167,7 @@ def best(arguments: argparse.Namespace) -> int:
 def save(arguments: argparse.Namespace) -> int:
     """Save a trial's settings as a profile."""
     from core import profile
-    from core.engine.results import trial_profile
+    from core.engine.results import TUNED_COMMENT, trial_profile
 
     reader = StudyReader(find_study(arguments.study))
     number = arguments.trial
@@ -185,6 +185,6 @@ def save(arguments: argparse.Namespace) -> int:
         print(f"tunedeck: {target} exists; --force replaces it", file=sys.stderr)
         return 1
     found = trial_profile(reader, number, as_probe=arguments.probe)
-    profile.save(found, target, comment=f"Found by tunedeck. Run it: tunedeck train {target.name}")
+    profile.save(found, target, comment=TUNED_COMMENT)
     print(f"Saved trial {number} as {target}\n  run it:  tunedeck train {target}")
     return 0

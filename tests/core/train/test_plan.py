@@ -52,6 +52,7 @@ def test_warm_up_is_a_share_of_the_run_and_shrinks_with_a_probe() -> None:
     assert plan(warmup_steps=10).warmup_steps == 10
     assert plan(warmup_steps=10, kind="probe", budget=0.2).warmup_steps == 2
     assert plan(warmup_steps=0, warmup_ratio=0.5).warmup_steps == 0
+    assert plan(max_steps=1).warmup_steps == 0
 
 
 def test_evaluations_come_ten_times_unless_said() -> None:
