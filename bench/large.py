@@ -19,6 +19,7 @@ from core.study.events import (
 from core.study.journal import seal
 from core.study.metrics import Point, encode_point
 from core.study.store import StudyFolder
+from core.values import Scalar
 
 START = 1_760_000_000.0
 
@@ -58,7 +59,7 @@ def created(trials: int) -> StudyCreated:
 
 
 def trial_events(number: int, rate: float, rank: int, best: float, points: int) -> list[AnyEvent]:
-    settings = {"learning_rate": rate, "lora_rank": rank}
+    settings: dict[str, Scalar] = {"learning_rate": rate, "lora_rank": rank}
     return [
         TrialAdded(t=START, trial=number, settings=settings),
         TrialStarting(t=START, trial=number, attempt=1, device="cpu"),

@@ -33,7 +33,6 @@ class Doc:
     when: tuple[When, ...] = ()
     llamafactory: str | None = None
     advanced: bool = False
-    exclusive_min: bool = False
 
 
 LORA = (When("method.finetuning_type", ("lora",)),)

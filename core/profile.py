@@ -5,9 +5,8 @@ wrong and what would be right.
 """
 
 import os
-import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +18,16 @@ from core.catalogue import (
     UnknownParameterError,
     find,
     nearest,
-    parameters,
     space_problem,
+)
+from core.checks import (
+    Problem,
+    did_you_mean,
+    joint_problems,
+    line_of,
+    space_problems,
+    table_problems,
+    unknown_in_space,
 )
 from core.params import (
     TABLES,
@@ -43,21 +50,6 @@ READY_MADE = ROOT / "profiles"
 """The profiles that tunedeck ships."""
 DEMO_MODEL = ROOT / "core" / "assets" / "demo" / "model"
 DEMO_DATA = ROOT / "core" / "assets" / "demo" / "instructions.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: the key (`table.name`), what is wrong, what would be right, and the line if known."""
-
-    key: str
-    wrong: str
-    right: str = ""
-    line: int | None = None
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
-        right = f" ({self.right})" if self.right else ""
-        return f"{where}{self.key}: {self.wrong}{right}"
 
 
 class ProfileError(Exception):
@@ -121,7 +113,7 @@ class Profile:
             try:
                 parameter = find(key)
             except UnknownParameterError as error:
-                problems.append(Problem(key, "is not known", _did_you_mean(error.nearest)))
+                problems.append(Problem(key, "is not known", did_you_mean(error.nearest)))
                 continue
             table = document.setdefault(parameter.table, {})
             if value is None:
@@ -227,7 +219,7 @@ def from_document(
         ProfileError: anything in it is wrong.
     """
     problems = [
-        Problem(t, "is not a table of a profile", _did_you_mean(nearest(t, TABLES)))
+        Problem(t, "is not a table of a profile", did_you_mean(nearest(t, TABLES)))
         for t in document
         if t not in TABLES
     ]
@@ -242,14 +234,14 @@ def from_document(
         try:
             tables[name] = model.model_validate(_spell_out(name, content))
         except ValidationError as error:
-            problems.extend(_table_problems(name, error))
+            problems.extend(table_problems(name, error))
     if "search" not in tables:
-        problems.extend(_unknown_in_space(document.get("search")))
+        problems.extend(unknown_in_space(document.get("search")))
     else:
         search = cast(SearchTable, tables["search"])
-        problems.extend(_space_problems(search))
+        problems.extend(space_problems(search))
         tables["search"] = search.model_copy(update={"space": _spelled_space(search)})
-    problems.extend(_joint_problems(tables))
+    problems.extend(joint_problems(tables))
     if problems:
         raise ProfileError(source, [replace(p, line=line_of(text, p.key)) for p in problems])
     profile = Profile(**cast(dict[str, Any], tables))
@@ -308,23 +300,6 @@ def resolve(name: str) -> Path:
     return shipped if shipped.exists() else path
 
 
-def line_of(text: str, key: str) -> int | None:
-    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, or None."""
-    table, _, name = key.partition(".")
-    if name.startswith("space."):
-        table, name = "search.space", name.removeprefix("space.")
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
-        if header:
-            current = header.group(1)
-            if current == key:
-                return number
-        elif current == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", line):
-            return number
-    return None
-
-
 def _plain(entry: Any) -> Any:
     if isinstance(entry, dict):
         return {k: v for k, v in entry.items() if not (k == "scale" and v == "linear")}
@@ -339,10 +314,6 @@ def _missing(file: Path) -> str:
     return (
         f"does not exist (ready-made profiles: {', '.join(names)})" if names else "does not exist"
     )
-
-
-def _did_you_mean(names: tuple[str, ...]) -> str:
-    return f"did you mean {' or '.join(names)}?" if names else ""
 
 
 def _spell_out(table: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -360,68 +331,6 @@ def _spell_out(table: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return spelled
 
 
-def _table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
-    seen = set()
-    for item in error.errors(include_url=False):
-        name = str(item["loc"][0]) if item["loc"] else ""
-        if name == "space" and len(item["loc"]) > 1:
-            name = f"space.{item['loc'][1]}"
-        key = f"{table}.{name}" if name else table
-        if key in seen:
-            continue
-        seen.add(key)
-        if item["type"] == "extra_forbidden":
-            yield Problem(key, "is not known", _did_you_mean(_near_key(table, name)))
-        elif item["type"] == "missing":
-            yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
-        elif name.startswith("space."):
-            yield Problem(
-                key,
-                "is neither a list of values nor a range",
-                'write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = "log" }',
-            )
-        else:
-            parameter = find(key)
-            yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
-
-
-def _near_key(table: str, name: str) -> tuple[str, ...]:
-    """Keys that `name` is probably a slip of: in its own table first, else the same name in another table."""
-    own = nearest(name, TABLES[table].model_fields)
-    if own:
-        return tuple(f"{table}.{n}" for n in own)
-    exact = tuple(p.key for p in parameters() if p.name == name)
-    return exact or nearest(name)
-
-
-def _space_problems(search: SearchTable) -> Iterator[Problem]:
-    for name, entry in search.space.items():
-        try:
-            parameter = find(name)
-        except UnknownParameterError as error:
-            yield Problem(f"search.space.{name}", "is not known", _did_you_mean(error.nearest))
-            continue
-        wrong = space_problem(parameter, entry)
-        if wrong:
-            yield Problem(f"search.space.{name}", wrong)
-        elif search.strategy == "grid" and isinstance(entry, Range) and entry.step is None:
-            yield Problem(
-                f"search.space.{name}",
-                "a grid needs a list of values, or a range with step",
-                'or set strategy = "random"',
-            )
-
-
-def _unknown_in_space(search: Any) -> Iterator[Problem]:
-    """Unknown names in the space of a search table that has other problems too."""
-    space = search.get("space") if isinstance(search, Mapping) else None
-    for name in space if isinstance(space, Mapping) else ():
-        try:
-            find(name)
-        except UnknownParameterError as error:
-            yield Problem(f"search.space.{name}", "is not known", _did_you_mean(error.nearest))
-
-
 def _spelled_space(search: SearchTable) -> dict[str, Any]:
     """The space with full keys made names alone and values made of the parameter's type."""
     spelled: dict[str, Any] = {}
@@ -435,45 +344,6 @@ def _spelled_space(search: SearchTable) -> dict[str, Any]:
         else:
             spelled[parameter.name] = [parameter.validate(v) for v in entry]
     return spelled
-
-
-def _joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
-    """What is wrong between parameters; a table that is itself wrong is left out of the comparison."""
-    model = cast(ModelTable | None, tables.get("model"))
-    method = cast(MethodTable | None, tables.get("method"))
-    data = cast(DataTable | None, tables.get("data"))
-    train = cast(TrainTable | None, tables.get("train"))
-    search = cast(SearchTable | None, tables.get("search"))
-    if model and method and model.quantization_bit and method.finetuning_type != "lora":
-        yield Problem(
-            "model.quantization_bit",
-            f'quantised weights cannot be trained with finetuning_type = "{method.finetuning_type}"',
-            'finetuning_type = "lora", or leave quantization_bit out',
-        )
-    if method and method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0:
-        yield Problem(
-            "method.freeze_trainable_layers",
-            "0 would train nothing",
-            "1 or more, or below 0 for the first layers",
-        )
-    if not (data and train and search):
-        return
-    validates = bool(data.eval_dataset) or data.val_size > 0
-    needs = "set data.val_size = 0.05, or data.eval_dataset"
-    if train.early_stopping_patience and not validates:
-        yield Problem("train.early_stopping_patience", "needs validation data", needs)
-    if train.lr_scheduler_type == "reduce_lr_on_plateau" and not validates:
-        yield Problem(
-            "train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs
-        )
-    if search.rank_by == "eval_loss" and not validates:
-        yield Problem("search.rank_by", "eval_loss needs validation data", needs)
-    if data.val_size > 1 and not float(data.val_size).is_integer():
-        yield Problem(
-            "data.val_size",
-            f"{toml_value(data.val_size)} is neither a share nor a number of rows",
-            "below 1, or a whole number",
-        )
 
 
 def find_path(name: str, folder: Path) -> Path | None:

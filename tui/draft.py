@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Parameter, UnknownParameterError, find, parameters
+from core.checks import Problem
 from core.params import Range, TunedTable
-from core.profile import Problem, Profile, ProfileError, from_document, load
+from core.profile import Profile, ProfileError, from_document, load
 from core.values import number, toml_value
 from tui.space_text import Entry, parse_space, space_text
 

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from core.catalogue import find, parameters
+from core.checks import Problem
 from core.data_size import (
     FileSize,
     probe_steps,
@@ -14,7 +15,7 @@ from core.data_size import (
     validation_rows,
 )
 from core.params import DataTable, ModelTable, Range, SearchTable
-from core.profile import Problem, Profile
+from core.profile import Profile
 from core.search.space import space_size
 from tui.draft import SPACE, Review
 from tui.space_text import Entry

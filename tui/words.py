@@ -81,8 +81,8 @@ def size(value: int | None) -> str:
 
 
 def count(value: int) -> str:
-    """A large number in three digits: 950, 4.19 M, 1.1 B."""
-    for unit, name in ((10**9, " B"), (10**6, " M"), (10**3, " k")):
+    """A large number in three digits: 950, 4.19M, 1.1B."""
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if value >= unit:
             return f"{value / unit:.3g}{name}"
     return str(value)

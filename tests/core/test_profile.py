@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 
 from core import profile as profiles
 from core.catalogue import Parameter, parameters, searchable
+from core.checks import Problem, line_of
 from core.params import Range, SearchTable
 from core.profile import (
     DEMO_DATA,
     DEMO_MODEL,
-    Problem,
     Profile,
     ProfileError,
     dataset_files,
     dumps,
     eval_files,
-    line_of,
     load,
     loads,
     model_path,

@@ -1,7 +1,6 @@
 """A place for an end-to-end test: a folder, the real command in it, and patience with a bound."""
 
 import json
-import os
 import subprocess
 import sys
 import time

@@ -74,7 +74,9 @@ def statuses(place: Place) -> dict[int, str]:
 
 def test_trials_survive_the_client_the_engine_and_a_worker(place: Place) -> None:
     study = start(place)
-    with Wire([*COMMAND, "attach", "study"], columns=120, rows=40, env=place.env, cwd=place.folder) as wire:
+    with Wire(
+        [*COMMAND, "attach", "study"], columns=120, rows=40, env=place.env, cwd=place.folder
+    ) as wire:
         until(lambda: len(steps(study, 1)) > 3 and len(steps(study, 2)) > 3, "both trials train")
         wire.wait_for("running", timeout=30)
         os.kill(wire.process.pid, signal.SIGKILL)
@@ -120,13 +122,17 @@ def test_a_trial_whose_shim_was_killed_is_found_lost_and_tried_again(place: Plac
 
 def test_a_dropped_terminal_ends_the_dashboard_and_nothing_else(place: Place) -> None:
     study = start(place)
-    with Wire([*COMMAND, "attach", "study"], columns=80, rows=24, env=place.env, cwd=place.folder) as wire:
+    with Wire(
+        [*COMMAND, "attach", "study"], columns=80, rows=24, env=place.env, cwd=place.folder
+    ) as wire:
         wire.wait_for("running", timeout=30)
         wire.hang_up()
         wire.process.wait(15)
     before = len(steps(study, 1))
     until(lambda: len(steps(study, 1)) > before, "a trial goes on without a terminal")
-    with Wire([*COMMAND, "attach", "study"], columns=80, rows=24, env=place.env, cwd=place.folder) as wire:
+    with Wire(
+        [*COMMAND, "attach", "study"], columns=80, rows=24, env=place.env, cwd=place.folder
+    ) as wire:
         wire.wait_for("running", timeout=30)
         wire.send("q")
         wire.process.wait(15)

@@ -76,4 +76,4 @@ def test_every_state_has_a_sign_of_its_own_or_a_word_of_its_own() -> None:
 def test_plurals_and_counts() -> None:
     assert words.plural(1, "study") == "1 study" and words.plural(2, "study") == "2 studies"
     assert words.plural(0, "trial") == "0 trials" and words.plural(3, "process") == "3 processes"
-    assert [words.count(n) for n in (950, 4_194_304, 1_100_048_384)] == ["950", "4.19 M", "1.1 B"]
+    assert [words.count(n) for n in (950, 4_194_304, 1_100_048_384)] == ["950", "4.19M", "1.1B"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from core import profile as profiles_
 from core.catalogue import Parameter, UnknownParameterError, find, json_schema, nearest, parameters
+from core.checks import Problem
 from core.params import TABLES
 from core.profile import Profile, ProfileError
 from core.values import toml_value
@@ -41,7 +42,7 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def missing_files(profile: Profile) -> list[profiles_.Problem]:
+def missing_files(profile: Profile) -> list[Problem]:
     """Problems with the files that a profile names, as far as they can be seen without loading them."""
     from pathlib import Path
 
@@ -51,14 +52,12 @@ def missing_files(profile: Profile) -> list[profiles_.Problem]:
         ("data.eval_dataset", profiles_.eval_files(profile)),
     ):
         absent = (name for name in listed if not Path(name).expanduser().exists())
-        problems += [
-            profiles_.Problem(key, f"{name} does not exist", "a data file") for name in absent
-        ]
+        problems += [Problem(key, f"{name} does not exist", "a data file") for name in absent]
     model = profiles_.model_path(profile)
     looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
     if looks_local and not Path(model).expanduser().exists():
         problems.append(
-            profiles_.Problem(
+            Problem(
                 "model.model_name_or_path", f"{model} does not exist", "a folder or a .gguf file"
             )
         )

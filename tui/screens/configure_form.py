@@ -16,8 +16,9 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from core.catalogue import Parameter, find, parameters
+from core.checks import Problem
 from core.data_size import SUFFIXES, CountStoppedError, RowCounter
-from core.profile import READY_MADE, Problem, Profile
+from core.profile import READY_MADE, Profile
 from tui import theme
 from tui.actions import Context
 from tui.ascii_text import ascii_text

@@ -1,0 +1,161 @@
+"""What can be wrong with a profile: in a table, in the search space, and between parameters.
+
+Every check yields `Problem`s, so that all of them can be reported at once.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from core.catalogue import UnknownParameterError, find, nearest, parameters, space_problem
+from core.params import (
+    TABLES,
+    DataTable,
+    MethodTable,
+    ModelTable,
+    Range,
+    SearchTable,
+    Table,
+    TrainTable,
+)
+from core.values import toml_value
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: the key (`table.name`), what is wrong, what would be right, and the line if known."""
+
+    key: str
+    wrong: str
+    right: str = ""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        right = f" ({self.right})" if self.right else ""
+        return f"{where}{self.key}: {self.wrong}{right}"
+
+
+def line_of(text: str, key: str) -> int | None:
+    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, or None."""
+    table, _, name = key.partition(".")
+    if name.startswith("space."):
+        table, name = "search.space", name.removeprefix("space.")
+    current = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
+        if header:
+            current = header.group(1)
+            if current == key:
+                return number
+        elif current == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", line):
+            return number
+    return None
+
+
+def table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
+    seen = set()
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]) if item["loc"] else ""
+        if name == "space" and len(item["loc"]) > 1:
+            name = f"space.{item['loc'][1]}"
+        key = f"{table}.{name}" if name else table
+        if key in seen:
+            continue
+        seen.add(key)
+        if item["type"] == "extra_forbidden":
+            yield Problem(key, "is not known", did_you_mean(_near_key(table, name)))
+        elif item["type"] == "missing":
+            yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
+        elif name.startswith("space."):
+            yield Problem(
+                key,
+                "is neither a list of values nor a range",
+                'write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = "log" }',
+            )
+        else:
+            parameter = find(key)
+            yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
+
+
+def _near_key(table: str, name: str) -> tuple[str, ...]:
+    """Keys that `name` is probably a slip of: in its own table first, else the same name in another table."""
+    own = nearest(name, TABLES[table].model_fields)
+    if own:
+        return tuple(f"{table}.{n}" for n in own)
+    exact = tuple(p.key for p in parameters() if p.name == name)
+    return exact or nearest(name)
+
+
+def space_problems(search: SearchTable) -> Iterator[Problem]:
+    for name, entry in search.space.items():
+        try:
+            parameter = find(name)
+        except UnknownParameterError as error:
+            yield Problem(f"search.space.{name}", "is not known", did_you_mean(error.nearest))
+            continue
+        wrong = space_problem(parameter, entry)
+        if wrong:
+            yield Problem(f"search.space.{name}", wrong)
+        elif search.strategy == "grid" and isinstance(entry, Range) and entry.step is None:
+            yield Problem(
+                f"search.space.{name}",
+                "a grid needs a list of values, or a range with step",
+                'or set strategy = "random"',
+            )
+
+
+def unknown_in_space(search: Any) -> Iterator[Problem]:
+    """Unknown names in the space of a search table that has other problems too."""
+    space = search.get("space") if isinstance(search, Mapping) else None
+    for name in space if isinstance(space, Mapping) else ():
+        try:
+            find(name)
+        except UnknownParameterError as error:
+            yield Problem(f"search.space.{name}", "is not known", did_you_mean(error.nearest))
+
+
+def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
+    """What is wrong between parameters; a table that is itself wrong is left out of the comparison."""
+    model = cast(ModelTable | None, tables.get("model"))
+    method = cast(MethodTable | None, tables.get("method"))
+    data = cast(DataTable | None, tables.get("data"))
+    train = cast(TrainTable | None, tables.get("train"))
+    search = cast(SearchTable | None, tables.get("search"))
+    if model and method and model.quantization_bit and method.finetuning_type != "lora":
+        yield Problem(
+            "model.quantization_bit",
+            f'quantised weights cannot be trained with finetuning_type = "{method.finetuning_type}"',
+            'finetuning_type = "lora", or leave quantization_bit out',
+        )
+    if method and method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0:
+        yield Problem(
+            "method.freeze_trainable_layers",
+            "0 would train nothing",
+            "1 or more, or below 0 for the first layers",
+        )
+    if not (data and train and search):
+        return
+    validates = bool(data.eval_dataset) or data.val_size > 0
+    needs = "set data.val_size = 0.05, or data.eval_dataset"
+    if train.early_stopping_patience and not validates:
+        yield Problem("train.early_stopping_patience", "needs validation data", needs)
+    if train.lr_scheduler_type == "reduce_lr_on_plateau" and not validates:
+        yield Problem(
+            "train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs
+        )
+    if search.rank_by == "eval_loss" and not validates:
+        yield Problem("search.rank_by", "eval_loss needs validation data", needs)
+    if data.val_size > 1 and not float(data.val_size).is_integer():
+        yield Problem(
+            "data.val_size",
+            f"{toml_value(data.val_size)} is neither a share nor a number of rows",
+            "below 1, or a whole number",
+        )
+
+
+def did_you_mean(names: tuple[str, ...]) -> str:
+    return f"did you mean {' or '.join(names)}?" if names else ""

@@ -1,0 +1,88 @@
+"""What the headless progress says."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from core.study.events import (
+    AnyEvent,
+    FixSuggested,
+    StudyChanged,
+    StudyCreated,
+    TrialAdded,
+    TrialAsked,
+    TrialEnded,
+    TrialQueued,
+    TrialStarting,
+    Warned,
+    encode,
+)
+from core.study.journal import seal
+from core.study.state import StudyState, apply
+from tui.follow import follow, happening, resting
+
+CREATED = StudyCreated(t=1.0, version=1, name="s", tunedeck="0", rank_by="loss", planned=1)
+ADDED = TrialAdded(t=2.0, trial=1, settings={"learning_rate": 3e-4})
+
+
+@pytest.fixture
+def state() -> StudyState:
+    made = StudyState()
+    for event in (CREATED, ADDED):
+        apply(made, event)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (TrialStarting(t=3, trial=1, attempt=2, device="cuda", gpus=("GPU-1",)), "attempt 2 on GPU GPU-1"),
+        (TrialStarting(t=3, trial=1, attempt=1, device="cpu"), "learning_rate 3e-4"),
+        (TrialEnded(t=3, trial=1, attempt=1, ending="oom", reason="asked for 8 GiB"), "out of memory: asked"),
+        (TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=1.5, seconds=70), "loss 1.5000, 1m 10s"),
+        (FixSuggested(t=3, trial=1, attempt=1, changes={}, text="batch 8 → 4"), "suggested: batch 8 → 4"),
+        (TrialQueued(t=3, trial=1, attempt=2, reason="batch 8 → 4"), "attempt 2: batch 8 → 4"),
+        (TrialAsked(t=3, trial=1, attempt=1, ask="stop", by="guard", reason="loss is NaN"), "loss is NaN"),
+        (Warned(t=3, text="a spike", trial=1), "trial 1: a spike"),
+        (StudyChanged(t=3, status="paused", reason="the disk is full"), "paused: the disk is full"),
+    ],
+)  # fmt: skip
+def test_each_record_is_said_in_words(state: StudyState, event: AnyEvent, said: str) -> None:
+    assert said in happening(event, state)
+
+
+def test_a_study_rests_when_nothing_runs_and_nothing_will(state: StudyState) -> None:
+    assert not resting(state)
+    apply(state, TrialStarting(t=3, trial=1, attempt=1, device="cpu"))
+    apply(state, StudyChanged(t=4, status="stopped"))
+    assert not resting(state), "its trial still ends"
+    apply(state, TrialEnded(t=5, trial=1, attempt=1, ending="stopped"))
+    assert resting(state)
+
+
+def write(folder: Path, *events: AnyEvent) -> Path:
+    folder.mkdir()
+    (folder / "journal.jsonl").write_bytes(
+        b"".join(seal(encode(e)) for e in (CREATED, ADDED, *events))
+    )
+    return folder
+
+
+def test_a_study_in_which_nothing_completed_ends_with_1(tmp_path: Path) -> None:
+    ended = TrialEnded(t=3, trial=1, attempt=1, ending="failed", reason="no such model")
+    out = io.StringIO()
+    folder = write(tmp_path / "s", ended, StudyChanged(t=4, status="finished"))
+    assert follow(folder, out) == 1
+    assert "no such model" in out.getvalue()
+    assert "tunedeck trials" in out.getvalue()
+
+
+def test_a_study_with_a_winner_ends_with_0_and_the_ranking(tmp_path: Path) -> None:
+    ended = TrialEnded(
+        t=3, trial=1, attempt=1, ending="completed", loss=1.25, step=5, total_steps=5
+    )
+    out = io.StringIO()
+    folder = write(tmp_path / "s", ended, StudyChanged(t=4, status="finished"))
+    assert follow(folder, out) == 0
+    assert "Best: trial 1 (learning_rate 3e-4)" in out.getvalue()
