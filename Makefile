@@ -46,8 +46,10 @@ check: $(DEV_READY) ## Lint, format, types and import walls, without the tests
 bench: $(DEV_READY) ## Print the figures that the README quotes
 	$(BIN)/python -m bench
 
-screenshot: $(DEV_READY) ## Make the README's screenshot again, from the real dashboard over a real demo study
-	$(BIN)/python scripts/screenshot.py --readme
+screenshot: $(DEV_READY) ## Make the README's picture again: the real dashboard over a real demo study
+	rm -rf build/demo
+	$(BIN)/tunedeck demo --headless --study build/demo
+	$(BIN)/python scripts/screenshot.py build/demo -o docs/dashboard.svg --size 120x36 --keys end
 
 clean: ## Remove .venv and what tools left behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

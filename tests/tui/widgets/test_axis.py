@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tui.widgets.axis import linear_axis, log_axis, nice_ceiling, nice_step, step_label, value_label
@@ -43,14 +43,23 @@ def test_nice_ceiling_is_at_or_above_but_not_far(value):
     assert value <= nice_ceiling(value) <= value * 1.7 or value > 1e299
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-2e5, 2e5))
+@example(-0.0078125)
+@example(-12345.0)
 def test_a_value_label_fits_the_gutter(value):
     assert len(value_label(value)) <= 8
 
 
 @pytest.mark.parametrize(
     ("value", "span", "text"),
-    [(2.5, 0.5, "2.5"), (2.0, 0.05, "2.00"), (0, 1, "0"), (1e-5, 1e-5, "1e-5"), (3e7, 1e7, "3e7")],
+    [
+        (2.5, 0.5, "2.5"),
+        (2.0, 0.05, "2.00"),
+        (0, 1, "0"),
+        (1e-5, 1e-5, "1e-5"),
+        (3e7, 1e7, "3e7"),
+        (12345, None, "12345"),
+    ],
 )
 def test_value_labels(value, span, text):
     assert value_label(value, span) == text
