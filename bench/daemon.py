@@ -3,7 +3,9 @@
 `python bench/daemon.py [SECONDS]`. The trials log twice a second and compute nothing.
 """
 
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from core.study.metrics import MetricsWriter, Point
 from core.study.store import StudyFolder, StudyReader, TrialFolder
 
 TRIALS = 8
+STEPS = 2_000
 
 
 def main(argv: list[str]) -> int:
@@ -112,15 +115,31 @@ def work(folder: TrialFolder) -> int:
     assert task is not None
     write_record(
         folder.run,
-        RunInfo(task.attempt, 10_000, 10_000, 100.0, 1, 1, 0, 1, 1, "fp32", "CPU", {}, 0.0),
+        RunInfo(task.attempt, STEPS, STEPS, 100.0, 1, 1, 0, 1, 1, "fp32", "CPU", {}, 0.0),
     )
-    metrics, step = MetricsWriter(folder.metrics), 0
+    metrics, step, chance = MetricsWriter(folder.metrics), 0, random.Random(str(folder.path))
     while not asked:
         step += 1
-        metrics.write(Point(t=time.time(), step=step, loss=2.0, grad_norm=1.0, lr=1e-4))
+        metrics.write(noisy_point(step, chance))
         time.sleep(0.5)
     write_record(folder.report, WorkerReport(task.attempt, "stopped", "train", step))
     return 0
+
+
+def noisy_point(step: int, chance: random.Random) -> Point:
+    """What a real trial logs: every figure moves, as a dashboard has to draw what has changed."""
+    return Point(
+        t=time.time(),
+        step=step,
+        loss=1.2 + 2.5 * math.exp(-step / 150) + chance.gauss(0, 0.08),
+        eval_loss=1.3 + 2.4 * math.exp(-step / 150) if step % 20 == 0 else None,
+        grad_norm=math.exp(chance.gauss(0, 0.4)),
+        lr=1e-4 * (1 - step / STEPS),
+        tokens=step * 4096,
+        tokens_per_s=chance.gauss(9000, 300),
+        mem_allocated=9 << 30,
+        mem_peak=int((10 + chance.random()) * (1 << 30)),
+    )
 
 
 def cpu_seconds(pid: int) -> float:

@@ -137,15 +137,17 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             "0 would train nothing",
             "1 or more, or below 0 for the first layers",
         )
+    if data:
+        yield from _unnamed_files(data)
     if not (data and train and search):
         return
     validates = bool(data.eval_dataset) or data.val_size > 0
     needs = "set data.val_size = 0.05, or data.eval_dataset"
     if train.early_stopping_patience and not validates:
         yield Problem("train.early_stopping_patience", "needs validation data", needs)
-    if train.lr_scheduler_type == "reduce_lr_on_plateau" and not validates:
+    if train.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not validates:
         yield Problem(
-            "train.lr_scheduler_type", "reduce_lr_on_plateau needs validation data", needs
+            "train.lr_scheduler_type", f"{train.lr_scheduler_type} needs validation data", needs
         )
     if search.rank_by == "eval_loss" and not validates:
         yield Problem("search.rank_by", "eval_loss needs validation data", needs)
@@ -155,6 +157,13 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             f"{toml_value(data.val_size)} is neither a share nor a number of rows",
             "below 1, or a whole number",
         )
+
+
+def _unnamed_files(data: DataTable) -> Iterator[Problem]:
+    for key, value in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
+        names = [value] if isinstance(value, str) else value or []
+        if not all(n.strip() for n in names) or (key == "dataset" and not names):
+            yield Problem(f"data.{key}", "names no file", 'as "data.jsonl", or "demo"')
 
 
 def did_you_mean(names: tuple[str, ...]) -> str:

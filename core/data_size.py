@@ -219,14 +219,14 @@ def steps_per_epoch(rows: int, batch: int) -> int:
 
 def training_steps(epoch_steps: int, epochs: float, max_steps: int | None) -> int:
     """Updates of the full training; `max_steps` decides where it is set."""
-    return max_steps if max_steps is not None else max(1, _ceil(epoch_steps * epochs))
+    return max_steps if max_steps is not None else max(1, round_up(epoch_steps * epochs))
 
 
 def probe_steps(steps: int, budget: float) -> int:
     """Updates of a trial that runs the share `budget` of a full training of `steps`."""
-    return max(1, _ceil(steps * budget))
+    return max(1, round_up(steps * budget))
 
 
-def _ceil(value: float) -> int:
+def round_up(value: float) -> int:
     """Round up, but not for what floating point adds: 0.1 × 30 is 3."""
     return math.ceil(value - 1e-9)

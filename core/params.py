@@ -93,7 +93,8 @@ class ModelTable(Table):
         Literal[4, 8] | None,
         Field(
             description="Hold the frozen base model in 4 or 8 bits (bitsandbytes) and train LoRA adapters on it: QLoRA. "
-            "It divides the weights' memory by about 4 or 2 against bf16 and costs some speed. It does little for a run "
+            "It divides the memory of the linear layers' weights by about 4 or 2 against bf16 (embeddings stay as they are) "
+            "and costs some speed. It does little for a run "
             "that dies of activations: look at what dominates the peak first."
         ),
         Doc(
@@ -167,8 +168,8 @@ class MethodTable(Table):
         Literal["lora", "full", "freeze"],
         Field(
             description="Which weights move. `lora` trains small low-rank adapters beside frozen weights; `full` trains all "
-            "weights and needs about 16 bytes a parameter with AdamW in mixed precision; `freeze` trains only the "
-            "last layers. QLoRA is `lora` with quantization_bit = 4."
+            "weights and needs about 16 bytes a parameter (weights, gradients and AdamW's two states, 4 bytes each) and "
+            "activations; `freeze` trains only some layers, by default the last two. QLoRA is `lora` with quantization_bit = 4."
         ),
         Doc("Fine-tuning type", works="lora to begin with", llamafactory="finetuning_type"),
     ] = "lora"
@@ -188,7 +189,7 @@ class MethodTable(Table):
             gt=0,
             le=65536,
             description="The adapters' output is scaled by lora_alpha / lora_rank. Not set means 2 × lora_rank, so that the "
-            "scale stays the same when the rank changes.",
+            "scale stays the same when the rank changes. Larger means that the adapters weigh more, much like a larger rate.",
         ),
         Doc("LoRA alpha", works="2 × rank (not set)", when=LORA, llamafactory="lora_alpha"),
     ] = None
@@ -197,7 +198,7 @@ class MethodTable(Table):
         Field(
             ge=0,
             lt=1,
-            description="The share of the adapters' input that is dropped at random while training: a little of it "
+            description="The share of the adapters' input that is set to zero at random while training: a little of it "
             "works against overfitting on small data.",
         ),
         Doc("LoRA dropout", works="0 – 0.1", when=LORA, llamafactory="lora_dropout"),
@@ -272,7 +273,7 @@ class DataTable(Table):
     eval_dataset: Annotated[
         list[str] | str | None,
         Field(
-            description="Files to evaluate on. Not set: val_size is taken off the training data."
+            description="Files to evaluate on, as for dataset. Not set: val_size is taken off the training data."
         ),
         Doc("Evaluation data", llamafactory="eval_dataset"),
     ] = None
@@ -289,8 +290,8 @@ class DataTable(Table):
         Field(
             ge=8,
             le=1_048_576,
-            description="Rows longer than this many tokens are cut off. Memory for activations grows in proportion, so take "
-            "what your data needs and no more.",
+            description="Rows longer than this many tokens lose their end, and a row whose answer begins later is left out. Memory "
+            "for activations grows in proportion (faster with `eager` attention), so take what your data needs and no more.",
         ),
         Doc("Cut-off length", works="512 – 4096", llamafactory="cutoff_len"),
     ] = 2048
@@ -299,8 +300,8 @@ class DataTable(Table):
         Field(
             ge=0,
             le=1_000_000,
-            description="What is set aside for evaluation: a share below 1, or a number of rows. Without it trials can only be "
-            "ranked by training loss, which does not see overfitting.",
+            description="What is set aside for evaluation: a share below 1, or a number of rows. It does nothing where eval_dataset is "
+            "set. Without either, trials can only be ranked by training loss, which does not see overfitting.",
         ),
         Doc("Validation size", works="0.02 – 0.1", llamafactory="val_size"),
     ] = 0.05
@@ -308,7 +309,7 @@ class DataTable(Table):
         int | None,
         Field(
             ge=1,
-            description="Take at most this many rows of each file, drawn with data_seed. Good for a first look.",
+            description="Take at most this many rows of each file (evaluation files too), drawn with data_seed. Good for a first look.",
         ),
         Doc("Most samples", llamafactory="max_samples"),
     ] = None
@@ -323,8 +324,8 @@ class DataTable(Table):
     packing: Annotated[
         bool,
         Field(
-            description="Join short rows into sequences of cutoff_len tokens. Faster on short rows; rows in one sequence can see "
-            "each other's text, which rarely hurts.",
+            description="Join short rows into sequences of at most cutoff_len tokens. Faster on short rows; rows in one sequence can see "
+            "each other's text, which rarely hurts. A batch then counts sequences, so that an epoch has fewer updates.",
         ),
         Doc("Packing", works="false", llamafactory="packing"),
     ] = False
@@ -339,8 +340,8 @@ class TrainTable(Table):
             gt=0,
             le=100,
             description="The length of a step: update = rate × gradient. Too high: the loss shakes, rises, becomes NaN. Too low: "
-            "nothing happens for epochs. LoRA bears about ten times the rate of full fine-tuning. When the batch grows by "
-            "2, the rate bears √2.",
+            "nothing happens for epochs. LoRA bears about ten times the rate of full fine-tuning. When the effective batch "
+            "doubles, the rate bears √2 times as much.",
         ),
         Doc(
             "Learning rate",
@@ -382,7 +383,7 @@ class TrainTable(Table):
             gt=0,
             le=1000,
             description="Passes over the data of the full training. Instruction data is usually learnt in 1 to 3; more "
-            "overfits small sets.",
+            "overfits small sets. max_steps overrides it.",
         ),
         Doc("Epochs", works="1 – 3", llamafactory="num_train_epochs"),
     ] = 3.0
@@ -402,8 +403,9 @@ class TrainTable(Table):
         ],
         Field(
             description="How the rate changes over the run, after warm-up: down to zero (`linear`, `cosine`, `polynomial`), not "
-            "at all (`constant`, `constant_with_warmup`), in cycles, with 1/√step, or when the evaluation loss stops "
-            "falling (`reduce_lr_on_plateau`).",
+            "at all (`constant`, `constant_with_warmup`), in cycles, with 1/√step, or by the evaluation loss: down when it stops "
+            "falling (`reduce_lr_on_plateau`), or up and down within a factor of ten (`greedy`). These two and `constant` "
+            "have no warm-up.",
         ),
         Doc("Schedule", works="cosine or linear", llamafactory="lr_scheduler_type"),
     ] = "cosine"  # fmt: skip
@@ -441,7 +443,8 @@ class TrainTable(Table):
     optim: Annotated[
         Literal["adamw_torch", "adamw_torch_fused"],
         Field(
-            description="The optimizer. `adamw_torch_fused` computes the same with fewer kernels and is the faster one on CUDA."
+            description="The optimizer: AdamW, whose weight decay is apart from the gradient. `adamw_torch_fused` computes the same with "
+            "fewer kernels and less memory, and is the faster one on CUDA."
         ),
         Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
     ] = "adamw_torch"
@@ -460,7 +463,7 @@ class TrainTable(Table):
         Field(
             ge=0,
             lt=1,
-            description="How long the optimizer remembers gradients. 0.8 only when a run diverges in spite of everything.",
+            description="How long the optimizer remembers gradients, about 1 / (1 - β1) updates: 10 at 0.9. 0.8 only when a run diverges in spite of everything.",
         ),
         Doc("Adam β1", works="0.9", llamafactory="adam_beta1", advanced=True),
     ] = 0.9
@@ -469,7 +472,7 @@ class TrainTable(Table):
         Field(
             ge=0,
             lt=1,
-            description="How long the optimizer remembers the gradients' size. 0.95 reacts faster, which helps with spikes.",
+            description="How long the optimizer remembers the gradients' size, about 1 / (1 - β2) updates: 1000 at 0.999. 0.95 reacts faster, which helps with spikes.",
         ),
         Doc("Adam β2", works="0.95 – 0.999", llamafactory="adam_beta2", advanced=True),
     ] = 0.999
@@ -527,7 +530,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
-            description="Evaluate every so many updates. Not set: ten times over the run. It always evaluates at the end.",
+            description="Evaluate every so many updates. Not set: about ten times over the run. It always evaluates at the end.",
         ),
         Doc("Evaluate every", works="about 200 in a long run", llamafactory="eval_steps"),
     ] = None
@@ -535,7 +538,9 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
-            description="Save a checkpoint every so many updates. Not set: only when paused and at the end of a full training.",
+            description="Save a checkpoint (trained weights and optimizer) every so many updates and at the end, so that a run that is cut "
+            "off can go on from it. Not set: only when it is paused. A full training keeps them, a probe's go when it is done. "
+            "The finished weights of a full training are in its output folder either way.",
         ),
         Doc("Save every", works="about 200 in a long run", llamafactory="save_steps"),
     ] = None
@@ -544,7 +549,7 @@ class TrainTable(Table):
         Field(
             ge=1,
             le=1000,
-            description="Keep so many checkpoints and delete older ones: checkpoints fill disks.",
+            description="Keep so many checkpoints and delete older ones: of a full fine-tuning each takes 12 bytes a parameter.",
         ),
         Doc("Keep checkpoints", works="1 – 3", llamafactory="save_total_limit", advanced=True),
     ] = 2
@@ -552,7 +557,8 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
-            description="Stop when the evaluation loss has not improved for so many evaluations. Needs validation data.",
+            description="Stop when the evaluation loss has not improved for so many evaluations. A full training then ends with its best "
+            "weights. Needs validation data.",
         ),
         Doc("Early stopping", works="3 – 5", llamafactory="early_stopping_steps"),
     ] = None
@@ -570,7 +576,7 @@ class TrainTable(Table):
         Field(
             ge=0,
             le=2**32 - 1,
-            description="Decides initial adapters and dropout. The same profile and seed give the same run.",
+            description="Decides initial adapters and dropout. The same profile and seed give the same run on the same machine.",
         ),
         Doc("Seed", llamafactory="seed", advanced=True),
     ] = 42
@@ -674,7 +680,8 @@ class SearchTable(Table):
         Field(
             gt=0,
             le=1,
-            description="The share of the full training that a trial runs, counted in examples so that batch sizes compare. Short probes "
+            description="The share of the full training that a trial runs. With epochs, all batch sizes get the same number of rows; with "
+            "max_steps, the same number of updates. Short probes "
             "prefer learning rates that are a little too high: on near ties the lower rate is ranked first.",
         ),
         Doc("Budget of a trial", works="0.1 – 0.3"),

@@ -252,7 +252,7 @@ def save(profile: Profile, path: str | os.PathLike[str], *, comment: str = "") -
     """Write a profile as TOML, atomically: an existing file is replaced whole or not at all.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; it names the file, not the one that is renamed to it.
     """
     file = Path(path)
     text = dumps(profile, comment=comment)
@@ -263,6 +263,8 @@ def save(profile: Profile, path: str | os.PathLike[str], *, comment: str = "") -
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

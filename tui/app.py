@@ -6,8 +6,8 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path, PurePath
-from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
@@ -18,15 +18,15 @@ from textual.screen import Screen
 
 from core.values import Scalar
 from tui import words
-from tui.farewell import farewell
-from tui.hangup import leave_with_the_terminal
 from tui.keymap import bindings
 from tui.modes import SCREENS
+from tui.news import news
 from tui.palette import ActionProvider
+from tui.profile_path import path_note, path_problem, profile_path
 from tui.repaint import LeanApp
 from tui.screens.base import DeckScreen
 from tui.snapshot import StudySummary, StudyView, study_view
-from tui.source import DiskSource, Source, SourceError, StudyFeed, Wanted, short_path
+from tui.source import DiskSource, Source, SourceError, StudyFeed, Wanted, shell_path, short_path
 from tui.theme import tunedeck_theme
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class TunedeckApp(LeanApp[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         *bindings("app"),
         Binding("ctrl+c,ctrl+q", "quit", "Quit", show=False, priority=True),
+        Binding("ctrl+z", "suspend_process", "To the shell", show=False),
     ]
     COMMANDS: ClassVar[set[type[ActionProvider]]] = {ActionProvider}  # type: ignore[assignment]
     COMMAND_PALETTE_BINDING = "ctrl+p"
@@ -76,6 +77,7 @@ class TunedeckApp(LeanApp[None]):
         self._poll_again = False
         self._polling = False
         self._listing = False
+        self._asks_to_quit = False
         self._ticks = 0
         if ascii:
             self.add_class("-ascii")
@@ -97,7 +99,29 @@ class TunedeckApp(LeanApp[None]):
         self.panic(write_report(sys.exc_info()[1] or self._exception))
 
     async def action_quit(self) -> None:
-        self.exit()
+        """Leave; where the form holds changes that nothing else has, ask first. Twice means it."""
+        if self._asks_to_quit or not self._changes_would_be_lost():
+            self.exit()
+        else:
+            self.run_worker(self._quit_asking(), group="quit", exclusive=True)
+
+    def _changes_would_be_lost(self) -> bool:
+        stacks = self._screen_stacks.values()
+        return any(getattr(screen, "may_lose", False) for stack in stacks for screen in stack)
+
+    async def _quit_asking(self) -> None:
+        from tui.screens.confirm import ConfirmDialog
+
+        detail = (
+            "The changes in Configure are not saved to a file: 2 shows them, w saves them there."
+        )
+        question = ConfirmDialog("Quit and lose the changes?", detail, yes="Quit")
+        self._asks_to_quit = True
+        try:
+            if await self.push_screen_wait(question):
+                self.exit()
+        finally:
+            self._asks_to_quit = False
 
     # -- screens ------------------------------------------------------------------------------
 
@@ -188,8 +212,11 @@ class TunedeckApp(LeanApp[None]):
                 if feed is None:
                     return
                 reading = await asyncio.to_thread(feed.read, self._wanted())
+                now, before = self.source.now(), self.view_of(feed)
+                # In a thread as well: with thousands of trials it takes longer than a key may wait.
+                view = await asyncio.to_thread(study_view, reading, now, before)
                 if feed is self._feed:
-                    self._show(study_view(reading, self.source.now(), self.view_of(feed)))
+                    self._show(view)
                 if not self._poll_again:
                     return
         finally:
@@ -207,11 +234,13 @@ class TunedeckApp(LeanApp[None]):
     def _show(self, view: StudyView) -> None:
         if view == self.view:
             return
-        self.view = view
+        before, self.view = self.view, view
         screen = self.deck_screen
         if screen is not None and screen.ready:
             with self.batch_update():
                 screen.update_view(view)
+            if before is not None and (said := news(before, view)):
+                screen.say(said)
 
     # -- studies ------------------------------------------------------------------------------
 
@@ -264,7 +293,7 @@ class TunedeckApp(LeanApp[None]):
 
     def start_engine(self) -> None:
         """Start the open study's daemon."""
-        if self.view is not None:
+        if self.view is not None and self._readable(self.view):
             self.run_worker(self._start_engine(self.view.folder), group="engine", exclusive=True)
 
     async def _start_engine(self, folder: Path) -> None:
@@ -311,8 +340,13 @@ class TunedeckApp(LeanApp[None]):
 
     def ask(self, request: Request) -> None:
         """Send a request to the open study's daemon and show the answer."""
-        if self.view is not None:
+        if self.view is not None and self._readable(self.view):
             self.run_worker(self._ask(self.view.folder, request), group="ask")
+
+    def _readable(self, view: StudyView) -> bool:
+        if view.reading.problem:
+            self.fail(view.reading.problem)
+        return not view.reading.problem
 
     async def _ask(self, folder: Path, request: Request) -> None:
         reply = await self._attempt(lambda: self.source.send(folder, request))
@@ -366,7 +400,7 @@ class TunedeckApp(LeanApp[None]):
         from core.engine.messages import Request
         from tui.screens.confirm import TextDialog
 
-        settings = await asyncio.to_thread(_import_trial_settings)
+        settings = await asyncio.to_thread(import_module, "tui.trial_settings")
         dialog = TextDialog(
             "Add a trial",
             "Its settings, as name=value with blanks between them; all else is as in the profile.",
@@ -398,12 +432,13 @@ class TunedeckApp(LeanApp[None]):
             f"Save the settings of trial {number}",
             "As a profile that `tunedeck train` runs. Where to?",
             value=str(start),
-            check=_path_problem,
+            check=path_problem,
+            note=path_note,
         )
         answer = await self.push_screen_wait(dialog)
         if not answer:
             return
-        path = Path(answer).expanduser()
+        path = profile_path(answer)
         if path.exists():
             question = ConfirmDialog(
                 f"Replace {path}?", "What is in the file now is lost.", yes="Replace"
@@ -411,7 +446,7 @@ class TunedeckApp(LeanApp[None]):
             if not await self.push_screen_wait(question):
                 return
         if await self._attempt(lambda: self.source.save_profile(folder, number, path) or True):  # type: ignore[func-returns-value]
-            self.notify(f"Saved: tunedeck train {short_path(path)}")
+            self.notify(f"Saved: tunedeck train {shell_path(path)}")
 
     def copy_profile(self, folder: Path, number: int) -> None:
         """Copy the profile of a trial to the clipboard."""
@@ -460,39 +495,3 @@ class TunedeckApp(LeanApp[None]):
         except SourceError as error:
             self.fail(str(error))
             return None
-
-
-def _import_trial_settings() -> ModuleType:
-    from tui import trial_settings
-
-    return trial_settings
-
-
-def _path_problem(text: str) -> str | None:
-    """What is wrong with a path to save a profile at; None where nothing is."""
-    path = Path(text.strip()).expanduser()
-    if path.is_dir():
-        return f"{path} is a folder: add a file name, such as {path / 'tuned.toml'}"
-    if path.suffix != ".toml":
-        return "a profile's name ends in .toml"
-    return None
-
-
-def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
-    """Run the dashboard in this terminal until it is quit; the exit status.
-
-    NO_COLOR in the environment is obeyed. Without a terminal it says so and returns 2.
-    """
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(
-            "The dashboard needs a terminal. Use --headless, or `tunedeck status`.", file=sys.stderr
-        )
-        return 2
-    leave_with_the_terminal()
-    app = TunedeckApp(study=study, ascii=ascii)
-    app.run()
-    if app.return_code:
-        return app.return_code
-    for line in farewell(app.view):
-        print(line)
-    return 0

@@ -69,9 +69,9 @@ def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
     if run is not None:
         known.append(("full training", f"{run.full_steps} steps"))
         known.append(("rows", f"{run.train_rows:,}, {run.eval_rows:,} to evaluate"))
-        share = 100 * run.trainable_parameters / max(1, run.parameters)
+        share = words.share(run.trainable_parameters, run.parameters)
         counts = (words.count(run.trainable_parameters), words.count(run.parameters))
-        known.append(("trained parameters", f"{counts[0]} of {counts[1]} ({share:.3g}%)"))
+        known.append(("trained parameters", f"{counts[0]} of {counts[1]} ({share})"))
         known += [("precision", run.precision), ("device", run.device)]
     if curve is not None and curve.tokens_per_s:
         known.append(("speed", f"{curve.tokens_per_s:,.0f} tokens/s"))

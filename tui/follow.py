@@ -22,7 +22,7 @@ from core.study.files import RunInfo, read_record
 from core.study.metrics import MetricsTail, Point
 from core.study.state import StudyState, Trial
 from core.study.store import StudyReader, describe
-from tui import text
+from tui import words
 
 TICK = 0.5
 """Seconds between two looks at the study."""
@@ -57,7 +57,7 @@ class Progress:
             return f"trial {trial.number} {trial.status}"
         total = self.totals.get(trial.number)
         of = f"/{total}" if total else ""
-        return f"trial {trial.number} step {point.step}{of} loss {text.loss(point.loss)}"
+        return f"trial {trial.number} step {point.step}{of} loss {words.loss(point.loss)}"
 
 
 def happening(event: AnyEvent, state: StudyState) -> str:
@@ -90,9 +90,11 @@ def happening(event: AnyEvent, state: StudyState) -> str:
 def _ending(event: TrialEnded) -> str:
     if event.ending == "completed":
         held_out = (
-            f", eval loss {text.loss(event.eval_loss)}" if event.eval_loss is not None else ""
+            f", eval loss {words.loss(event.eval_loss)}" if event.eval_loss is not None else ""
         )
-        return f"completed, loss {text.loss(event.loss)}{held_out}, {text.duration(event.seconds)}"
+        return (
+            f"completed, loss {words.loss(event.loss)}{held_out}, {words.duration(event.seconds)}"
+        )
     word = "out of memory" if event.ending == "oom" else event.ending
     return f"{word}: {event.reason}" if event.reason else word
 

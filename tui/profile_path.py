@@ -21,9 +21,9 @@ def path_problem(text: str) -> str | None:
     """Why nothing can be saved there; None if it can."""
     if not text.strip() or text.strip().endswith("/"):
         return "a file needs a name"
-    path = profile_path(text)
-    if path.is_dir():
-        return f"{path} is a folder"
+    typed, path = Path(text.strip()).expanduser(), profile_path(text)
+    if typed.is_dir() or path.is_dir():
+        return f"{typed} is a folder: add a file name, such as {typed / 'tuned.toml'}"
     if not path.parent.is_dir():
         return f"there is no folder {path.parent}"
     return None

@@ -155,7 +155,7 @@ class LeanApp(App[Result]):
 
     def on_mount(self) -> None:
         """After Ctrl+Z and `fg` the terminal shows something else."""
-        self.app_resume_signal.subscribe(self, lambda _: self._sent.forget())
+        self.app_resume_signal.subscribe(self, lambda _: self.redraw())
 
     def on_resize(self) -> None:
         """Terminals move or cut their lines when their size changes."""

@@ -128,7 +128,9 @@ class StudyView:
 
     @property
     def status(self) -> str:
-        """The study's state in a word or three; says so when the engine is gone."""
+        """The study's state in a word or three; says so when the engine or the study is gone."""
+        if self.reading.problem:
+            return "cannot be read"
         return "engine not running" if self.reading.engine == "missing" else self.reading.status
 
     def value(self, row: TrialRow) -> float | None:
@@ -159,16 +161,17 @@ class StudySummary:
 def study_view(reading: StudyReading, now: float, before: StudyView | None = None) -> StudyView:
     """Work out everything that is shown of a study; rows that did not change are those of `before`.
 
-    While the journal stands still only the trials with a curve are looked at: of two thousand
-    trials that is a few.
+    Only the trials that the journal told something of and those with a curve are looked at: of
+    two thousand trials that is a few.
     """
-    if before is not None and before.reading.trials is reading.trials:
-        tally, by_number = before.tally, dict(before.by_number)
-        looked_at: Iterable[int] = (*reading.curves, *tally.live)
-    else:
-        tally = _tally(reading, before.tally if before is not None else None)
-        by_number = {}
-        looked_at = tally.index
+    if before is not None and not _goes_on(reading.trials, before.reading.trials):
+        before = None
+    tally = _tally(reading, before)
+    looked_at: Iterable[int] = tally.index
+    by_number: dict[int, TrialRow] = {}
+    if before is not None:
+        by_number = dict(before.by_number)
+        looked_at = (*reading.curves, *tally.live, *_told_of(reading, tally, before))
     old = before.by_number if before is not None else {}
     changed = before is None or tally is not before.tally
     for number in looked_at:
@@ -201,10 +204,52 @@ def study_view(reading: StudyReading, now: float, before: StudyView | None = Non
     )
 
 
-def _tally(reading: StudyReading, before: Tally | None) -> Tally:
+def _goes_on(trials: Sequence[Trial], before: Sequence[Trial]) -> bool:
+    """Whether these are the trials of `before`, as they are now, and perhaps more."""
+    return len(trials) >= len(before) and all(
+        trial is old or trial.number == old.number
+        for trial, old in zip(trials, before, strict=False)
+    )
+
+
+def _told_of(reading: StudyReading, tally: Tally, before: StudyView) -> list[int]:
+    """The trials that are not what they were, or have another place."""
+    known, trials = before.reading.trials, reading.trials
+    if trials is known:
+        return []
+    told = [t.number for t, old in zip(trials, known, strict=False) if t is not old]
+    told += [t.number for t in trials[len(known) :]]
+    if tally.places is not before.tally.places:
+        places = before.tally.places
+        told += [number for number, place in tally.places.items() if place != places.get(number)]
+        told += [number for number in places if number not in tally.places]
+    return told
+
+
+def _same_ranking(reading: StudyReading, before: StudyView) -> bool:
+    """Whether no trial that ended, before or now, is another than it was."""
+    if reading.rank_by != before.reading.rank_by:
+        return False
+    known, trials = before.reading.trials, reading.trials
+    pairs = zip(trials, known, strict=False)
+    if any(t is not old and (t.ended or old.ended) for t, old in pairs):
+        return False
+    return not any(t.ended for t in trials[len(known) :])
+
+
+def _tally(reading: StudyReading, before: StudyView | None) -> Tally:
     trials = reading.trials
-    ranked = tuple(rank_trials(trials, reading.rank_by))
-    searched = searched_keys(trials)
+    if before is not None and before.reading.trials is trials:
+        return before.tally
+    old = before.tally if before is not None else None
+    if old is not None and before is not None and _same_ranking(reading, before):
+        ranked, places = old.ranked, old.places
+    else:
+        ranked = tuple(rank_trials(trials, reading.rank_by))
+        places = {r.trial: r.place for r in ranked}
+    # What a trial was to try is written once, when it is planned.
+    fresh = old is None or len(old.index) != len(trials)
+    searched = searched_keys(trials) if old is None or fresh else old.searched
     took = [t.seconds for t in trials if t.status == "completed" and t.seconds > 0]
     return Tally(
         index={t.number: place for place, t in enumerate(trials)},
@@ -214,8 +259,8 @@ def _tally(reading: StudyReading, before: Tally | None) -> Tally:
         + max(0, reading.planned - sum(1 for t in trials if t.source == "search")),
         mean_seconds=sum(took) / len(took) if took else None,
         searched=searched,
-        ranked=before.ranked if before is not None and before.ranked == ranked else ranked,
-        places={r.trial: r.place for r in ranked},
+        ranked=ranked,
+        places=places,
     )
 
 

@@ -6,6 +6,7 @@ after the first frame.
 """
 
 import os
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -282,11 +283,7 @@ class DiskFeed:
         return self._folder
 
     def read(self, wanted: Wanted) -> StudyReading:
-        try:
-            self._reader.poll()
-            self._problem = ""
-        except StudyError as error:
-            self._problem = str(error)
+        self._problem = self._follow()
         state = self._reader.state
         if state.version != self._version:
             self._version, self._trials = state.version, tuple(state.trials.values())
@@ -301,13 +298,23 @@ class DiskFeed:
             created=state.created,
             updated=state.updated,
             trials=self._trials,
-            engine=_engine_state(state, self._folder),
+            engine="idle" if self._problem else _engine_state(state, self._folder),
             notices=tuple(state.warnings),
             curves=self._read_curves(wanted),
             profile=self._profile,
             log=self._read_log(wanted.log),
             problem=self._problem,
         )
+
+    def _follow(self) -> str:
+        """Read on in the journal; what is wrong with it, if something is."""
+        if not (self._folder / store.JOURNAL_FILE).exists():
+            return f"{short_path(self._folder)} is gone: moved or deleted. 1 lists the studies"
+        try:
+            self._reader.poll()
+        except StudyError as error:
+            return str(error)
+        return ""
 
     def _read_curves(self, wanted: Wanted) -> Mapping[int, Curve]:
         curves: dict[int, Curve] = {}
@@ -453,3 +460,10 @@ def short_path(path: Path) -> str:
     if not relative.startswith(".."):
         candidates.append(relative)
     return min(candidates, key=len)
+
+
+def shell_path(path: Path) -> str:
+    """A short path as a shell takes it: a tilde within quotes would be no home."""
+    short = short_path(path)
+    home = "~/" if short.startswith("~/") else ""
+    return home + shlex.quote(short.removeprefix(home))

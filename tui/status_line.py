@@ -67,6 +67,12 @@ def banner(view: StudyView, *, ascii: bool) -> list[Piece]:
             ("e", key),
             (" starts it", theme.style("text")),
         ]
+    if reading.status == "finished" and view.best is not None:
+        key = theme.style("primary", bold=True)
+        return [
+            (" 5", key),
+            (" shows the ranking and saves a winner as a profile", theme.style("text")),
+        ]
     if reading.reason and reading.status in ("paused", "stopped"):
         return [(sign, colour), (f"{reading.status}: {reading.reason}", theme.style("text"))]
     return []

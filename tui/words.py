@@ -88,6 +88,12 @@ def count(value: int) -> str:
     return str(value)
 
 
+def share(part: float, whole: float) -> str:
+    """A part of a whole as a percentage in three digits: 100 %, 12.3 %, 0.0624 %."""
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.0f} %" if percent >= 99.95 or not percent else f"{percent:.3g} %"
+
+
 def duration(seconds: float | None) -> str:
     """A time span in two units at most: 8s, 1m 40s, 2h 05m, 3d 4h; blank where it is not known."""
     if seconds is None or not math.isfinite(seconds):

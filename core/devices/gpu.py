@@ -26,6 +26,9 @@ _GONE = (_UNINITIALIZED, _DRIVER_NOT_LOADED, _GPU_IS_LOST, _RESET_REQUIRED)
 _TEMPERATURE_OF_GPU = 0
 _MIG_ENABLED = 1
 
+ON_CPU = "trials run on the CPU"
+"""What follows from a missing GPU, in a reading's `problem`, for a study that may choose its devices."""
+
 # The inode of the machine's first pid namespace is fixed (PROC_PID_INIT_INO in proc_ns.h).
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"
 
@@ -161,7 +164,7 @@ class NvmlReader:
         if count == 0:
             problems.append(
                 "The NVIDIA driver is loaded but shows no GPU here (in a container: was it "
-                "started with access to the GPUs?); trials run on the CPU."
+                f"started with access to the GPUs?); {ON_CPU}."
             )
         elif not gpus:
             # Lost GPUs come back only in a session that was begun after their reset.
@@ -307,14 +310,13 @@ def _none(problem: str) -> GpuReading:
 
 def _explain(error: Exception) -> str:
     sentences = {
-        _LIBRARY_NOT_FOUND: "No NVIDIA driver found on this machine: trials run on the CPU.",
+        _LIBRARY_NOT_FOUND: f"No NVIDIA driver found on this machine: {ON_CPU}.",
         _DRIVER_NOT_LOADED: (
-            "The NVIDIA driver is installed but not running (nvidia-smi should say why): "
-            "trials run on the CPU."
+            f"The NVIDIA driver is installed but not running (nvidia-smi should say why): {ON_CPU}."
         ),
         _NO_PERMISSION: (
             "You may not use the NVIDIA driver here (are /dev/nvidia* readable for you?): "
-            "trials run on the CPU."
+            f"{ON_CPU}."
         ),
         _LIBRARY_DRIVER_MISMATCH: (
             "The NVIDIA driver was updated while the old one still runs: GPUs can be used again "

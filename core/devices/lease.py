@@ -90,6 +90,10 @@ class FreeWatch:
         """Begin anew with one GPU, for instance when its lease ends."""
         self._samples.pop(uuid, None)
 
+    def forget_all(self) -> None:
+        """Begin anew with every GPU, when no readings came for a while."""
+        self._samples.clear()
+
 
 def choose(
     free: Collection[str], leased: Collection[str], wanted: int, allowed: Iterable[str]

@@ -46,7 +46,8 @@ def listen(folder: StudyFolder) -> tuple[socket.socket, Path]:
         except OSError:
             # Network and FUSE file systems often have no sockets.
             pass
-    private = Path(tempfile.mkdtemp(prefix="tunedeck-", dir=os.environ.get("XDG_RUNTIME_DIR")))
+    # Not in $XDG_RUNTIME_DIR: that is removed when its user logs out, and the daemon is to stay.
+    private = Path(tempfile.mkdtemp(prefix="tunedeck-"))
     path = private / "socket"
     return _bind(path), path
 

@@ -29,12 +29,17 @@ def create_study(profile: "Profile", folder: Path) -> Path:
     """Make a study's folder with its profile; its daemon, when it starts, plans the trials. Returns the folder.
 
     Raises:
-        StudyError: the folder exists and is not empty, or cannot be made.
+        StudyError: the folder exists and is not empty, cannot be made, or has a name that is no text.
     """
     # Imported here: a client that only looks at a study should not pay for the catalogue.
     from core.profile import save
 
     study = StudyFolder(folder.resolve())
+    try:
+        str(study.path).encode()
+    except UnicodeEncodeError:
+        shown = str(study.path).encode(errors="backslashreplace").decode()
+        raise StudyError(f"{shown}: the name of a study's folder must be UTF-8") from None
     try:
         study.path.mkdir(parents=True, exist_ok=True)
         if any(study.path.iterdir()):
@@ -94,7 +99,7 @@ def send(folder: Path, request: Request, *, start: bool = True, timeout: float =
         except (OSError, EOFError) as error:
             # One that ends or starts just now: its lock tells in a moment.
             if time.monotonic() > until:
-                raise EngineError(f"the daemon of {folder} cannot be reached ({error})") from None
+                raise EngineError(_unreachable(StudyFolder(folder), error)) from None
             time.sleep(0.05)
             continue
         # Not tried again from here on: the daemon may have done already what it was asked for.
@@ -112,7 +117,7 @@ def delete_study(folder: Path) -> None:
     Raises:
         EngineError: its daemon or one of its trials lives, there is no study, or it cannot be deleted.
     """
-    study = StudyFolder(folder)
+    study = StudyFolder(folder.resolve())
     if not study.journal.is_file() and not study.profile.is_file():
         raise EngineError(f"{folder} holds no study")
     try:
@@ -152,6 +157,16 @@ def _connect(study: StudyFolder, seconds: float) -> socket.socket:
     return connection
 
 
+def _unreachable(study: StudyFolder, error: Exception) -> str:
+    info = read_info(study)
+    cure = (
+        f"; if that stays so, end it (kill {info.process.pid}): its trials go on, and the next daemon finds them"
+        if info is not None
+        else ""
+    )
+    return f"the daemon of {study.path} cannot be reached ({error}){cure}"
+
+
 def _ask(connection: socket.socket, request: Request) -> Reply:
     with connection:
         connection.sendall(msgspec.json.encode(request) + b"\n")
@@ -163,7 +178,7 @@ def _ask(connection: socket.socket, request: Request) -> Reply:
             heard += data
     try:
         return msgspec.json.decode(heard, type=Reply)
-    except msgspec.DecodeError:
+    except ValueError:
         raise EOFError("its answer is of another version of tunedeck") from None
 
 

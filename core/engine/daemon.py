@@ -6,6 +6,7 @@ are made by pure functions (`scheduler`, `requests`, `endings`, `followup`); her
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def serve(folder: StudyFolder, settings: Settings, tell: Callable[[str], None]) 
         if lock is None:
             tell(f"a daemon serves the study {folder.path} already")
             return 1
+        # Where an earlier daemon listened, or in a copied folder that of another study, is no address of this one.
+        folder.daemon.unlink(missing_ok=True)
         return Daemon(folder, profile, Recorder(folder), settings).run(lambda: tell(READY))
     except (StudyError, ProfileError, LockError) as error:
         tell(str(error))
@@ -120,9 +123,6 @@ class Daemon:
         self._settings = settings
         self._launcher = settings.launcher()
         self._log = DaemonLog(folder.daemon_log)
-        status = folder.path.stat()
-        # The folder's own number: it stays when the folder is renamed and differs for a copy of it.
-        self._study = f"{status.st_dev:x}-{status.st_ino:x}"
         used_gpus = any(a.device == "cuda" for t in self.state.trials.values() for a in t.attempts)
         self._pool = Pool(
             profile.resources, settings.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), used_gpus
@@ -183,6 +183,8 @@ class Daemon:
             self._log.say(f"cut {self._recorder.cut} bytes of a torn record off the journal")
         if not self.state.exists:
             self._recorder.stage(*creation(self._profile, now()))
+            if self._pool.notice is not None:
+                self._recorder.stage(Warned(t=now(), text=self._pool.notice))
         process = own_record()
         self._record(DaemonStarted(t=now(), process=process))
         if self._recorder.trouble is not None:
@@ -205,22 +207,24 @@ class Daemon:
             self._idle_since = None
             return False
         if self._idle_since is None:
-            self._idle_since = now()
-        return now() - self._idle_since >= self._settings.linger
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since >= self._settings.linger
 
     def _tick(self) -> None:
         self._recorder.flush()
-        self._watch_disk()
         for trial in self.state.live():
             self._guarded(partial(self._look_at, trial))
+        self._watch_disk()
         if self._recorder.trouble is not None or self.state.status != "running":
+            self._pool.rest()
             return
         held = {uuid for t in self.state.live() if t.attempt for uuid in t.attempt.gpus}
         decided = schedule(self.state, self._pool.look(held), now())
         if decided.change is not None:
-            self._commit(decided.change)
             if decided.change.status == "finished":
+                # Before the word is out: whoever waits for the end looks for the winner at once.
                 self._guarded(self._save_winner)
+            self._commit(decided.change)
         for start in decided.starts:
             self._guarded(partial(self._start, start))
 
@@ -255,7 +259,7 @@ class Daemon:
         if self.state.status != "running":
             return
         folder = self._folder.trial(start.trial)
-        mark = Mark(self._study, start.trial, start.attempt)
+        mark = Mark(self._study(), start.trial, start.attempt)
         try:
             prepare(folder, trial, self._profile, start, self._pool.threads)
         except ProfileError as error:
@@ -351,8 +355,11 @@ class Daemon:
         if trial.status != "pausing":
             return
         if watch.asked_at is None:
-            watch.asked_at = now()
-        if not watch.told_slow and now() - watch.asked_at > self._settings.pause_patience:
+            watch.asked_at = time.monotonic()
+        if (
+            not watch.told_slow
+            and time.monotonic() - watch.asked_at > self._settings.pause_patience
+        ):
             watch.told_slow = True
             text = "it was asked to pause and has not saved its checkpoint yet; stop it to free its device at once"
             self._record(Warned(t=now(), trial=trial.number, text=text))
@@ -421,7 +428,16 @@ class Daemon:
 
     def _mark(self, trial: Trial) -> Mark:
         number = trial.attempt.number if trial.attempt else trial.next_attempt
-        return Mark(self._study, trial.number, number)
+        return Mark(self._study(), trial.number, number)
+
+    def _study(self) -> str:
+        """A name for the study that stays when its folder is moved.
+
+        The folder's own number differs for a copy of it; a new folder may get the number of one that was deleted and
+        whose trials are still ending, hence the study's date.
+        """
+        status = self._folder.path.stat()
+        return f"{status.st_dev:x}-{status.st_ino:x}-{self.state.created:.3f}"
 
     def _handle(self, request: Request) -> Reply:
         """Answer a client. Whatever goes wrong, the client gets a sentence and the daemon goes on."""

@@ -234,6 +234,7 @@ def _evidence(facts: Facts) -> Evidence:
         oom_kills_before=exit_record.oom_kills_before if exit_record else None,
         oom_kills_after=exit_record.oom_kills_after if exit_record else None,
         limit_gib=facts.limit_gib,
+        device=facts.trial.attempt.device if facts.trial.attempt else "cpu",
     )
 
 

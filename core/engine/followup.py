@@ -22,7 +22,7 @@ def follow_up(
     """
     trial = state.trials[number]
     if outcome.disk_full:
-        return _after_full_disk(trial, now)
+        return _after_full_disk(state, trial, now)
     if trial.status == "oom":
         return _after_oom(trial, outcome, profile, now)
     if trial.status == "lost":
@@ -88,7 +88,7 @@ def _after_oom(trial: Trial, outcome: Outcome, profile: Profile, now: float) -> 
         changes=found.changes,
         text=found.text,
     )
-    if profile.memory.on_oom == "ask":
+    if profile.memory.on_oom == "ask" or _unwanted(trial):
         return [fix]
     # A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
     checkpoint = trial.resume_from if trial.kind == "full" else None
@@ -105,20 +105,25 @@ def _after_oom(trial: Trial, outcome: Outcome, profile: Profile, now: float) -> 
 
 def _after_loss(trial: Trial, now: float) -> list[AnyEvent]:
     losses = sum(a.ending == "lost" for a in trial.attempts)
-    if losses > 1:
+    if losses > 1 or _unwanted(trial):
         return []
     return [_again(trial, now, f"tried once more: {trial.reason}")]
 
 
-def _after_full_disk(trial: Trial, now: float) -> list[AnyEvent]:
-    return [
-        _again(trial, now, "the disk was full: it runs again when the study is resumed"),
-        StudyChanged(
-            t=now,
-            status="paused",
-            reason=f"the disk is full (trial {trial.number} could not write): make room, then resume the study",
-        ),
-    ]
+def _after_full_disk(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:
+    events: list[AnyEvent] = []
+    if not _unwanted(trial):
+        again = "the disk was full: it runs again when the study is resumed"
+        events.append(_again(trial, now, again))
+    if state.status == "running":
+        reason = f"the disk is full (trial {trial.number} could not write): make room, then resume the study"
+        events.append(StudyChanged(t=now, status="paused", reason=reason))
+    return events
+
+
+def _unwanted(trial: Trial) -> bool:
+    """Whether the trial was to end anyway (a person or the guard asked for it), so that nothing starts it again."""
+    return trial.asked_by in ("user", "guard")
 
 
 def _after_failure(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:

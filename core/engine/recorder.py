@@ -67,19 +67,18 @@ class Recorder:
         return len(self._waiting)
 
     def removed(self) -> bool:
-        """Whether the journal is no longer where it was."""
+        """Whether the journal is no longer where it was, or another file is in its place."""
         try:
-            self._journal.path.stat()
+            return not self._journal.is_at_its_path()
         except FileNotFoundError:
             return True
         except OSError:
             # A network file system that does not answer now is no deleted study.
             return False
-        return False
 
     def deleted(self) -> bool:
-        """Whether no folder holds the journal any more."""
-        return self._journal.links() == 0
+        """Whether no folder holds the journal any more, and nothing is in its place."""
+        return self._journal.links() == 0 and not self._journal.path.exists()
 
     def close(self) -> None:
         self._journal.close()

@@ -78,7 +78,7 @@ def _about_trial(
 ) -> Answer:
     match request.command:
         case "stop":
-            return _stop(trial, now)
+            return _stop(state, trial, now)
         case "pause":
             return _pause(trial, now)
         case "resume":
@@ -117,16 +117,20 @@ def _pause_study(state: StudyState, now: float) -> Answer:
 
 
 def _resume_study(state: StudyState, now: float) -> Answer:
+    stopping = [t for t in state.live() if t.status == "stopping" and t.asked_by == "study"]
+    if stopping:
+        what = "a trial is" if len(stopping) == 1 else f"{len(stopping)} trials are"
+        raise _RefusedError(f"{what} still stopping: try again in a moment")
     again = [t for t in state.trials.values() if _held_by_study(t)]
     if state.status == "running" and not again:
         raise _RefusedError("the study is running already; resume a paused trial by its number")
-    if not again and not state.queued():
+    if not again and not state.queued() and not state.live():
         again = [t for t in state.trials.values() if t.status == "paused"]
     if not again and not state.queued() and not state.live():
         raise _RefusedError("nothing is left to do: add a trial, retry or promote one")
     events: list[AnyEvent] = [StudyChanged(t=now, status="running")]
     events += [_queued(t, now, "the study was resumed") for t in again]
-    waiting = len(again) + len(state.queued())
+    waiting = len(again) + len(state.queued()) + len(state.live())
     return Answer(Reply(True, f"the study goes on with {_count(waiting, 'trial')}"), tuple(events))
 
 
@@ -135,7 +139,7 @@ def _held_by_study(trial: Trial) -> bool:
     return trial.status in ("paused", "stopped") and trial.asked_by == "study"
 
 
-def _stop(trial: Trial, now: float) -> Answer:
+def _stop(state: StudyState, trial: Trial, now: float) -> Answer:
     if trial.status == "stopping":
         raise _RefusedError(f"trial {trial.number} is stopping already")
     if trial.live:
@@ -143,7 +147,7 @@ def _stop(trial: Trial, now: float) -> Answer:
         return Answer(_yes(trial, "will stop within seconds"), (event,))
     if trial.status in ("queued", "paused"):
         events = _end_waiting(trial, "stop", "user", now, "stopped by you while it waited")
-        return Answer(_yes(trial, "is stopped"), events)
+        return Answer(_yes(trial, "is stopped"), (*events, *_without(state, trial, now)))
     raise _RefusedError(f"trial {trial.number} has ended already ({trial.status})")
 
 
@@ -176,6 +180,8 @@ def _retry(
     wanted: dict[str, Scalar] | None,
     now: float,
 ) -> Answer:
+    if trial.status in ("pausing", "stopping"):
+        raise _RefusedError(f"trial {trial.number} is still {trial.status}: try again in a moment")
     if not (trial.ended or trial.status == "paused"):
         raise _RefusedError(f"trial {trial.number} is {trial.status}: stop it before trying again")
     fix = trial.suggestion if wanted is None else None
@@ -198,6 +204,12 @@ def _retry(
 
 def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: float) -> Answer:
     settings = _checked(profile, {}, changes)
+    for other in state.trials.values():
+        if other.kind == "probe" and other.changes == settings:
+            again = ": retry it" if other.ended and other.status != "completed" else ""
+            raise _RefusedError(
+                f"trial {other.number} has the same settings already ({other.status}){again}"
+            )
     number = state.next_number()
     added = TrialAdded(t=now, trial=number, settings=settings, source="user")
     what = describe(settings) or "the profile's own settings"
@@ -208,6 +220,11 @@ def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: f
 def _promote(state: StudyState, profile: Profile, trial: Trial, now: float) -> Answer:
     if trial.kind == "full":
         raise _RefusedError(f"trial {trial.number} is a full training already")
+    if trial.status in ("diverged", "oom", "failed"):
+        how = {"diverged": "diverged", "oom": "ran out of memory", "failed": "failed"}[trial.status]
+        raise _RefusedError(
+            f"trial {trial.number} {how}, and its full training would too: promote another, or retry it first"
+        )
     for other in state.trials.values():
         if other.parent == trial.number and other.kind == "full" and not other.ended:
             raise _RefusedError(
@@ -289,6 +306,14 @@ def _wake(state: StudyState, now: float) -> Iterable[AnyEvent]:
     """A study that was over goes on with new work; one that a person paused waits for that person."""
     idle = state.status == "paused" and not state.queued() and not state.live()
     if state.status in ("finished", "stopped") or idle:
+        return (StudyChanged(t=now, status="running"),)
+    return ()
+
+
+def _without(state: StudyState, trial: Trial, now: float) -> Iterable[AnyEvent]:
+    """A paused study whose last waiting trial is taken away goes on, and so comes to its end."""
+    others = [t for t in (*state.queued(), *state.live()) if t.number != trial.number]
+    if state.status == "paused" and not others:
         return (StudyChanged(t=now, status="running"),)
     return ()
 

@@ -68,7 +68,8 @@ def _news(state: StudyState, waiting: str, short: bool, now: float) -> StudyChan
     if not waiting or _shape(waiting) == _shape(state.reason):
         # Nothing speaks against a GPU now, or the same as before; it has to stay quiet for some readings yet.
         return None
-    if state.reason and now - state.updated < NEWS_EVERY:
+    # A clock that was set back must not silence the news for as long.
+    if state.reason and 0 <= now - state.updated < NEWS_EVERY:
         return None
     return StudyChanged(t=now, status="running", reason=waiting)
 

@@ -87,31 +87,34 @@ class Server:
                 self._drop(client)
                 return
             self._say(client)
-        except (BlockingIOError, InterruptedError):
-            return
         except OSError:
             self._drop(client)
 
     def _hear(self, client: _Client) -> bool:
-        """Take in what the client says; False when it has hung up or says too much."""
-        data = client.connection.recv(65_536)
+        """Take in what the client says; False when it has hung up, says too much or does not listen."""
+        try:
+            data = client.connection.recv(65_536)
+        except BlockingIOError:
+            return True
         client.heard += data
         *lines, client.heard = client.heard.split(b"\n")
         for line in lines:
             client.to_say += msgspec.json.encode(self._reply(line)) + b"\n"
-        return bool(data) and len(client.heard) <= MOST_BYTES
+        return bool(data) and max(len(client.heard), len(client.to_say)) <= MOST_BYTES
 
     def _reply(self, line: bytes) -> Reply:
         try:
             request = self._decoder.decode(line)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
+            # Bytes that are no UTF-8 and a line nested without end are errors of Python's, not of msgspec's.
             return Reply(False, f"the daemon does not understand this request: {error}")
         return self._handle(request)
 
     def _say(self, client: _Client) -> None:
         if client.to_say:
-            sent = client.connection.send(client.to_say)
-            client.to_say = client.to_say[sent:]
+            with contextlib.suppress(BlockingIOError):
+                sent = client.connection.send(client.to_say)
+                client.to_say = client.to_say[sent:]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.to_say else 0)
         self._selector.modify(client.connection, events, client)
 

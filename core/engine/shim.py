@@ -76,8 +76,9 @@ class Shim:
     def run(self, command: list[str], environment: dict[str, str], header: str) -> int:
         """Start the worker, wait for its end, clear up, record it."""
         started, kills = time.time(), _oom_kills()
-        # Whatever a library writes to "here" belongs to the trial.
+        # Whatever a library writes to "here" belongs to the trial, and "here" moves along when the study is moved.
         os.chdir(self._folder)
+        self._folder = Path()
         problem = self._start(command, environment, header)
         if problem is None:
             self._wait()

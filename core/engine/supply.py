@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection
 
-from core.devices.gpu import GpuReader, GpuReading, GpuSnapshot, visible
+from core.devices.gpu import ON_CPU, GpuReader, GpuReading, GpuSnapshot, visible
 from core.devices.lease import FreeWatch, busy_reason, lease_path
 from core.devices.lock import LockError, is_locked
 from core.engine.scheduler import Supply
@@ -30,9 +30,14 @@ class Pool:
         self._cuda_visible = cuda_visible
         self._watch = FreeWatch()
         wanted = resources.devices
-        self.on_gpu = wanted != "cpu" and (
-            used_gpus or isinstance(wanted, list) or bool(self._allowed(reader.read()))
-        )
+        self.on_gpu = wanted != "cpu" and (used_gpus or isinstance(wanted, list))
+        self.notice: str | None = None
+        """Why trials run on the CPU though there are GPUs, where a person may not have meant it."""
+        if wanted == "auto" and not used_gpus:
+            reading = reader.read()
+            self.on_gpu = bool(self._allowed(reading))
+            if reading.gpus and not self.on_gpu:
+                self.notice = _unused(cuda_visible or "")
         self._cores = len(os.sched_getaffinity(0))
 
     @property
@@ -62,6 +67,10 @@ class Pool:
             self._waiting(reading, allowed, others, leased),
         )
 
+    def rest(self) -> None:
+        """Nothing is to start for now: readings from before do not count when something is."""
+        self._watch.forget_all()
+
     def released(self, uuid: str) -> None:
         """A trial gave this GPU back: its memory must be seen to have fallen before it is used again."""
         self._watch.forget(uuid)
@@ -74,7 +83,10 @@ class Pool:
         leased: Collection[str],
     ) -> str:
         if not allowed:
-            return reading.problem or _none_allowed(self._resources, self._cuda_visible)
+            missing = _none_allowed(self._resources, self._cuda_visible)
+            # A study that waits does not run on the CPU.
+            fact = (reading.problem or "").partition(ON_CPU)[0].rstrip(" .:;")
+            return missing if reading.gpus or not fact else f"{missing} ({fact})"
         reasons = []
         for gpu in others:
             if gpu.uuid in leased:
@@ -96,6 +108,15 @@ def _none_allowed(resources: ResourcesTable, cuda_visible: str | None) -> str:
     what = f"none of the GPUs {named} of resources.devices" if named else "no GPU"
     where = f" (CUDA_VISIBLE_DEVICES={cuda_visible})" if cuda_visible is not None else ""
     return f"waiting for a free GPU; {what} can be seen here{where}"
+
+
+def _unused(cuda_visible: str) -> str | None:
+    if cuda_visible.strip() in ("", "-1"):
+        return None
+    return (
+        f"trials run on the CPU: CUDA_VISIBLE_DEVICES={cuda_visible} names no whole GPU of this machine "
+        "(slices, MIG-..., cannot be leased)"
+    )
 
 
 def _leased(uuid: str) -> bool:

@@ -27,7 +27,7 @@ class Watch:
         self.started = False
         """Whether the attempt has trained."""
         self.asked_at: float | None = None
-        """When it was asked to pause, seconds since the epoch."""
+        """When it was seen first that it was asked to pause, seconds of the monotonic clock."""
         self.told_slow = False
 
     def poll(self) -> list[Verdict]:

@@ -31,7 +31,8 @@ class Evidence:
     `returncode` is as subprocess gives it (negative for a signal) or as a shell does (128 + n).
     `worker_error_type` may carry its module ("torch.OutOfMemoryError"). `log_tail` is the end of
     the worker's log. The kill counts are the control group's before and after the trial.
-    `limit_gib` is the limit that was set on the trial, None without one.
+    `limit_gib` is the limit that was set on the trial, None without one; it caps the memory of
+    `device`, so that a trial on a GPU has no limit in main memory.
     """
 
     returncode: int | None = None
@@ -42,6 +43,12 @@ class Evidence:
     oom_kills_before: int | None = None
     oom_kills_after: int | None = None
     limit_gib: float | None = None
+    device: Literal["cuda", "cpu"] = "cpu"
+
+    @property
+    def host_limit_gib(self) -> float | None:
+        """The limit on the trial's main memory, GiB."""
+        return self.limit_gib if self.device == "cpu" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class _Pattern:
 
     `message` must match where the error's message begins; `types` are the error's possible names
     without their modules, none meaning any. `only_capped` marks what means memory only when the
-    trial's memory was limited.
+    trial's main memory was limited.
     """
 
     kind: OomKind
@@ -154,7 +161,7 @@ def read_ending(evidence: Evidence) -> OomVerdict | None:
         message = (evidence.worker_error_message or "").strip()
         kind = _error_kind(evidence, message)
         if kind is not None:
-            return _verdict(kind, message, evidence.limit_gib)
+            return _verdict(kind, message, evidence.host_limit_gib)
         if _CHILD_KILLED.match(message) and _kernel_killed(evidence):
             return _killed("one of the trial's data loading processes")
         return None
@@ -167,7 +174,7 @@ def read_ending(evidence: Evidence) -> OomVerdict | None:
 def _error_kind(evidence: Evidence, message: str) -> OomKind | None:
     name = (evidence.worker_error_type or "").rpartition(".")[2]
     for pattern in _ERRORS:
-        if pattern.only_capped and evidence.limit_gib is None:
+        if pattern.only_capped and evidence.host_limit_gib is None:
             continue
         if name in pattern.types and pattern.message.match(message):
             return pattern.kind
@@ -177,10 +184,10 @@ def _error_kind(evidence: Evidence, message: str) -> OomKind | None:
 def _from_log(evidence: Evidence) -> OomVerdict | None:
     for line in reversed(evidence.log_tail.rstrip().splitlines()[-LOG_LINES:]):
         for pattern in _LOG_LINES:
-            if pattern.only_capped and evidence.limit_gib is None:
+            if pattern.only_capped and evidence.host_limit_gib is None:
                 continue
             if pattern.message.match(line):
-                return _verdict(pattern.kind, line, evidence.limit_gib)
+                return _verdict(pattern.kind, line, evidence.host_limit_gib)
     return None
 
 
@@ -211,15 +218,15 @@ def _killed(whom: str) -> OomVerdict:
     )
 
 
-def _verdict(kind: OomKind, message: str, limit_gib: float | None) -> OomVerdict:
+def _verdict(kind: OomKind, message: str, host_limit_gib: float | None) -> OomVerdict:
     asked, total, free = _size(_ASKED, message), _size(_TOTAL, message), _size(_FREE, message)
     allowed, held = _size(_ALLOWED, message), _size(_HELD, message)
     if kind == "cuda":
         # The allocator names its share only when one was set, and checks it before the device.
         if allowed is not None and (free is None or asked is None or free > asked):
             kind = "limit"
-    elif limit_gib is not None:
-        kind, allowed = "limit", _limit_bytes(limit_gib)
+    elif host_limit_gib is not None:
+        kind, allowed = "limit", int(host_limit_gib * (1 << 30))
     capacity = allowed if kind == "limit" else total
     sentence = _sentence(kind, asked, capacity, free, held)
     return OomVerdict(kind, asked, capacity, free, held, sentence)
@@ -264,7 +271,3 @@ def _size(patterns: tuple[re.Pattern[str], ...], message: str) -> int | None:
             except ValueError:
                 continue
     return None
-
-
-def _limit_bytes(limit_gib: float | None) -> int | None:
-    return None if limit_gib is None else int(limit_gib * (1 << 30))

@@ -1,7 +1,7 @@
 """The search space: how many combinations it has, which they are, and how one is drawn."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.catalogue import find
@@ -21,7 +21,7 @@ class Axis:
     """One searched parameter: all its values in order, or None where there are too many, and how to draw one."""
 
     name: str
-    values: tuple[Scalar, ...] | None
+    values: Sequence[Scalar] | None
     draw: Callable[[float], Scalar]
     """Makes a value of a number drawn evenly from [0, 1)."""
 
@@ -71,7 +71,7 @@ def _range_axis(name: str, entry: Range) -> Axis:
     if whole:
         first, last = int(low), int(high)
         count = last - first + 1
-        values = tuple(range(first, last + 1)) if count <= MOST_ENUMERATED else None
+        values = range(first, last + 1) if count <= MOST_ENUMERATED else None
         if entry.scale == "log":
             # Half a unit on either side gives the ends their full share.
             start, width = math.log(first - 0.5), math.log((last + 0.5) / (first - 0.5))

@@ -166,7 +166,7 @@ def decode(body: bytes) -> AnyEvent:
     """
     try:
         event: AnyEvent = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise StudyTooNewError(f"a record that this version cannot read: {error}") from None
     if isinstance(event, StudyCreated) and event.version > JOURNAL_VERSION:
         raise StudyTooNewError(

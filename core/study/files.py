@@ -147,5 +147,6 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
     """Read a record; None when the file is not there, is not whole or is of another form."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
+        # Bytes that are no UTF-8 and endless nesting are errors of Python's, not of msgspec's.
         return None

@@ -112,6 +112,14 @@ class JournalWriter:
             raise
         self._end += len(line)
 
+    def is_at_its_path(self) -> bool:
+        """Whether the file at the path is the one that is written to.
+
+        Raises:
+            OSError: there is none, or the file system does not answer.
+        """
+        return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+
     def links(self) -> int:
         """How many folders hold the file; 0 when it was deleted."""
         return os.fstat(self._file.fileno()).st_nlink

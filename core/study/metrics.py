@@ -74,11 +74,12 @@ def decode_point(line: bytes) -> Point | None:
     """A point from its line; None when the line is torn or of another form."""
     try:
         return _decoder.decode(line)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         pass
     try:
         read = _text_decoder.decode(line)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
+        # Bytes that are no UTF-8 and endless nesting are errors of Python's, not of msgspec's.
         return None
     fields = msgspec.structs.asdict(read)
     for key in _MAYBE_TEXT:

@@ -44,6 +44,8 @@ ENDED: frozenset[TrialStatus] = frozenset(
 )
 """The trial has come to its end, unless a person asks for another attempt."""
 
+_ENDING: dict[Asked, TrialStatus] = {"pause": "pausing", "stop": "stopping"}
+
 MOST_WARNINGS = 200
 
 
@@ -236,14 +238,15 @@ def _apply_to_trial(
                 next_attempt=event.attempt,
             )
         case TrialStarted():
+            # One that was asked to end before its start was known goes on ending.
+            status = "running" if trial.asked is None else _ENDING[trial.asked]
             return change(
-                trial, status="running", attempts=_last(trial, event.attempt, shim=event.shim)
+                trial, status=status, attempts=_last(trial, event.attempt, shim=event.shim)
             )
         case TrialAsked():
-            status: TrialStatus = "pausing" if event.ask == "pause" else "stopping"
             return change(
                 trial,
-                status=status if trial.live else trial.status,
+                status=_ENDING[event.ask] if trial.live else trial.status,
                 asked=event.ask,
                 asked_by=event.by,
                 asked_reason=event.reason,

@@ -1,6 +1,7 @@
 """The model of a trial and its tokenizer: loaded, quantised, and with the weights set that are to train."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from core.params import ModelTable
@@ -56,17 +57,19 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
         # Straight to the device, without a copy in the host's memory first.
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
     whole = profile.method.finetuning_type == "full"
-    model = _loaded(
+    model, info = _loaded(
         lambda place: AutoModelForCausalLM.from_pretrained(
             place,
             dtype=numbers.trained if whole else numbers.frozen,
             revision=table.model_revision or "main",
             trust_remote_code=table.trust_remote_code,
+            output_loading_info=True,
             **options,
         ),
         source,
         f"the model {model_path(profile)}",
     )
+    _check_complete(info["missing_keys"], model_path(profile))
     if getattr(model, "is_quantized", False):
         if profile.method.finetuning_type != "lora":
             raise ModelError(
@@ -76,6 +79,8 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
         _keep_trainable_layout(model)
     if profile.train.gradient_checkpointing:
         _checkpoint_activations(model)
+        if profile.method.finetuning_type == "freeze":
+            _end_backward_early(model)
     model.name_or_path = source.name
     return choose_trainable(model, profile, numbers)
 
@@ -89,9 +94,10 @@ def check_fits(model: Any, largest_id: int, longest: int, path: str) -> None:
         ModelError: it has not.
     """
     words = model.get_input_embeddings()
-    if largest_id >= words.num_embeddings:
+    known = words.weight.shape[0]
+    if largest_id >= known:
         raise ModelError(
-            f"the tokenizer of {path} makes token {largest_id}, and the model knows {words.num_embeddings} tokens: "
+            f"the tokenizer of {path} makes token {largest_id}, and the model knows {known} tokens: "
             "tokenizer and model do not belong together"
         )
     for name, module in model.named_modules():
@@ -104,13 +110,28 @@ def check_fits(model: Any, largest_id: int, longest: int, path: str) -> None:
             )
 
 
+def _check_complete(missing: Iterable[str], path: str) -> None:
+    names = sorted(missing)
+    if names:
+        # transformers fills what is missing with random numbers, and goes on.
+        raise ModelError(
+            f"the model {path} cannot be loaded: its files lack {len(names)} of its weights ({names[0]} is one), "
+            "so that they are damaged or do not belong to its config.json"
+        )
+
+
 def _checkpoint_activations(model: Any) -> None:
-    # Frozen embeddings give no gradient for the recomputation to hang on to; the hook makes their output need one.
-    model.enable_input_require_grads()
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable({"use_reentrant": False})
     else:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _end_backward_early(model: Any) -> None:
+    """Take back that transformers makes the embeddings' output need a gradient: checkpoints that are not re-entrant
+    work without, and with it the backward pass would go down through all the frozen layers."""
+    with contextlib.suppress(AttributeError):
+        model.disable_input_require_grads()
 
 
 def _keep_trainable_layout(model: Any) -> None:
@@ -155,6 +176,10 @@ def _reason(error: Exception) -> str:
     text = first_line(error)
     if isinstance(error, KeyError):
         return f"it lacks {text}"
+    if "Couldn't instantiate the backend tokenizer" in text:
+        return "it has no tokenizer.json or tokenizer.model that can be read"
+    if "ignore_mismatched_sizes" in text:
+        return "its weights have other sizes than its config.json says"
     if type(error).__name__ == "SafetensorError":
         return f"its weights are damaged ({text})"
     if "does not appear to have a file named" in text or "Repo id must be" in text:

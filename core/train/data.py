@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from core.data_size import validation_rows
 from core.params import DataTable
 from core.train.chat import IGNORED, ChatEncoder, Example
 from core.train.errors import DataError
@@ -51,7 +52,7 @@ def read_split(
     rows = _read(train_files, table, seed)
     if eval_files:
         return Split(rows, _read(eval_files, table, seed))
-    count = validation_rows(len(rows), table.val_size)
+    count = _rows_aside(len(rows), table.val_size)
     if count == 0:
         return Split(rows, [])
     aside = set(np.random.Generator(np.random.PCG64(seed)).permutation(len(rows))[:count].tolist())
@@ -59,23 +60,6 @@ def read_split(
         [row for i, row in enumerate(rows) if i not in aside],
         [row for i, row in enumerate(rows) if i in aside],
     )
-
-
-def validation_rows(rows: int, val_size: float) -> int:
-    """How many of `rows` are set aside: a share (rounded, at least one) or a number.
-
-    Raises:
-        DataError: nothing would be left to train on.
-    """
-    if val_size == 0:
-        return 0
-    count = max(1, round(rows * val_size)) if val_size < 1 else int(val_size)
-    if count >= rows:
-        raise DataError(
-            f"data.val_size sets {count} of {rows} rows aside, so that none is left to train on; "
-            "make it smaller, or set it to 0"
-        )
-    return count
 
 
 def build_examples(
@@ -150,6 +134,21 @@ class Collator:
             "attention_mask": torch.from_numpy(mask),
             "labels": torch.from_numpy(labels),
         }
+
+
+def _rows_aside(rows: int, val_size: float) -> int:
+    """How many of `rows` are set aside.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+    count = validation_rows(rows, val_size)
+    if count and count >= rows:
+        raise DataError(
+            f"data.val_size sets {count} of {rows} rows aside, so that none is left to train on; "
+            "make it smaller, or set it to 0"
+        )
+    return count
 
 
 def _read(files: Sequence[str], table: DataTable, seed: int) -> list[Conversation]:

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from core.data_size import SUFFIXES
 from core.train.errors import DataError, first_line
 from core.train.formats import Row
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""How a file starts that some editors and spreadsheets call "Unicode text"."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -19,6 +21,8 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         DataError: the file is not there, is of another kind, or cannot be decoded; the message says where.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name the files in it")
     reader = {".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}.get(
         path.suffix.lower()
     )
@@ -29,9 +33,8 @@ def read_rows(path: Path) -> list[Row]:
         )
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name the files in it")
     try:
+        _refuse_utf16(path)
         rows = list(reader(path))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from None
@@ -72,7 +75,11 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 continue
             try:
                 item = decoder.decode(content)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: is not UTF-8 text ({error.reason})"
+                ) from None
+            except msgspec.DecodeError as error:
                 raise DataError(f"{path}, line {number}: is not valid JSON: {error}") from None
             yield _row(path, number, item)
 
@@ -102,6 +109,12 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: is no readable parquet file: {first_line(error)}") from None
     for number, fields in enumerate(rows, 1):
         yield Row(str(path), number, fields)
+
+
+def _refuse_utf16(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(2) in _UTF16:
+            raise DataError(f"{path}: is UTF-16 text; save it as UTF-8")
 
 
 def _row(path: Path, number: int, item: Any) -> Row:

@@ -75,7 +75,7 @@ def detect(row: Row) -> Format:
     turns = _turn_list(row)
     if turns is not None:
         first = turns[0] if turns else {}
-        named = isinstance(first, Mapping) and "role" in first
+        named = isinstance(first, Mapping) and not first.keys().isdisjoint(("role", "content"))
         return "openai" if named else "sharegpt"
     if "instruction" in row.fields and "output" in row.fields:
         return "alpaca"
@@ -159,7 +159,7 @@ def _read_turns(row: Row, format: Format, role_key: str, text_key: str) -> Conve
         missing = [key for key in (role_key, text_key) if key not in item]
         if missing:
             raise DataError(
-                f"{where}: {' and '.join(missing)} is missing (it has {_names(item)}); "
+                f"{where}: {_are_missing(missing)} (it has {_names(item)}); "
                 f"{format} rows have {EXPECTED[format]}"
             )
         role = _ROLES.get(str(item[role_key]).lower())
@@ -217,12 +217,14 @@ def _text(row: Row, name: str, *, optional: bool = False) -> str:
 
 
 def _lacks(row: Row, missing: list[str], format: Format) -> DataError:
-    fields = " and ".join(missing)
-    verb = "is" if len(missing) == 1 else "are"
     return DataError(
-        f"{row.place}: {fields} {verb} missing (the row has {_names(row.fields)}); "
+        f"{row.place}: {_are_missing(missing)} (the row has {_names(row.fields)}); "
         f"{format} rows have {EXPECTED[format]}"
     )
+
+
+def _are_missing(names: list[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
 
 
 def _names(fields: Mapping[str, Any]) -> str:

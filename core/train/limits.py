@@ -68,6 +68,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         "can't allocate memory",
         "cannot allocate memory",
         "out of memory",
+        "std::bad_alloc",
+        "can't start new thread",
         "cublas_status_alloc_failed",
     )
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)

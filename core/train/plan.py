@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from core.data_size import probe_steps, round_up, steps_per_epoch, training_steps
 from core.params import TrainTable
 from core.study.files import TrialTask
 
@@ -35,19 +36,14 @@ def make_plan(train: TrainTable, task: TrialTask, rows: int, eval_rows: int) -> 
     takes its share, since one that ends before the rate has risen says nothing about the rate.
     """
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    per_epoch = math.ceil(rows / batch)
-    full = train.max_steps or max(1, _ceil(train.num_train_epochs * per_epoch))
-    total = full if task.kind == "full" else max(1, _ceil(full * task.budget))
+    per_epoch = steps_per_epoch(rows, batch)
+    full = training_steps(per_epoch, train.num_train_epochs, train.max_steps)
+    total = full if task.kind == "full" else probe_steps(full, task.budget)
     if train.warmup_steps is None:
-        warmup = _ceil(train.warmup_ratio * total)
+        warmup = round_up(train.warmup_ratio * total)
     else:
-        warmup = _ceil(train.warmup_steps * total / full)
+        warmup = round_up(train.warmup_steps * total / full)
     # The first update of a warm-up has a rate of zero: one that is nothing but warm-up would learn nothing.
     warmup = min(warmup, total - 1)
     every = train.eval_steps or max(1, math.ceil(total / _EVALUATIONS))
     return Plan(full, total, per_epoch, warmup, every if eval_rows else None)
-
-
-def _ceil(value: float) -> int:
-    """Round up, but not for what floating point adds: 0.1 × 30 is 3."""
-    return math.ceil(value - 1e-9)

@@ -75,22 +75,39 @@ def training_arguments(
 
 
 def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
-    """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to a probe."""
+    """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to a probe.
+
+    Raises:
+        SettingsError: a count of updates is larger than the full training.
+    """
     given: dict[str, Any] = {
-        key: max(1, round(value * plan.share))
-        if key in _STEP_COUNTS and isinstance(value, int)
-        else value
+        key: _scaled(key, value, plan) if key in _STEP_COUNTS and isinstance(value, int) else value
         for key, value in train.lr_scheduler_kwargs.items()
     }
     name = train.lr_scheduler_type
     if name == "warmup_stable_decay":
         given.setdefault("num_decay_steps", max(1, plan.total_steps // 10))
+    if name == "greedy":
+        # GreedyLR's own bounds, 1e-3 to 1, lie above every rate that fine-tuning bears.
+        given.setdefault("min_lr", train.learning_rate / 10)
+        given.setdefault("max_lr", train.learning_rate * 10)
     if (
         name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
         and not {"min_lr", "min_lr_rate"} & given.keys()
     ):
         given["min_lr_rate"] = 0.1
     return given
+
+
+def _scaled(key: str, count: int, plan: Plan) -> int:
+    """A count of updates of the full training as one of this trial, which the warm-up leaves room for."""
+    if count > plan.full_steps:
+        # transformers goes on with a rate that is next to nothing.
+        raise SettingsError(
+            f"train.lr_scheduler_kwargs: {key} = {count} does not fit into the {plan.full_steps} updates of the "
+            "full training"
+        )
+    return max(1, min(round(count * plan.share), plan.total_steps - plan.warmup_steps))
 
 
 def _check_scheduler(train: TrainTable) -> None:

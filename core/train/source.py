@@ -1,5 +1,6 @@
 """Where a trial's model is: a folder, a .gguf file, or a name on the Hugging Face hub."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
     `spare` and `check` are those of `gguf.unpacked`.
 
     Raises:
-        ModelError: there is no such folder or file.
+        ModelError: there is no such folder or file, or it holds no whole model.
     """
     path = model_path(profile)
     file = Path(path)
@@ -37,6 +38,7 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
     if looks_like_path and not file.exists():
         raise ModelError(f"model.model_name_or_path: there is no {path}")
     if file.is_dir():
+        _check_folder(file)
         return Source(path, (path,))
     if not file.is_file():
         cached = _cached(path, profile.model)
@@ -47,6 +49,24 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
         )
     folder = str(unpacked(file.resolve(), spare, check))
     return Source(folder, (folder,))
+
+
+def _check_folder(folder: Path) -> None:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        try:
+            base = str(json.loads(adapter.read_text("utf-8"))["base_model_name_or_path"])
+        except (OSError, ValueError, KeyError, TypeError):
+            base = "another model"
+        # transformers would load both, and new adapters would take the place of the trained ones without a word.
+        raise ModelError(
+            f"model.model_name_or_path: {folder} holds a LoRA adapter of {base}, not a whole model. Merge the two "
+            "first (merge_and_unload of peft) and name the result, or train the other model"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"model.model_name_or_path: {folder} holds no config.json, so that it is no model"
+        )
 
 
 def needs_bitsandbytes(profile: Profile) -> bool:

@@ -20,6 +20,11 @@ def choose_trainable(model: Any, profile: Profile, numbers: Numbers) -> Any:
         return _with_adapters(model, method, numbers)
     if method.finetuning_type == "freeze":
         _freeze(model, method)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ModelError(
+            "[method] leaves no weight of this model to train; look at freeze_trainable_layers, "
+            "freeze_trainable_modules and freeze_extra_modules"
+        )
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(numbers.trained)
@@ -42,7 +47,17 @@ def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
 
     targets: str | list[str] = "all-linear"
     if method.lora_target != "all":
-        targets = _names(method.lora_target)
+        targets = _targets(model, method.lora_target)
+    if (
+        method.use_dora
+        and getattr(model, "is_loaded_in_8bit", False)
+        and model.device.type == "cpu"
+    ):
+        # peft copies the weights to read them and loses their scales.
+        raise ModelError(
+            "method.use_dora does not work with model.quantization_bit = 8 on the CPU; take 4 bits, or leave "
+            "use_dora out"
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=method.lora_rank,
@@ -55,18 +70,27 @@ def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
     try:
         adapted = get_peft_model(model, config)
     except ValueError as error:
-        if "arget modules" not in str(error):
-            raise ModelError(
-                f"peft cannot adapt this model as [method] says: {first_line(error)}"
-            ) from None
-        linear = ", ".join(_linear_names(model)) or "none"
         raise ModelError(
-            f"method.lora_target: this model has no module {' or '.join(targets)}; its linear layers are {linear}"
+            f"peft cannot adapt this model as [method] says: {first_line(error)}"
         ) from None
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(numbers.trained)
     return adapted
+
+
+def _targets(model: Any, text: str) -> list[str]:
+    """The modules named in `text`, each of which has to be there: peft passes over a name that is misspelt."""
+    named = _names(text)
+    takes = {name for name, module in model.named_modules() if _can_be_adapted(module)}
+    wrong = [n for n in named if not any(f".{name}".endswith(f".{n}") for name in takes)]
+    if wrong or not named:
+        linear = ", ".join(_linear_names(model)) or "none"
+        raise ModelError(
+            f"method.lora_target: this model has no layer {' or '.join(wrong) or text}; its linear layers are "
+            f'{linear} ("all": all of them but the output head)'
+        )
+    return named
 
 
 def _freeze(model: Any, method: MethodTable) -> None:
@@ -127,12 +151,22 @@ def _module_names(model: Any, pattern: re.Pattern[str], *, inside: bool) -> list
 
 
 def _linear_names(model: Any) -> list[str]:
+    names = (name.split(".")[-1] for name, m in model.named_modules() if _is_linear(m))
+    return list(dict.fromkeys(names))
+
+
+def _can_be_adapted(module: Any) -> bool:
     import torch
 
-    names = (
-        name.split(".")[-1] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)
-    )
-    return list(dict.fromkeys(names))
+    return _is_linear(module) or isinstance(module, torch.nn.Embedding)
+
+
+def _is_linear(module: Any) -> bool:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    # Conv1D is a linear layer with its weight transposed (GPT-2's).
+    return isinstance(module, torch.nn.Linear | Conv1D)
 
 
 def _names(text: str) -> list[str]:

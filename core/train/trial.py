@@ -240,6 +240,7 @@ class Trial:
             ),
             data_seed=train.data_seed,
             requests=self._requests,
+            on_phase=self._enter,
             model=loaded.model,
             args=training_arguments(
                 self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
@@ -261,6 +262,9 @@ class Trial:
             if callback is not None:
                 trainer.add_callback(callback)
         return conductor
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
 
     def _first_step(self, loaded: Loaded, plan: Plan) -> None:
         """Write `run.json` and tell the log what is about to be trained."""
@@ -324,8 +328,8 @@ class Trial:
         partial.replace(output)
 
     def _drop_checkpoints(self) -> None:
-        """A trial that is done needs none, but for those that the profile asks for."""
-        if self._profile.train.save_steps is None:
+        """A trial that is done needs none, but for those of a full training whose profile asks for them."""
+        if self._task.kind == "probe" or self._profile.train.save_steps is None:
             shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
 
 

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         print("usage: tunedeck _worker TRIAL_DIR", flush=True)
         return EXIT_USAGE
-    folder = Path(argv[0]).resolve()
+    folder = _here(Path(argv[0]))
     task = read_record(folder / TASK_FILE, TrialTask)
     if task is None:
         print(f"{folder / TASK_FILE} is not there or cannot be read", flush=True)
@@ -56,6 +56,11 @@ def main(argv: list[str]) -> int:
     (folder / REPORT_FILE).unlink(missing_ok=True)
     report = train(folder, task, requests, watch)
     return _end(folder, report)
+
+
+def _here(folder: Path) -> Path:
+    """The trial's folder: as "here" where it is that, so that a study may be moved while it trains."""
+    return Path() if folder.exists() and folder.samefile(Path()) else folder.resolve()
 
 
 def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -> WorkerReport:
@@ -78,9 +83,11 @@ def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -
     try:
         return trial.run()
     except Interrupted as interrupted:
+        limits.lift_cap()
         checkpoint = task.resume_from if interrupted.outcome == "paused" else None
         return trial.report(interrupted.outcome, checkpoint=checkpoint)
     except UsageError as error:
+        limits.lift_cap()
         return trial.report("failed", error=str(error), error_type=_name(error), usage_error=True)
     except Exception as error:
         limits.lift_cap()

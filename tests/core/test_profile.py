@@ -496,3 +496,26 @@ def test_a_ready_made_profile_is_meant_by_its_name(
     assert resolve("mine.toml") == Path("mine.toml")
     (tmp_path / "lora-small.toml").write_text(BARE)
     assert resolve("lora-small.toml") == Path("lora-small.toml")
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ("dataset = []", "data.dataset"),
+        ('dataset = ""', "data.dataset"),
+        ('dataset = "demo"\neval_dataset = ["demo", " "]', "data.eval_dataset"),
+    ],
+)
+def test_data_without_a_file_is_refused(data: str, key: str) -> None:
+    with pytest.raises(ProfileError) as caught:
+        loads(f'[model]\nmodel_name_or_path = "demo"\n[data]\n{data}\n')
+    assert [(p.key, p.wrong) for p in caught.value.problems] == [(key, "names no file")]
+
+
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_schedules_that_go_by_the_evaluation_loss_need_one(schedule: str) -> None:
+    with pytest.raises(ProfileError, match=f"{schedule} needs validation data"):
+        loads(
+            '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\nval_size = 0\n'
+            f'[train]\nlr_scheduler_type = "{schedule}"\n'
+        )

@@ -1,10 +1,12 @@
 """The app itself: screens by digits, help, palette, leaving, and errors that nobody caught."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from core.study.events import TrialEnded
 from tests.tui.fake import NOW, FakeSource
 from tests.tui.screens.conftest import screen_text, settle
 from tui.actions import ACTIONS
@@ -16,7 +18,7 @@ from tui.screens.help import HelpDialog
 from tui.screens.studies import StudiesScreen
 from tui.screens.trials import TrialsScreen
 from tui.snapshot import study_view
-from tui.source import Wanted
+from tui.source import Wanted, shell_path
 
 STUDY = Path("/studies/sft-night")
 
@@ -148,3 +150,45 @@ def test_leaving_says_once_that_the_trials_go_on() -> None:
     assert "tunedeck attach /studies/sft-night" in farewell(view)[0]
     finished = source.feeds[Path("/studies/first-try")]
     assert farewell(study_view(finished.read(Wanted()), NOW)) == [] and farewell(None) == []
+
+
+def test_leaving_a_finished_study_names_the_command_of_the_full_training(tmp_path: Path) -> None:
+    reading = FakeSource().feed.read(Wanted())
+    done = replace(reading, folder=tmp_path, trials=(), status="finished", engine="idle")
+    assert farewell(study_view(done, NOW)) == []
+    (tmp_path / "tuned.toml").touch()
+    assert f"tunedeck train {tmp_path / 'tuned.toml'}" in farewell(study_view(done, NOW))[0]
+
+
+def test_a_path_in_a_command_is_one_that_a_shell_understands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert shell_path(tmp_path / "my study") == "~/'my study'"
+    assert shell_path(tmp_path / "plain") == "~/plain"
+
+
+async def test_trouble_is_said_while_one_watches() -> None:
+    source = FakeSource()
+    app = TunedeckApp(source, STUDY)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        source.feed.tell(
+            TrialEnded(t=NOW, trial=5, attempt=1, ending="diverged", reason="loss rose to 9")
+        )
+        app.poll_soon()
+        await settle(app, pilot)
+        assert "Trial 5 diverged: loss rose to 9" in screen_text(app)
+
+
+async def test_nothing_is_asked_of_a_study_that_cannot_be_read() -> None:
+    source = FakeSource()
+    app = TunedeckApp(source, STUDY)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        assert app.view is not None
+        reading = replace(app.view.reading, problem="the study was moved or deleted")
+        app._show(study_view(reading, NOW))
+        await press(app, pilot, "p")
+        assert source.asked == [] and "moved or deleted" in screen_text(app)

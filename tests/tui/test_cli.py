@@ -144,6 +144,15 @@ def test_the_winner_is_saved_and_never_over_a_file(
     assert run("check", "tuned.toml") == 0
 
 
+def test_a_place_that_cannot_be_written_is_named_without_the_temporary_file(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("save", "night", "-o", "/nonexistent/x.toml") == 1
+    said = capsys.readouterr().err
+    assert said == "tunedeck: /nonexistent/x.toml cannot be written: no such file or directory\n"
+
+
+
 def test_best_names_the_winner(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("best", "night", "--json") == 0
     assert json.loads(capsys.readouterr().out)["number"] == 1

@@ -1,8 +1,10 @@
 """What is said about one trial."""
 
-from core.study.events import TrialEnded, TrialQueued
+from core.study.events import TrialEnded, TrialQueued, TrialStarting
 from tests.tui.fake import NOW, FakeSource
 from tui import detail
+from tui.screens.trial_detail import note
+from tui.screens.trial_rows import RowLook, trial_row
 from tui.snapshot import StudyView, study_view
 from tui.source import Wanted
 
@@ -80,3 +82,18 @@ def test_the_effective_batch_is_a_product_of_what_is_known() -> None:
 def test_errors_stand_out_in_a_log() -> None:
     lines = detail.log_text(["loading", "ValueError: no such file"])
     assert not lines[0].style and lines[1].style
+
+
+def test_a_trial_that_a_memory_fix_saved_says_so() -> None:
+    source = FakeSource()
+    fix = "per-device batch 8 → 4"
+    source.feed.tell(
+        TrialQueued(t=NOW, trial=1, attempt=2, overrides={"lora_rank": 4}, reason=fix),
+        TrialStarting(t=NOW, trial=1, attempt=2, device="cpu"),
+        TrialEnded(t=NOW, trial=1, attempt=2, ending="completed", loss=1.9, eval_loss=1.9),
+    )
+    row = study_view(source.feed.read(Wanted()), NOW).by_number[1]
+    line = "".join(text for text, _ in note(row, ascii=False))
+    assert "ran out of memory, then per-device batch 8 → 4" in line
+    looks = RowLook((), "eval_loss", best=False, roomy=False, ascii=False)
+    assert str(trial_row(row, looks, marked=False).cells["number"]) == "1 !"

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import signal, sys
 {ignore}
-from tui.app import run_dashboard
+from tui.dashboard import run_dashboard
 sys.exit(run_dashboard())
 """
 

@@ -1,6 +1,8 @@
 """What goes over the wire, counted on a real pseudo-terminal."""
 
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -131,3 +133,15 @@ def test_a_resize_draws_the_new_size_whole():
         patched = everything(wire)
         wire.ask("r")
         assert everything(wire) == patched
+
+
+def test_coming_back_from_the_shell_paints_the_whole_screen():
+    with dashboard(80, 24, 8) as wire:
+        seen = len(wire.output)
+        os.kill(wire.process.pid, signal.SIGTSTP)
+        wire.settle()
+        os.kill(wire.process.pid, signal.SIGCONT)
+        wire.settle()
+        shown = wire.screen()
+        words = [line.split()[0] for line in shown if line.split() and line.split()[0].isalnum()]
+        assert words and all(word.encode() in wire.output[seen:] for word in words)

@@ -19,6 +19,7 @@ from core.study.journal import JournalWriter
 from core.study.metrics import MetricsWriter, Point
 from tests.tui.fake import NOW, run_info
 from tui import source as source_module
+from tui.snapshot import study_view
 from tui.source import DiskFeed, DiskSource, SourceError, Wanted, ancestors, log_lines, short_path
 
 
@@ -176,6 +177,8 @@ def test_a_folder_that_is_deleted_under_an_open_study_leaves_what_was_read(study
     shutil.rmtree(study.folder.path)
     after = feed.read(Wanted(whole=frozenset({1}), sparks=(2,), log=3))
     assert after.trials == before.trials
+    assert "moved or deleted" in after.problem and after.engine == "idle"
+    assert study_view(after, NOW).status == "cannot be read"
 
 
 def test_a_summary_is_read_again_while_the_study_is_at_work(study: Study) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.study.events import StudyChanged, TrialEnded, TrialQueued
+from core.study.events import StudyChanged, TrialAdded, TrialEnded, TrialQueued
 from core.study.metrics import Point
 from tests.tui.fake import NOW, FakeSource
 from tui.snapshot import StudyView, study_view, summarise
@@ -106,3 +106,31 @@ def test_a_summary_names_the_best_trial() -> None:
     summary = summarise(FakeSource().feed.read(Wanted()))
     assert (summary.done, summary.planned, summary.live) == (4, 8, 2)
     assert (summary.best_trial, summary.best) == (2, pytest.approx(1.894))
+
+
+def test_a_view_that_goes_on_from_another_is_the_one_that_a_fresh_look_gives() -> None:
+    source = FakeSource()
+    shown = view(source)
+    happenings = (
+        TrialEnded(t=NOW, trial=5, attempt=1, ending="completed", loss=1.5, eval_loss=1.55),
+        TrialEnded(t=NOW, trial=6, attempt=1, ending="failed", reason="it broke"),
+        TrialAdded(t=NOW, trial=9, settings={"lora_dropout": 0.1}, source="user"),
+        TrialQueued(t=NOW, trial=2, attempt=2),
+        StudyChanged(t=NOW, status="finished"),
+    )
+    for event in happenings:
+        source.feed.tell(event)
+        shown, fresh = view(source, shown), view(source)
+        assert shown.tally == fresh.tally, event
+        assert list(shown.by_number) == list(fresh.by_number)
+        for row, other in zip(shown.rows, fresh.rows, strict=True):
+            assert (row.trial, row.place) == (other.trial, other.place)
+
+
+def test_only_rows_that_an_event_touches_are_made_anew() -> None:
+    source = FakeSource()
+    first = view(source)
+    source.feed.tell(TrialQueued(t=NOW, trial=4, attempt=3))
+    second = view(source, first)
+    again = [n for n, row in second.by_number.items() if row is not first.by_number[n]]
+    assert again == [4]

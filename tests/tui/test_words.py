@@ -77,3 +77,11 @@ def test_plurals_and_counts() -> None:
     assert words.plural(1, "study") == "1 study" and words.plural(2, "study") == "2 studies"
     assert words.plural(0, "trial") == "0 trials" and words.plural(3, "process") == "3 processes"
     assert [words.count(n) for n in (950, 4_194_304, 1_100_048_384)] == ["950", "4.19M", "1.1B"]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(1, 1, "100 %"), (99_970, 100_000, "100 %"), (123, 1000, "12.3 %"), (0, 0, "0 %")],
+)
+def test_shares(part: int, whole: int, text: str) -> None:
+    assert words.share(part, whole) == text

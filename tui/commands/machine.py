@@ -6,7 +6,8 @@ import json
 
 from core.devices.gpu import GpuSnapshot, NvmlReader
 from core.devices.host import HostReader
-from tui import text
+from tui import words
+from tui.text_table import table
 
 
 def gpus(arguments: argparse.Namespace) -> int:
@@ -25,12 +26,12 @@ def gpus(arguments: argparse.Namespace) -> int:
         print(reading.problem)
     if reading.gpus:
         headers = ("GPU", "name", "memory in use", "busy", "power", "temperature", "processes")
-        print(text.table(headers, [_row(g) for g in reading.gpus]))
+        print(table(headers, [_row(g) for g in reading.gpus]))
         for gpu in reading.gpus:
             print(f"  {gpu.index}: {gpu.uuid}")
     print(
         f"host: {host.cores} cores, {host.cpu_percent:.0f}% busy; "
-        f"memory {text.gib(host.ram_used)} of {text.gib(host.ram_limit or host.ram_total)} in use"
+        f"memory {words.size(host.ram_used)} of {words.size(host.ram_limit or host.ram_total)} in use"
     )
     return 0
 
@@ -40,7 +41,7 @@ def _row(gpu: GpuSnapshot) -> tuple[str, ...]:
     return (
         str(gpu.index),
         gpu.name + (" (MIG)" if gpu.mig else ""),
-        f"{text.gib(gpu.memory_used)} of {text.gib(gpu.memory_total)}" if known else "-",
+        f"{words.size(gpu.memory_used)} of {words.size(gpu.memory_total)}" if known else "-",
         "-" if gpu.utilization is None else f"{gpu.utilization}%",
         "-" if gpu.power_watts is None else f"{gpu.power_watts:.0f} W",
         "-" if gpu.temperature_c is None else f"{gpu.temperature_c} °C",

@@ -22,7 +22,14 @@ def dashboard(arguments: argparse.Namespace, study: Path | None = None) -> int:
         hint = f"`tunedeck attach {study} --headless`" if study else "`tunedeck --help`"
         print(f"tunedeck: the dashboard needs a terminal; without one, see {hint}", file=sys.stderr)
         return 2
-    from tui.app import run_dashboard
+    if os.environ.get("TERM") == "dumb":
+        print(
+            "tunedeck: this terminal cannot move its cursor (TERM is dumb); "
+            "set TERM, or use a command of `tunedeck --help`",
+            file=sys.stderr,
+        )
+        return 2
+    from tui.dashboard import run_dashboard
 
     return run_dashboard(study, ascii=arguments.ascii)
 

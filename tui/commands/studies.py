@@ -14,7 +14,8 @@ from core.engine.results import best_trial, ranking
 from core.study.metrics import read_points
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study
-from tui import text
+from tui import words
+from tui.text_table import table
 
 
 def studies(arguments: argparse.Namespace) -> int:
@@ -31,12 +32,12 @@ def studies(arguments: argparse.Namespace) -> int:
             s["name"],
             s["status"],
             f"{s['ended']}/{s['trials']}",
-            text.duration(s["age_seconds"]),
+            words.duration(s["age_seconds"]),
             s["folder"],
         )
         for s in listed
     ]
-    print(text.table(("study", "status", "trials", "age", "folder"), rows))
+    print(table(("study", "status", "trials", "age", "folder"), rows))
     return 0
 
 
@@ -103,13 +104,13 @@ def trials(arguments: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            str(t.number), t.status, describe(t.changes) or "-", f"{t.step}/{t.total_steps or '?'}",
-            text.loss(t.loss), text.loss(t.eval_loss), text.gib(t.peak_memory), t.reason,
+            str(t.number), t.status, describe(t.changes), f"{t.step}/{t.total_steps or '?'}",
+            words.loss(t.loss), words.loss(t.eval_loss), words.size(t.peak_memory), t.reason,
         )
         for t in listed
     ]  # fmt: skip
     headers = ("trial", "state", "settings", "step", "loss", "eval loss", "peak", "why")
-    print(text.table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet.")
+    print(table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet.")
     return 0
 
 
@@ -137,13 +138,13 @@ def ranking_table(state: StudyState) -> str:
             (
                 place,
                 str(trial.number),
-                text.loss(ranked.value),
-                describe(trial.changes) or "-",
+                words.loss(ranked.value),
+                describe(trial.changes),
                 ranked.reason or "",
             )
         )
     metric = "eval loss" if state.rank_by == "eval_loss" else "loss"
-    return text.table(("place", "trial", metric, "settings", ""), rows, right=(0, 1, 2))
+    return table(("place", "trial", metric, "settings", ""), rows, right=(0, 1, 2))
 
 
 def best(arguments: argparse.Namespace) -> int:
@@ -185,6 +186,12 @@ def save(arguments: argparse.Namespace) -> int:
         print(f"tunedeck: {target} exists; --force replaces it", file=sys.stderr)
         return 1
     found = trial_profile(reader, number, as_probe=arguments.probe)
-    profile.save(found, target, comment=TUNED_COMMENT)
+    try:
+        profile.save(found, target, comment=TUNED_COMMENT)
+    except OSError as error:
+        # Not the error's own words: they name the file that was to be renamed to the target.
+        why = error.strerror or str(error)
+        print(f"tunedeck: {target} cannot be written: {why.lower()}", file=sys.stderr)
+        return 1
     print(f"Saved trial {number} as {target}\n  run it:  tunedeck train {target}")
     return 0

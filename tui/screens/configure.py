@@ -144,7 +144,7 @@ class ConfigureScreen(ConfigureForm):
             danger=False,
         )
         if await self.app.push_screen_wait(question):
-            self.deck.start_study(profile)
+            self._start_study(profile)
 
     async def _start_training(self, profile: Profile, numbers: Plan) -> None:
         choices = [
@@ -157,10 +157,14 @@ class ConfigureScreen(ConfigureForm):
         )
         picked = await self.app.push_screen_wait(dialog)
         if picked == "train":
-            self.deck.start_study(profile)
+            self._start_study(profile)
         elif picked == "mark":
             self._go_to("train.learning_rate")
             self.action_mark()
+
+    def _start_study(self, profile: Profile) -> None:
+        self._started = self._history.present
+        self.deck.start_study(profile)
 
     async def _checked(self, otherwise: str) -> Profile | None:
         """The profile, with its files looked at; else the problems are listed and the first one is shown."""

@@ -66,6 +66,8 @@ class ConfigureForm(DeckScreen):
         self._path: Path | None = None
         self._history = History(Draft())
         self._saved = Draft()
+        self._started: Draft | None = None
+        """What was started last: its study keeps it."""
         self._live: Draft | None = None
         """The draft while a field is edited; accepted, it becomes a step of the history."""
         self._editing: tuple[Editing, str] | None = None
@@ -122,6 +124,11 @@ class ConfigureForm(DeckScreen):
     def unsaved(self) -> bool:
         """Whether there are changes that no file has."""
         return self._history.present != self._saved
+
+    @property
+    def may_lose(self) -> bool:
+        """Whether there are changes that neither a file nor a study has."""
+        return self.unsaved and self._history.present != self._started
 
     def on_mount(self) -> None:
         self.form.focus()

@@ -151,10 +151,10 @@ class GpusScreen(DeckScreen):
         self.set_class(len(blocks) > 1, "-several")
 
     def action_scroll_up(self) -> None:
-        self.query_one("#devices").scroll_relative(y=-3, animate=False)
+        self.query_one("#devices").scroll_relative(y=-3, animate=False, immediate=True)
 
     def action_scroll_down(self) -> None:
-        self.query_one("#devices").scroll_relative(y=3, animate=False)
+        self.query_one("#devices").scroll_relative(y=3, animate=False, immediate=True)
 
     def action_copy_gpus(self) -> None:
         if self._last is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,12 +14,12 @@ from tui import theme, words
 from tui.actions import Context
 from tui.keymap import bindings
 from tui.screens.base import DeckScreen
-from tui.source import Wanted, short_path
+from tui.source import Wanted, shell_path
 from tui.theme import COLOURS
 from tui.widgets.bars import Heading, Pieces
 from tui.widgets.lines import Piece
 from tui.widgets.loss_chart import ChartSeries, LossChart
-from tui.widgets.trial_table import Cell, Column, LiveTable, Row
+from tui.widgets.trial_table import Cell, Column, LateCells, LiveTable, Row
 
 if TYPE_CHECKING:
     from core.search.ranking import Ranked
@@ -122,7 +121,7 @@ class ResultsScreen(DeckScreen):
     def _field(self) -> tuple[int, ...]:
         """The trials whose curves are drawn: the chosen one, the best, and the next in order.
 
-        One without a place is only drawn when it is chosen: an exploding loss would flatten all others.
+        One without a place is only drawn when it is chosen: it says nothing about the best.
         """
         if self._view is None:
             return ()
@@ -178,7 +177,7 @@ class ResultsScreen(DeckScreen):
 
     def action_copy_command(self) -> None:
         if (row := self._selected_or_say()) and self._view is not None:
-            folder = shlex.quote(short_path(self._view.folder))
+            folder = shell_path(self._view.folder)
             self.deck.copy(f"tunedeck save {folder} --trial {row.number} -o tuned.toml")
 
     def action_log_scale(self) -> None:
@@ -222,8 +221,11 @@ def _close(one: Ranked, best: Ranked) -> bool:
 
 def ranked_row(ranked: Ranked, view: StudyView, *, ascii: bool) -> Row:
     """A trial's place as a row of the table."""
-    row = view.by_number[ranked.trial]
-    first = next((r.value for r in view.ranked if r.place == 1), None)
+    row, first = view.by_number[ranked.trial], view.ranked[0].value
+    return Row(str(ranked.trial), LateCells(lambda: _cells(ranked, row, first, ascii=ascii)))
+
+
+def _cells(ranked: Ranked, row: TrialRow, first: float | None, *, ascii: bool) -> dict[str, Cell]:
     look = words.LOOKS[row.status]
     best = ranked.place == 1
     style = f"bold {COLOURS['success']}" if best else ""
@@ -239,7 +241,7 @@ def ranked_row(ranked: Ranked, view: StudyView, *, ascii: bool) -> Row:
     reason = "" if ranked.place is not None else f"   {look.word}"
     settings = Text(words.settings_line(row.trial.changes))
     settings.append(reason, style=COLOURS[look.colour])
-    cells: dict[str, Cell] = {
+    return {
         "place": place,
         "trial": Text(str(ranked.trial), style=style),
         "value": Text(words.loss(ranked.value) if ranked.place else "", style=style),
@@ -248,7 +250,6 @@ def ranked_row(ranked: Ranked, view: StudyView, *, ascii: bool) -> Row:
         "seconds": words.duration(row.trial.seconds or None),
         "memory": words.size(row.peak_memory),
     }
-    return Row(str(ranked.trial), cells)
 
 
 def field_series(view: StudyView, rows: list[TrialRow], chosen: int | None) -> list[ChartSeries]:
@@ -259,5 +260,6 @@ def field_series(view: StudyView, rows: list[TrialRow], chosen: int | None) -> l
         assert row.curve is not None
         bright = row.number in (best, chosen)
         label = f"best ({row.number})" if row.number == best else f"{row.number}"
-        series.append(ChartSeries(label, row.curve.train or (), "train", dim=not bright))
+        points, diverged = row.curve.train or (), row.status == "diverged"
+        series.append(ChartSeries(label, points, dim=not bright, clipped=diverged))
     return series

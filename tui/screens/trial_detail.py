@@ -186,14 +186,15 @@ class TrialDetail(Vertical):
 def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSeries]:
     series: list[ChartSeries] = []
     if row is not None and row.curve is not None and row.curve.train is not None:
-        own = "train" if not others else f"{row.number}"
-        series.append(ChartSeries(own, row.curve.train, "train"))
+        own, clipped = f"{row.number}" if others else "", row.status == "diverged"
+        series.append(ChartSeries(own or "train", row.curve.train, clipped=clipped))
         if row.curve.evals:
-            series.append(
-                ChartSeries("eval" if not others else f"{row.number} eval", row.curve.evals, "eval")
-            )
+            label = f"{own} eval".strip()
+            series.append(ChartSeries(label, row.curve.evals, "eval", clipped=clipped))
     series += [
-        ChartSeries(f"{other.number}", other.curve.train, "other")
+        ChartSeries(
+            f"{other.number}", other.curve.train, "other", clipped=other.status == "diverged"
+        )
         for other in others
         if other.curve is not None and other.curve.train is not None
     ]
@@ -223,7 +224,9 @@ def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
             facts.append(("grad", f"{curve.grad_norm:.2f}"))
     elif trial.seconds:
         facts.append(("took", words.duration(trial.seconds)))
-    for name, value in facts:
+    for name, value in facts[:1] if trial.fixes else facts:
         if value:
             pieces += [(f"  {name} ", muted), (value, text)]
+    if trial.fixes:
+        pieces += [("  ran out of memory, then ", theme.style("warning")), (trial.fixes[-1], text)]
     return pieces

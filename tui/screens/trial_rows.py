@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -11,7 +12,7 @@ from tui import words
 from tui.snapshot import StudyView, TrialRow
 from tui.theme import BAR_BACKGROUND, COLOURS
 from tui.widgets.gauge import bar
-from tui.widgets.trial_table import Cell, Column, Row, Trend
+from tui.widgets.trial_table import Cell, Column, LateCells, Row, Trend
 
 MOST_SEARCHED = 6
 ROOMY = 92
@@ -55,27 +56,43 @@ def _width(view: StudyView, key: str) -> int:
     return min(14, max(5, len(words.title(key)), longest))
 
 
-def trial_row(row: TrialRow, view: StudyView, *, marked: bool, roomy: bool, ascii: bool) -> Row:
-    """A trial as a row of the table; `roomy` where there is room for a bar."""
+@dataclass(frozen=True, slots=True)
+class RowLook:
+    """What the cells of a trial depend on besides the trial."""
+
+    searched: tuple[str, ...]
+    rank_by: str
+    best: bool
+    """Whether it is the best of its study."""
+    roomy: bool
+    """Whether there is room for a bar."""
+    ascii: bool
+
+
+def trial_row(row: TrialRow, look: RowLook, *, marked: bool) -> Row:
+    """A trial as a row of the table."""
+    return Row(str(row.number), LateCells(lambda: _cells(row, look)), marked=marked)
+
+
+def _cells(row: TrialRow, drawn: RowLook) -> dict[str, Cell]:
     trial, look = row.trial, words.LOOKS[row.status]
-    best = view.best is not None and view.best.number == row.number
-    value = "eval_loss" if view.reading.rank_by == "eval_loss" else "loss"
+    best, ascii = drawn.best, drawn.ascii
     cells: dict[str, Cell] = {
         "number": _number(row, best=best, ascii=ascii),
         "state": Text(look.text(ascii=ascii), style=COLOURS[look.colour]),
         "settings": Text(words.settings_line({k: trial.changes[k] for k in trial.settings})),
-        "progress": _progress(row, drawn=roomy, ascii=ascii),
-        "loss": _loss(row.loss, best=best and value == "loss"),
-        "eval_loss": _loss(row.eval_loss, best=best and value == "eval_loss"),
+        "progress": _progress(row, drawn=drawn.roomy, ascii=ascii),
+        "loss": _loss(row.loss, best=best and drawn.rank_by == "loss"),
+        "eval_loss": _loss(row.eval_loss, best=best and drawn.rank_by == "eval_loss"),
         "trend": Trend(row.curve.spark, COLOURS[_trend_colour(row)]) if row.curve else "",
         "memory": words.size(row.peak_memory),
         "eta": words.remaining(row.eta),
     }
-    for key in view.searched:
+    for key in drawn.searched:
         changed = key in trial.overrides
         text = words.setting(trial.changes.get(key))
         cells[key] = Text(text, style=COLOURS["warning"] if changed else "")
-    return Row(str(row.number), cells, marked=marked)
+    return cells
 
 
 def _number(row: TrialRow, *, best: bool, ascii: bool) -> Text:
@@ -84,6 +101,9 @@ def _number(row: TrialRow, *, best: bool, ascii: bool) -> Text:
     star = "*" if ascii else "★"
     if best:
         return Text(f"{row.number} {star}", style=f"bold {COLOURS['success']}")
+    if row.trial.fixes:
+        sign = words.LOOKS["oom"]
+        return Text(f"{row.number} {sign.glyph}", style=COLOURS[sign.colour])
     return Text(f"{row.number}  ", style=COLOURS["secondary"])
 
 

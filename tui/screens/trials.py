@@ -16,8 +16,8 @@ from tui.filtering import HELP, Order, arrange
 from tui.keymap import bindings
 from tui.screens.base import DeckScreen
 from tui.screens.trial_detail import TrialDetail
-from tui.screens.trial_rows import ROOMY, columns, sort_keys, trial_row
-from tui.source import Wanted, short_path
+from tui.screens.trial_rows import ROOMY, RowLook, columns, sort_keys, trial_row
+from tui.source import Wanted, shell_path
 from tui.status_line import banner, study_line
 from tui.widgets.bars import Heading, Pieces
 from tui.widgets.trial_table import Column, LiveTable, Row
@@ -87,14 +87,14 @@ class TrialsScreen(DeckScreen):
         status, line = self.query_one("#status", Pieces), self.query_one("#banner", Pieces)
         if view is None:
             status.show()
-            line.display = False
+            line.add_class("-empty")
             self.table.set_empty_text("no study is open:  1 lists the studies")
             self.table.set_rows(())
             self.detail.show(None, None, ())
             return
         status.show(study_line(view, self.size.width, ascii=self.ascii))
         told = banner(view, ascii=self.ascii)
-        line.display = bool(told)
+        line.set_class(not told, "-empty")
         line.show(told)
         self._fill()
         self._show_detail()
@@ -148,7 +148,10 @@ class TrialsScreen(DeckScreen):
         if known is not None and known[0] is row and known[1] == marked and known[2] == best:
             return known[3]
         assert self._view is not None
-        made = trial_row(row, self._view, marked=marked, roomy=self._roomy, ascii=self.ascii)
+        searched, rank_by = self._view.searched, self._view.reading.rank_by
+        made = trial_row(
+            row, RowLook(searched, rank_by, best, self._roomy, self.ascii), marked=marked
+        )
         self._rows[row.number] = (row, marked, best, made)
         return made
 
@@ -352,7 +355,7 @@ class TrialsScreen(DeckScreen):
 
     def action_copy_command(self) -> None:
         if self._view is not None:
-            self.deck.copy(f"tunedeck attach {short_path(self._view.folder)}")
+            self.deck.copy(f"tunedeck attach {shell_path(self._view.folder)}")
 
     # -- steering -----------------------------------------------------------------------------
 
@@ -371,7 +374,13 @@ class TrialsScreen(DeckScreen):
             self.deck.ask(Request("resume", trial.number))
 
     def action_retry_trial(self) -> None:
-        if trial := self._trial_or_say():
+        trial = self._trial_or_say()
+        if trial is not None and trial.status == "completed":
+            # Another attempt would take its result away, and with it its place.
+            self.say(
+                f"Trial {trial.number} has completed: there is nothing to try again.", "warning"
+            )
+        elif trial is not None:
             self.deck.ask(Request("retry", trial.number))
 
     def action_stop_trial(self) -> None:

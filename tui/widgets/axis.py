@@ -97,8 +97,10 @@ def value_label(value: float, span: float | None = None) -> str:
         short = [re.sub(r"e(-?)\+?0*(?=\d)", r"e\1", form) for form in forms]
         return next((form for form in short if len(form) <= _MAX_LABEL), short[1])
     if span is None or not span > 0:
-        forms = (f"{value:.0f}",) if size >= 1e4 else (f"{value:.4g}", f"{value:.3g}")
-        return next((form for form in forms if len(form) <= _MAX_LABEL), forms[-1])
+        if size >= 1e4:
+            return f"{value:.0f}"
+        text = f"{value:.4g}"
+        return text if len(text) <= _MAX_LABEL else f"{value:.3g}"
     decimals = max(0, -math.floor(math.log10(span) + 1e-9))
     text = f"{value:.{min(6, decimals)}f}"
     return text[:_MAX_LABEL].rstrip(".") if "." in text else text

@@ -230,14 +230,20 @@ def draw(canvas: Canvas, series: Series, view: View, owner: int) -> list[tuple[i
     def at(value: float) -> int:
         return row(value, view.y0, view.y1, canvas.rows, log=view.log)
 
+    # Rounding may put the largest value a hair above an axis that was made for it.
+    edge = view.y1 + 1e-6 * (view.y1 - view.y0)
     before: tuple[int, int] | None = None
+    was_above = False
     for x, column in enumerate(columns(series, view.x0, view.x1, canvas.columns)):
         if column is None:
             continue
-        canvas.stroke(x, at(column.high), at(column.low), owner)
-        if before is not None:
+        above = column.low > edge
+        # What lies above the view is not drawn along its edge, where it would look like a value.
+        if not above:
+            canvas.stroke(x, at(column.high), at(column.low), owner)
+        if before is not None and not (above and was_above):
             canvas.segment(*before, x, at(column.first), owner)
-        before = x, at(column.last)
+        before, was_above = (x, at(column.last)), above
     return [
         (position(point[0], view.x0, view.x1, canvas.columns) // canvas.dots_x, point)
         for point in series.bad

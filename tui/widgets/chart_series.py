@@ -19,13 +19,16 @@ _MARKS = ("*", "o", "+", "x", "#", "%", "@", "&")
 class ChartSeries:
     """A line of the chart. `points` are (step, value) with steps ascending.
 
-    `style` "eval" also marks each point, as there are few. `dim` puts it in the background.
+    `style` "eval" also marks each point, as there are few. `dim` puts it in the background. One
+    that is `clipped` does not stretch the value axis where others are drawn: it leaves the chart
+    at the upper edge, as the loss of a diverged trial would press all others flat.
     """
 
     label: str
     points: Sequence[Point]
     style: Literal["train", "eval", "other"] = "train"
     dim: bool = False
+    clipped: bool = False
 
 
 @dataclass(frozen=True)

@@ -332,18 +332,27 @@ class LossChart(LineWidget):
                 picture.marks[at // canvas.dots_y, column] = ("", "cursor", prepared.colour)
 
     def _value_axis(self, low: float, high: float, ticks: int) -> Axis:
+        make = axis.log_axis if self._log else axis.linear_axis
+        telling = self._extremes(low, high, clipped=False) or self._extremes(
+            low, high, clipped=True
+        )
+        if not telling:
+            return axis.log_axis(0.1, 10, ticks) if self._log else axis.linear_axis(0, 1, ticks)
+        return make(min(telling), max(telling), ticks)
+
+    def _extremes(self, low: float, high: float, *, clipped: bool) -> list[float]:
+        """The least and largest values from step `low` to `high` of the series that are clipped, or not."""
         values: list[float] = []
         for prepared in self._series:
+            if prepared.source.clipped is not clipped:
+                continue
             data = prepared.data
             part = data.ys[bisect_left(data.xs, low) : bisect_right(data.xs, high)]
             if self._log:
                 part = [value for value in part if value > 0]
             if part:
                 values += (min(part), max(part))
-        if not values:
-            return axis.log_axis(0.1, 10, ticks) if self._log else axis.linear_axis(0, 1, ticks)
-        make = axis.log_axis if self._log else axis.linear_axis
-        return make(min(values), max(values), ticks)
+        return values
 
     def _colour(self, index: int, *, dim: bool = False) -> Style:
         style = self.part_style(f"loss-chart--series-{index}")

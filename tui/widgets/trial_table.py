@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from rich.cells import cell_len
@@ -52,6 +53,26 @@ class Column:
     def least(self) -> int:
         """The width below which the column is of no use."""
         return self.min_width if self.width is None else self.width
+
+
+class LateCells(Mapping[str, Cell]):
+    """Cells that are made when their row is first drawn: of thousands of rows few are ever seen."""
+
+    def __init__(self, make: Callable[[], Mapping[str, Cell]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _cells(self) -> Mapping[str, Cell]:
+        return self._make()
+
+    def __getitem__(self, key: str) -> Cell:
+        return self._cells[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
 
 
 @dataclass(frozen=True)

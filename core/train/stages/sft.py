@@ -1,13 +1,14 @@
 """Supervised fine-tuning: the Trainer that learns answers, and the loss that it is judged by."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 
+from core.study.files import Phase
 from core.train.chat import IGNORED
 from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
@@ -37,9 +38,17 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     """Hugging Face's Trainer with our order of rows, token counts and evaluation loss."""
 
     def __init__(
-        self, *, collator: Collator, data_seed: int, requests: Requests, **arguments: Any
+        self,
+        *,
+        collator: Collator,
+        data_seed: int,
+        requests: Requests,
+        on_phase: Callable[[Phase], None],
+        **arguments: Any,
     ) -> None:
+        """`on_phase` is told when an evaluation begins and when training goes on after it."""
         super().__init__(data_collator=collator, **arguments)
+        self._on_phase = on_phase
         self._data_seed = data_seed
         self._requests = requests
         self._uncounted: torch.Tensor | None = None
@@ -71,8 +80,12 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             SettingsError: train.lr_scheduler_kwargs do not suit it.
         """
         try:
-            return super().create_scheduler(num_training_steps, optimizer)
-        except (TypeError, ValueError) as error:
+            schedule = super().create_scheduler(num_training_steps, optimizer)
+            # Some settings are looked at only once the warm-up is over.
+            for rate in getattr(schedule, "lr_lambdas", ()):
+                rate(num_training_steps)
+            return schedule
+        except (TypeError, ValueError, ArithmeticError) as error:
             given = ", ".join(self.args.lr_scheduler_kwargs or {}) or "nothing"
             raise SettingsError(
                 f"train.lr_scheduler_kwargs ({given}) do not suit lr_scheduler_type = "
@@ -90,12 +103,14 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         size = self.args.per_device_eval_batch_size
         was_training = self.model.training
+        self._on_phase("eval")
         self.model.eval()
         total, tokens = 0.0, 0
         with torch.no_grad():
             for start in range(0, len(rows), size):
                 if self._requests.outcome == "stopped":
                     # Half an evaluation is none: nothing is logged of it.
+                    self._on_phase("train")
                     return {f"{metric_key_prefix}_loss": math.nan}
                 batch = self.data_collator(rows[start : start + size])
                 learnt = int((batch["labels"][:, 1:] != IGNORED).sum())
@@ -103,6 +118,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
                 total += float(mean) * learnt
                 tokens += learnt
         self.model.train(was_training)
+        self._on_phase("train")
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
         # Callbacks change the control in place.

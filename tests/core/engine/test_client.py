@@ -46,6 +46,11 @@ class TestCreate:
         with pytest.raises(StudyError, match="cannot be made"):
             create_study(profile_of({}, {}), tmp_path / "file" / "study")
 
+    def test_a_name_that_is_no_text_is_refused(self, tmp_path: Path, profile_of) -> None:
+        name = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9tude")
+        with pytest.raises(StudyError, match=r"dce9tude: .* must be UTF-8"):
+            create_study(profile_of({}, {}), Path(name))
+
 
 class TestStart:
     def test_the_daemons_own_reason_is_given(self, tmp_path: Path) -> None:
@@ -95,6 +100,13 @@ class TestSend:
             send(folder, Request("ping"), timeout=0.2)
         os.close(held)
 
+    def test_a_daemon_that_cannot_be_reached_is_named(self, study) -> None:
+        served = study(LONG, {})
+        daemon = served.start()
+        (served.folder / "socket").unlink()
+        with pytest.raises(EngineError, match=rf"end it \(kill {daemon.pid}\)"):
+            send(served.folder, Request("ping"), timeout=0.2)
+
 
 class TestDelete:
     def test_a_study_at_rest_is_deleted_whole(self, study) -> None:
@@ -104,6 +116,12 @@ class TestDelete:
         served.wait_gone()
         delete_study(served.folder)
         assert not served.folder.exists()
+
+    def test_a_study_is_deleted_through_a_link_to_it(self, study, tmp_path: Path) -> None:
+        folder = study({}, {}).folder
+        (tmp_path / "link").symlink_to(folder)
+        delete_study(tmp_path / "link")
+        assert not folder.exists()
 
     def test_a_study_with_a_daemon_is_kept(self, study) -> None:
         served = study(LONG, {})

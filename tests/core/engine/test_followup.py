@@ -67,6 +67,16 @@ class TestMemory:
         assert isinstance(fix, FixSuggested)
         assert fix.changes == {"gradient_checkpointing": True}
 
+    @pytest.mark.parametrize("asker", ["user", "guard"])
+    def test_a_trial_that_was_to_end_is_not_started_again(self, asker: str) -> None:
+        assert [type(e) for e in follow(ended("oom", asked="stop", asked_by=asker))] == [
+            FixSuggested
+        ]
+
+    def test_a_trial_that_the_study_paused_gets_its_fix_for_later(self) -> None:
+        trial = ended("oom", asked="pause", asked_by="study")
+        assert [type(e) for e in follow(trial, status="paused")] == [FixSuggested, TrialQueued]
+
     def test_asking_only_suggests(self) -> None:
         assert [type(e) for e in follow(ended("oom"), profile("ask"))] == [FixSuggested]
 

@@ -98,6 +98,15 @@ def test_a_moved_journal_is_not_a_deleted_one(recorder: Recorder, tmp_path: Path
     assert recorder.deleted()
 
 
+def test_a_journal_with_another_in_its_place_is_gone_but_not_deleted(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_bytes((tmp_path / "journal.jsonl").read_bytes())
+    (tmp_path / "other").replace(tmp_path / "journal.jsonl")
+    assert recorder.removed()
+    assert not recorder.deleted()
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "quota"), (errno.EIO, "cannot be written")],

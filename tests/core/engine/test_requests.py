@@ -283,3 +283,62 @@ def test_events_are_of_the_moment_of_the_request() -> None:
         for event in answer(study("running"), profile(), Request(command, 1), 42.0).events:  # type: ignore[arg-type]
             assert event.t == 42.0
             assert isinstance(event, TrialAsked | TrialAdded | TrialQueued | TrialEnded)
+
+
+class TestTheEndOfAStudy:
+    def test_stopping_the_last_paused_trial_lets_the_study_finish(self) -> None:
+        state = study("completed", "paused", status="paused")
+        assert ask(state, "stop", 2).ok
+        assert state.status == "running"
+
+    def test_stopping_the_last_waiting_trial_of_a_paused_study_lets_it_finish(self) -> None:
+        state = study("completed", "queued", status="paused")
+        assert ask(state, "stop", 2).ok
+        assert state.status == "running"
+
+    @pytest.mark.parametrize("other", ["queued", "running"])
+    def test_a_paused_study_with_other_work_stays_paused(self, other: TrialStatus) -> None:
+        state = study(other, "paused", status="paused")
+        assert ask(state, "stop", 2).ok
+        assert state.status == "paused"
+
+    def test_a_stopped_study_stays_stopped(self) -> None:
+        state = study("completed", "paused", status="stopped")
+        assert ask(state, "stop", 2).ok
+        assert state.status == "stopped"
+
+    def test_a_study_that_still_stops_is_not_resumed_without_the_trials_that_are_ending(
+        self,
+    ) -> None:
+        state = study("running", "queued")
+        ask(state, "stop")
+        assert ask(state, "resume").text == "a trial is still stopping: try again in a moment"
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [("diverged", "diverged"), ("oom", "ran out of memory"), ("failed", "failed")],
+)
+def test_what_did_not_work_is_not_promoted(status: TrialStatus, how: str) -> None:
+    reply = ask(study(status), "promote", 1)
+    assert not reply.ok
+    assert f"trial 1 {how}" in reply.text
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ("queued", "trial 1 has the same settings already (queued)"),
+        ("failed", "trial 1 has the same settings already (failed): retry it"),
+    ],
+)
+def test_the_same_trial_is_not_added_twice(status: TrialStatus, text: str) -> None:
+    state = study(status)
+    assert ask(state, "add", changes={"learning_rate": 1e-4}).text == text
+    assert ask(state, "add", changes={"learning_rate": 3e-4}).ok
+
+
+@pytest.mark.parametrize("status", ["stopping", "pausing"])
+def test_a_retry_waits_for_the_end_that_is_on_its_way(status: TrialStatus) -> None:
+    text = f"trial 1 is still {status}: try again in a moment"
+    assert ask(study(status), "retry", 1).text == text

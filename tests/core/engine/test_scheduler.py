@@ -142,3 +142,12 @@ def test_never_more_than_allowed_and_never_a_gpu_twice(
     if decided.change is not None and decided.change.status != "running":
         assert not now.live()
         assert not now.queued()
+
+
+def test_a_clock_that_was_set_back_does_not_silence_the_news() -> None:
+    waiting = state("queued")
+    waiting.reason, waiting.updated = "GPU 0: busy", 5000.0
+    busy = Supply("cuda", 1, (), "GPU 1: another study uses it")
+    change = schedule(waiting, busy, 10.0).change
+    assert change is not None
+    assert change.reason == "GPU 1: another study uses it"

@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,7 +81,16 @@ def test_a_request_may_come_in_pieces_and_several_at_once(served: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"hello", b'{"command":"explode"}', b"[]", b'{"command":"stop","trial":"x"}']
+    "line",
+    [
+        b"hello",
+        b'{"command":"explode"}',
+        b"[]",
+        b'{"command":"stop","trial":"x"}',
+        b'{"command":"\xff"}',
+        b'{"command":"ping","more":' + b"[" * 200_000,
+    ],
+    ids=["text", "unknown", "list", "type", "no-utf8", "nested"],
 )
 def test_what_is_no_request_is_answered_in_words(served: Any, line: bytes) -> None:
     server, path, heard = served
@@ -120,10 +130,21 @@ def test_a_client_that_talks_without_end_is_cut_off(served: Any) -> None:
     assert heard == []
 
 
-def flood(connection: socket.socket) -> None:
+def test_a_client_that_never_listens_is_cut_off(served: Any) -> None:
+    server, path, _ = served
+    with connect(path) as connection:
+        thread = threading.Thread(
+            target=lambda: flood(connection, b'{"command":"ping","trial":999}\n')
+        )
+        thread.start()
+        serve_until(server, lambda: not thread.is_alive())
+
+
+def flood(connection: socket.socket, words: bytes = b"x") -> None:
+    block = words * (65_536 // len(words))
     try:
         for _ in range(4 * address.MOST_BYTES // 65_536):
-            connection.sendall(b"x" * 65_536)
+            connection.sendall(block)
     except OSError:
         return
     raise AssertionError("the server took it all")
@@ -167,7 +188,7 @@ class TestAddress:
     ) -> None:
         runtime = tmp_path / "run"
         runtime.mkdir()
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        monkeypatch.setattr(tempfile, "tempdir", str(runtime))
         long = tmp_path / ("x" * 120)
         long.mkdir()
         listening, path = address.listen(StudyFolder(long))
@@ -182,7 +203,7 @@ class TestAddress:
     def test_a_file_system_without_sockets_moves_it_too(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         study = tmp_path / "study"
         (study / "socket").mkdir(parents=True)
         listening, path = address.listen(StudyFolder(study))

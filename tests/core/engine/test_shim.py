@@ -107,6 +107,16 @@ def test_the_worker_runs_in_its_trials_folder(trial, waits):
     assert (one.folder.path / "here").exists()
 
 
+def test_the_end_is_recorded_in_a_folder_that_was_moved(trial, waits):
+    one = trial(SAY_READY + "while not pathlib.Path('go').exists(): time.sleep(0.01)", ready=True)
+    moved = TrialFolder(one.folder.path.rename(one.folder.path.with_name("moved")))
+    (moved.path / "go").touch()
+    waits(lambda: not one.launcher.alive(moved), "the end of the shim")
+    record = read_record(moved.exit, ExitRecord)
+    assert record is not None
+    assert record.returncode == 0
+
+
 def test_the_lock_is_held_as_long_as_the_worker_lives(trial, waits):
     one = trial(SAY_READY + "time.sleep(600)", ready=True)
     assert is_locked(one.folder.lock)

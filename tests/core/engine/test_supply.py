@@ -107,12 +107,20 @@ def test_the_profile_cannot_name_a_gpu_that_the_user_was_not_given() -> None:
 
 
 def test_a_study_that_used_gpus_waits_for_them_instead_of_going_on_slowly() -> None:
-    supply = pool(reading(problem="The driver does not answer."), used=True).look(())
+    problem = "No NVIDIA driver found on this machine: trials run on the CPU."
+    supply = pool(reading(problem=problem), used=True).look(())
     assert (supply.device, supply.free, supply.waiting) == (
         "cuda",
         (),
-        "The driver does not answer.",
+        "waiting for a free GPU; no GPU can be seen here (No NVIDIA driver found on this machine)",
     )
+
+
+def test_readings_from_before_a_rest_do_not_make_a_gpu_free() -> None:
+    rested = pool(reading(gpu(0)))
+    assert look(rested).free == ("GPU-0",)
+    rested.rest()
+    assert [rested.look(()).free for _ in range(3)] == [(), (), ("GPU-0",)]
 
 
 def test_a_lease_folder_that_cannot_be_used_does_not_end_the_daemon(
@@ -121,3 +129,18 @@ def test_a_lease_folder_that_cannot_be_used_does_not_end_the_daemon(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TUNEDECK_LEASE_DIR", str(tmp_path / "file"))
     assert look(pool(reading(gpu(0)))).free == ("GPU-0",)
+
+
+@pytest.mark.parametrize("cuda", ["MIG-1234", "7", "GPU-unknown"])
+def test_gpus_that_go_unused_by_what_looks_like_a_mistake_are_told_of(cuda: str) -> None:
+    made = pool(reading(gpu(0)), cuda=cuda)
+    assert not made.on_gpu
+    assert made.notice is not None
+    assert f"CUDA_VISIBLE_DEVICES={cuda}" in made.notice
+
+
+@pytest.mark.parametrize(
+    ("cuda", "more"), [("", {}), ("-1", {}), ("7", {"devices": "cpu"}), ("0", {}), (None, {})]
+)
+def test_gpus_that_are_used_or_hidden_on_purpose_are_no_news(cuda: str | None, more: Any) -> None:
+    assert pool(reading(gpu(0)), cuda=cuda, **more).notice is None

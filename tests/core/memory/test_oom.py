@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -264,3 +265,14 @@ def test_no_evidence_breaks_the_reader(kind: str, message: str, log: str, code: 
 )
 def test_sizes_are_said_in_their_largest_unit(count: int, text: str) -> None:
     assert human_bytes(count) == text
+
+
+def test_on_a_gpu_the_limit_is_not_that_of_main_memory() -> None:
+    message = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes."
+    evidence = error("RuntimeError", message, limit_gib=3)
+    verdict = read_ending(replace(evidence, device="cuda"))
+    assert verdict is not None and verdict.kind == "cpu-allocator"
+    assert "limit" not in verdict.message
+    threads = error("RuntimeError", "can't start new thread", limit_gib=3)
+    assert read_ending(threads) is not None
+    assert read_ending(replace(threads, device="cuda")) is None

@@ -13,7 +13,17 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["task.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"attempt": "x"}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"attempt": "x"}',
+        b"\xff\xfe",
+        b'{"problem": "\xff"}',
+        b'{"problem":' + b"[" * 200_000,
+    ],
+)
 def test_a_record_of_another_form_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "exit.json").write_bytes(content)
     assert read_record(tmp_path / "exit.json", ExitRecord) is None

@@ -63,7 +63,16 @@ def test_numbers_that_are_not_finite_stay_valid_json_and_can_be_told_apart() -> 
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"{", b'{"t":1}', b'{"t":1,"step":2,"loss":"big"}', b"[1,2]", b"\xff"]
+    "line",
+    [
+        b"",
+        b"{",
+        b'{"t":1}',
+        b'{"t":1,"step":2,"loss":"big"}',
+        b"[1,2]",
+        b"\xff",
+        b'{"t":1,"step":2,"loss":"\xff"}',
+    ],
 )
 def test_lines_of_another_form_are_no_points(line: bytes) -> None:
     assert decode_point(line) is None

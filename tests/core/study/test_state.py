@@ -217,3 +217,14 @@ def test_numbers_that_are_missing_or_not_finite_are_left_out() -> None:
     assert finite(math.nan) is None
     assert finite(None) is None
     assert finite(0.0) == 0.0
+
+
+def test_a_trial_that_was_asked_before_its_start_was_known_goes_on_ending() -> None:
+    state = fold(
+        CREATED,
+        TrialAdded(t=2.0, trial=1, settings={}),
+        TrialStarting(t=3.0, trial=1, attempt=1, device="cpu"),
+        TrialAsked(t=4.0, trial=1, attempt=1, ask="stop", by="user"),
+        TrialStarted(t=5.0, trial=1, attempt=1, shim=SHIM),
+    )
+    assert state.trials[1].status == "stopping"

@@ -316,3 +316,74 @@ def test_bad_data_ends_as_a_usage_error_with_its_sentence(run_trial: Run, tmp_pa
     report = run_trial(dataset=str(rows)).report
     assert (report.outcome, report.phase, report.usage_error) == ("failed", "data", True)
     assert f"{rows}, row 2: output is missing" in report.error
+
+
+def test_each_lora_target_has_to_be_there(run_trial: Run) -> None:
+    report = run_trial(lora_target="q_proj,v_porj").report
+    assert report.usage_error
+    assert "no layer v_porj; its linear layers are q_proj, k_proj" in report.error
+    report = run_trial(lora_target=" , ").report
+    assert report.usage_error and "its linear layers are q_proj" in report.error
+    report = run_trial(lora_target="model").report
+    assert report.usage_error and "no layer model" in report.error
+
+
+def test_adapters_on_the_embeddings_train(run_trial: Run) -> None:
+    assert run_trial(lora_target="embed_tokens").report.outcome == "completed"
+
+
+def test_settings_that_leave_nothing_to_train_are_refused(run_trial: Run) -> None:
+    report = run_trial(finetuning_type="freeze", freeze_trainable_modules=",").report
+    assert report.usage_error and "leaves no weight of this model to train" in report.error
+
+
+def test_dora_on_an_8_bit_model_on_the_cpu_is_refused(run_trial: Run) -> None:
+    report = run_trial(use_dora=True, quantization_bit=8).report
+    assert report.usage_error and "take 4 bits" in report.error
+    assert run_trial("four", use_dora=True, quantization_bit=4).report.outcome == "completed"
+
+
+def test_a_saved_adapter_is_no_model_to_start_from(run_trial: Run, model_dir: Path) -> None:
+    output = run_trial(task={"save_model": True}).folder / "output"
+    report = run_trial("next", model_name_or_path=str(output)).report
+    assert report.usage_error
+    assert f"holds a LoRA adapter of {model_dir}, not a whole model" in report.error
+
+
+def test_a_folder_without_a_model_is_refused(run_trial: Run, tmp_path: Path) -> None:
+    report = run_trial(model_name_or_path=str(tmp_path)).report
+    assert report.usage_error and "holds no config.json" in report.error
+
+
+def test_weights_that_are_missing_are_not_made_up(run_trial: Run, broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    report = run_trial(model_name_or_path=str(broken)).report
+    assert report.usage_error and "lack 9 of its weights (model.layers.2." in report.error
+
+
+def test_weights_of_another_size_are_refused(run_trial: Run, broken: Path) -> None:
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 32}))
+    report = run_trial(model_name_or_path=str(broken)).report
+    assert report.usage_error and "other sizes than its config.json says" in report.error
+
+
+def test_checkpointed_frozen_layers_are_left_out_of_the_backward_pass(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    needed = []
+    forward = LlamaForCausalLM.forward
+
+    def watch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs["output_hidden_states"] = True
+        out = forward(self, *args, **kwargs)
+        if self.training:
+            needed.append([h.requires_grad for h in out.hidden_states])
+        return out
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", watch)
+    run_trial(finetuning_type="freeze", freeze_trainable_layers=1, gradient_checkpointing=True)
+    assert needed[0] == [False, False, True]

@@ -9,7 +9,7 @@ import pytest
 
 from core.params import DataTable
 from core.train.chat import IGNORED, ChatEncoder, Example
-from core.train.data import Collator, build_examples, epoch_order, pack, read_split, validation_rows
+from core.train.data import Collator, build_examples, epoch_order, pack, read_split
 from core.train.errors import DataError
 
 
@@ -57,15 +57,23 @@ def test_max_samples_are_drawn_from_each_file_with_the_seed(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("rows", "size", "count"), [(100, 0, 0), (100, 0.05, 5), (10, 0.01, 1), (10, 3, 3), (10, 1, 1)]
 )
-def test_validation_is_a_share_or_a_number(rows: int, size: float, count: int) -> None:
-    assert validation_rows(rows, size) == count
+def test_validation_is_a_share_or_a_number(
+    tmp_path: Path, rows: int, size: float, count: int
+) -> None:
+    file = write(tmp_path / "a.jsonl", rows)
+    split = read_split(DataTable(dataset=file, val_size=size), [file], [], 0)
+    assert (len(split.train), len(split.evaluation)) == (rows - count, count)
 
 
-def test_setting_everything_aside_is_refused() -> None:
-    with pytest.raises(DataError, match=r"sets 10 of 10 rows aside"):
-        validation_rows(10, 10)
-    with pytest.raises(DataError, match=r"sets 1 of 1 rows aside"):
-        validation_rows(1, 0.1)
+@pytest.mark.parametrize(
+    ("rows", "size", "words"), [(10, 10, "10 of 10"), (10, 30, "30 of 10"), (1, 0.1, "1 of 1")]
+)
+def test_setting_everything_aside_is_refused(
+    tmp_path: Path, rows: int, size: float, words: str
+) -> None:
+    file = write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(DataError, match=f"sets {words} rows aside"):
+        read_split(DataTable(dataset=file, val_size=size), [file], [], 0)
 
 
 def test_rows_with_nothing_to_learn_are_dropped_and_counted(

@@ -66,3 +66,23 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         read_rows(tmp_path / "folder.json")
+
+
+def test_a_folder_without_an_ending_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; name the files in it"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
+def test_text_in_another_encoding_is_said_to_be(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes('[{"instruction": "é", "output": "x"}]'.encode("utf-16"))
+    with pytest.raises(DataError, match="is UTF-16 text; save it as UTF-8"):
+        read_rows(file)
+
+
+def test_a_line_in_another_encoding_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"a": "x"}\n{"a": "caf\xe9"}\n')
+    with pytest.raises(DataError, match="line 2: is not UTF-8 text"):
+        read_rows(file)

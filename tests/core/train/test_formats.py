@@ -89,7 +89,7 @@ def test_the_format_is_detected_by_the_first_row() -> None:
         ("sharegpt", {"conversations": ["hello"]}, ["message 1: is text, not { from, value }"]),
         ("openai", {"messages": [{"role": "user", "content": "a"}]}, ["there is no answer to learn", "roles: user"]),
         ("openai", {"messages": [{"role": "user", "content": [{"type": "image"}]}]}, ["only text can be learnt"]),
-        ("openai", {"messages": [{"from": "user", "value": "x"}]}, ["role and content is missing", "from, value"]),
+        ("openai", {"messages": [{"from": "user", "value": "x"}]}, ["role and content are missing", "from, value"]),
     ],
 )  # fmt: skip
 def test_a_bad_row_is_named_with_its_fields_and_what_was_expected(
@@ -110,3 +110,8 @@ def test_a_row_of_no_known_format_lists_all_of_them() -> None:
 
 def test_turns_are_values() -> None:
     assert Turn("user", "a") == Turn("user", "a")
+
+
+def test_a_message_without_a_role_is_still_openai_s() -> None:
+    with pytest.raises(DataError, match="message 1: role is missing"):
+        conversations([row(messages=[{"content": "a"}])], detect(row(messages=[{"content": "a"}])))

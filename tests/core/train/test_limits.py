@@ -15,6 +15,8 @@ from core.train.limits import is_disk_full, is_out_of_memory, peak_resident_byte
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True, False),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True, False),
         (RuntimeError("CUDA error: out of memory"), True, False),
+        (RuntimeError("std::bad_alloc"), True, False),
+        (RuntimeError("can't start new thread"), True, False),
         (OSError(12, "Cannot allocate memory"), True, False),
         (OSError(28, "No space left on device"), False, True),
         (OSError(122, "Disk quota exceeded"), False, True),

@@ -81,3 +81,35 @@ def test_clipping_limits_the_step_and_zero_switches_it_off(run_trial: Run) -> No
     assert free.points[0].grad_norm == tight.points[0].grad_norm > 1e-3
     assert abs(free.losses[-1][1] - free.losses[0][1]) > 0
     assert free.losses != tight.losses
+
+
+def test_settings_that_matter_only_after_the_warm_up_are_refused_before_it(run_trial: Run) -> None:
+    report = run_trial(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": "x"}).report
+    assert report.usage_error and report.step == 0
+    assert "(num_cycles) do not suit" in report.error
+
+
+def test_a_decay_longer_than_the_training_is_refused(run_trial: Run) -> None:
+    report = run_trial(
+        lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 5}
+    ).report
+    assert report.usage_error
+    assert "num_decay_steps = 5 does not fit into the 4 updates" in report.error
+
+
+def test_a_decay_that_takes_the_whole_training_leaves_room_for_the_warm_up(run_trial: Run) -> None:
+    ran = run_trial(
+        lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs={"num_decay_steps": 8}, max_steps=8,
+        warmup_steps=4,
+    )  # fmt: skip
+    rates = [p.lr for p in ran.points if p.lr is not None]
+    assert max(rates) == pytest.approx(0.01) and rates[-1] < 0.005
+
+
+def test_greedy_stays_near_the_rate_that_is_asked_for(run_trial: Run) -> None:
+    ran = run_trial(
+        lr_scheduler_type="greedy", lr_scheduler_kwargs={"patience": 0}, learning_rate=1e-5, max_steps=8,
+        eval_steps=1, val_size=4,
+    )  # fmt: skip
+    rates = [p.lr for p in ran.points if p.lr is not None]
+    assert len(set(rates)) > 1 and all(1e-6 <= rate <= 1e-4 for rate in rates)

@@ -1,6 +1,7 @@
 """A trial from its folder to its report."""
 
 import math
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -290,3 +291,33 @@ def test_the_model_that_is_saved_loads_with_transformers(run_trial: Run, model_d
     key = "model.layers.0.mlp.up_proj.weight"
     assert after.dtype == torch.float32
     assert not torch.equal(after.state_dict()[key], before.state_dict()[key])
+
+
+def test_a_failure_in_an_evaluation_is_said_to_be_one(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlamaForCausalLM
+
+    forward = LlamaForCausalLM.forward
+
+    def fail(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.training:
+            raise RuntimeError("out of memory")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", fail)
+    report = run_trial(max_steps=3, eval_steps=2).report
+    assert (report.outcome, report.phase, report.step) == ("failed", "eval", 2)
+
+
+def test_a_probe_that_is_done_keeps_no_checkpoints(run_trial: Run) -> None:
+    ran = run_trial(task={"kind": "probe", "budget": 0.5}, max_steps=8, save_steps=2)
+    assert ran.report.outcome == "completed" and not (ran.folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("ask", [None, ("stopped", 0)])
+def test_the_memory_cap_does_not_stand_in_the_way_of_a_report(run_trial: Run, ask: Any) -> None:
+    report = run_trial(ask=ask, limit_gib=500.0, lora_target="nope").report
+    assert report.outcome == ("stopped" if ask else "failed")
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    assert soft == hard

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,16 +35,21 @@ def configure_app(*, ascii: bool = False) -> tuple[TunedeckApp, list[Profile]]:
 
 
 async def settle(pilot: Pilot[None]) -> None:
-    """Until the files that the draft names have been looked at."""
+    """Until the files that the draft names have been looked at.
+
+    A pause alone is not enough on a busy machine: it ends when the process gets no time, too. And
+    of workers that are waited for together, one that was cancelled ends the waiting for all.
+    """
+    for _ in range(3):
+        await pilot.pause()
     screen = pilot.app.screen
     if isinstance(screen, ConfigureScreen):
         timer = screen._look_timer
         if timer is not None:
             timer.stop()
             screen._look()
-    workers = [w for w in pilot.app.workers if w.group == "rows"]
-    if workers:
-        await pilot.app.workers.wait_for_complete(workers)
+    while any(w.group == "rows" and not w.is_finished for w in pilot.app.workers):
+        await asyncio.sleep(0.01)
     await pilot.pause()
 
 

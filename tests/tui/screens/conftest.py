@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 
 from tests.tui.fake import FOLDER, FakeSource
@@ -40,6 +41,13 @@ def opened(source: FakeSource) -> Opened:
             yield app, pilot
 
     return run
+
+
+async def paste(pilot: Pilot[None], text: str) -> None:
+    """Put `text` in place of what the focused field holds: key by key it would take seconds."""
+    await pilot.press("ctrl+u")
+    pilot.app.post_message(events.Paste(text))
+    await pilot.pause()
 
 
 def screen_text(app: TunedeckApp) -> str:

@@ -312,6 +312,31 @@ async def test_unsaved_changes_are_asked_about() -> None:
         assert d.screen.draft.text("profile.name") == "full-small"
 
 
+async def test_quitting_with_unsaved_changes_is_asked_about() -> None:
+    async with deck(LORA) as d:
+        await d.at("data.packing")
+        await d.press("space", "q")
+        assert d.dialog == "ConfirmDialog"
+        await d.press("n")
+        assert d.pilot.app.is_running and d.screen.unsaved
+        await d.press("ctrl+c", "ctrl+c")
+        assert d.pilot.app._exit, "twice means it"
+
+
+async def test_quitting_without_changes_or_once_they_are_started_is_not_asked_about() -> None:
+    async with deck(LORA) as d:
+        assert not d.screen.may_lose
+        await d.at("data.packing")
+        await d.press("space")
+        assert d.screen.may_lose
+        await d.press("r")
+        await settle(d.pilot)
+        await d.press("y")
+        assert len(d.started) == 1 and not d.screen.may_lose
+        await d.press("q")
+        assert d.pilot.app._exit
+
+
 async def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     async with deck(tmp_path / "none.toml") as d:
         assert d.dialog == "MessageDialog"

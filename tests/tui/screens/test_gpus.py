@@ -15,6 +15,13 @@ async def press(app: Any, pilot: Any, *keys: str) -> None:
         await settle(app, pilot)
 
 
+async def held(app: Any, pilot: Any, key: str, times: int) -> None:
+    """A key that repeats faster than the screen follows."""
+    for _ in range(times):
+        app.simulate_key(key)
+    await settle(app, pilot)
+
+
 async def test_a_gpu_shows_its_measures_its_trials_and_its_processes(opened: Opened) -> None:
     async with opened() as (app, pilot):
         await press(app, pilot, "4")
@@ -59,9 +66,9 @@ async def test_eight_gpus_are_reached_by_scrolling(opened: Opened, source: FakeS
     async with opened() as (app, pilot):
         await press(app, pilot, "4")
         assert "GPU 7" not in screen_text(app)
-        await press(app, pilot, *(["down"] * 30))
+        await held(app, pilot, "down", 30)
         assert "GPU 7" in screen_text(app)
-        await press(app, pilot, *(["up"] * 30))
+        await held(app, pilot, "up", 30)
         assert "GPU 0" in screen_text(app)
 
 

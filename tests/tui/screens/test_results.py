@@ -7,7 +7,7 @@ import pytest
 
 from core.engine.messages import Request
 from tests.tui.fake import FakeSource
-from tests.tui.screens.conftest import Opened, screen_text, settle
+from tests.tui.screens.conftest import Opened, paste, screen_text, settle
 from tui.screens.confirm import ConfirmDialog, TextDialog
 from tui.screens.results import ResultsScreen
 from tui.screens.trials import TrialsScreen
@@ -51,11 +51,13 @@ async def test_a_profile_is_saved_where_one_says(
     async with opened() as (app, pilot):
         await press(app, pilot, "5", "w")
         assert isinstance(app.screen, TextDialog) and "sft-night-2.toml" in screen_text(app)
-        await pilot.press("ctrl+u", *str(tmp_path), "enter")
+        await paste(pilot, str(tmp_path))
+        await pilot.press("enter")
         await pilot.pause()
         assert isinstance(app.screen, TextDialog) and "add a file" in screen_text(app)
         assert source.asked == []
-        await pilot.press("ctrl+u", *str(target), "enter")
+        await paste(pilot, str(target))
+        await pilot.press("enter")
         await app.workers.wait_for_complete()
         await pilot.pause()
     assert source.asked == [("save", 2, target)]
@@ -69,7 +71,8 @@ async def test_a_file_is_replaced_only_after_a_yes(
     async with opened() as (app, pilot):
         for answer, asked in (("n", []), ("y", [("save", 2, target)])):
             await press(app, pilot, "5", "w")
-            await pilot.press("ctrl+u", *str(target), "enter")
+            await paste(pilot, str(target))
+            await pilot.press("enter")
             await pilot.pause()
             assert isinstance(app.screen, ConfirmDialog)
             await pilot.press(answer)

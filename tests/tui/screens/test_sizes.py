@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from core.study.events import StudyChanged
+from tests.tui.fake import NOW, FakeSource
 from tests.tui.screens.conftest import Opened, screen_text, settle
 
 SCREENS = {"1": "sft-night", "3": "trial 5", "4": "GPU 0", "5": "Best:"}
@@ -36,11 +38,16 @@ async def test_in_the_smallest_terminal_one_thing_is_shown_at_a_time(opened: Ope
         assert "completed" in screen_text(app)
 
 
-async def test_a_terminal_that_is_too_small_says_so_and_recovers(opened: Opened) -> None:
+async def test_a_terminal_that_is_too_small_says_so_and_recovers(
+    opened: Opened, source: FakeSource
+) -> None:
+    source.feed.tell(StudyChanged(t=NOW, status="paused", reason="the disk is full"))
     async with opened() as (app, pilot):
+        assert "the disk is full" in screen_text(app)
         await pilot.resize_terminal(40, 10)
         await settle(app, pilot)
         assert "40×10 is too small" in screen_text(app)
+        assert "the disk is full" not in screen_text(app)
         for key in ("1", "4", "5", "3", "question_mark", "escape", "S", "escape"):
             await press(app, pilot, key)
         await pilot.resize_terminal(80, 24)

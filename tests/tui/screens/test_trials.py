@@ -8,7 +8,7 @@ from core.engine.messages import Reply, Request
 from core.study.events import StudyChanged, TrialAdded, TrialEnded
 from core.study.metrics import Point
 from tests.tui.fake import NOW, FakeSource
-from tests.tui.screens.conftest import Opened, screen_text, settle
+from tests.tui.screens.conftest import Opened, paste, screen_text, settle
 from tui.screens.confirm import ConfirmDialog, MessageDialog, TextDialog
 from tui.screens.trials import TrialsScreen
 
@@ -78,6 +78,14 @@ async def test_a_key_asks_the_engine_at_once(
         assert f"{request_.command.capitalize()} done." in screen_text(app)
 
 
+async def test_a_completed_trial_keeps_its_result_when_one_tries_to_retry_it(
+    opened: Opened, source: FakeSource
+) -> None:
+    async with opened() as (app, pilot):
+        await press(app, pilot, "home", "f")
+        assert source.asked == [] and "nothing to try again" in screen_text(app)
+
+
 async def test_a_paused_study_goes_on_with_the_same_key(opened: Opened, source: FakeSource) -> None:
     source.feed.tell(StudyChanged(t=NOW, status="paused", reason="the disk is full"))
     async with opened() as (app, pilot):
@@ -145,22 +153,23 @@ async def test_a_trial_is_added_and_what_is_wrong_is_said_while_typing(
                 break
         assert isinstance(app.screen, TextDialog)
         assert "learning_rate=0.0002" in screen_text(app)
-        await pilot.press("ctrl+u", *"learning_rat=3e-4")
-        await pilot.pause()
+        await paste(pilot, "learning_rat=3e-4")
         assert "did you mean" in screen_text(app)
         await pilot.press("enter")
         assert source.asked == []
-        await pilot.press("ctrl+u", *"learning_rate=-1")
-        await pilot.pause()
+        await paste(pilot, "learning_rate=-1")
         assert "is not allowed" in screen_text(app)
-        await pilot.press("ctrl+u", *"learning_rate=3e-4 lora_rank=4", "enter")
+        await paste(pilot, "learning_rate=3e-4 lora_rank=4")
+        await pilot.press("enter")
         await app.workers.wait_for_complete()
     assert source.asked == [Request("add", changes={"learning_rate": 3e-4, "lora_rank": 4})]
 
 
 async def test_the_filter_leaves_what_matches_and_escape_takes_it_away(opened: Opened) -> None:
     async with opened() as (app, pilot):
-        await press(app, pilot, "slash", *"state:diverged", "enter")
+        await press(app, pilot, "slash")
+        await paste(pilot, "state:diverged")
+        await press(app, pilot, "enter")
         screen = app.screen
         assert isinstance(screen, TrialsScreen)
         assert [row.key for row in screen.table.rows] == ["3"]

@@ -270,3 +270,22 @@ async def test_a_growing_series_and_another_one_in_its_place_are_both_read():
         app.chart.set_series([ChartSeries("train", [(float(i), 4.5) for i in range(40)])])
         assert app.chart.readout == "step 10  train 4.5"
         assert "NaN" not in shown(app.chart)[1]
+
+
+async def test_an_exploding_series_that_is_clipped_leaves_the_others_their_height():
+    app = ChartApp()
+    exploding = tuple((float(i), 2.0 * 1.5**i) for i in range(20))
+    async with app.run_test(size=(80, 24)):
+        chart = app.chart
+        chart.set_series([ChartSeries("good", falling(100))])
+        alone = shown(chart)
+        chart.set_series(
+            [ChartSeries("good", falling(100)), ChartSeries("bad", exploding, clipped=True)]
+        )
+        both = shown(chart)
+        axis = [text.partition("┤")[0] for text in alone[1:-1] if "┤" in text]
+        assert [text.partition("┤")[0] for text in both[1:-1] if "┤" in text] == axis
+        assert both[1].count("⠉") < 5, "it leaves at the edge instead of running along it"
+        assert "o" in both[1], "its mark stands where it left"
+        chart.set_series([ChartSeries("bad", exploding, clipped=True)])
+        assert "5000" in "".join(shown(chart)), "alone it is drawn whole"

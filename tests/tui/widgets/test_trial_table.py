@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,7 +7,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.geometry import Region
 
-from tui.widgets.trial_table import Column, LiveTable, Row, Trend, lay_out
+from tui.widgets.trial_table import Column, LateCells, LiveTable, Row, Trend, lay_out
 
 SIZES = [(60, 15), (80, 24), (160, 45)]
 COLUMNS = [
@@ -373,3 +375,18 @@ async def test_shrinking_the_terminal_keeps_the_cursor_in_sight():
         await pilot.pause()
         assert app.table.top <= 40 < app.table.top + 14
         assert any(text.split()[:1] == ["40"] for text in shown(app.table))
+
+
+async def test_cells_are_made_only_for_the_rows_that_are_drawn():
+    made: list[int] = []
+
+    def cells(number: int) -> dict[str, str]:
+        made.append(number)
+        return {"id": f"i{number}"}
+
+    app = TableApp()
+    async with app.run_test(size=(80, 10)) as pilot:
+        app.table.set_rows([Row(f"t{i}", LateCells(partial(cells, i))) for i in range(1000)])
+        await pilot.pause()
+        assert "i3" in app.table.build_line(4, 80).text
+        assert 0 < len(set(made)) < 20 and len(made) == len(set(made))

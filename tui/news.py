@@ -1,0 +1,30 @@
+"""What has just happened to a study, in a line for somebody who watches. Pure."""
+
+from core.study.state import Trial
+from tui import words
+from tui.snapshot import StudyView
+
+_BAD = ("diverged", "oom", "failed", "lost")
+
+
+def news(before: StudyView, after: StudyView) -> str:
+    """The most telling of what changed since `before`; empty where nothing did that needs words.
+
+    Endings that went well show in the table; what went wrong, and what was done about it, is said.
+    """
+    if before.reading.status == "running" and after.reading.status == "finished":
+        return "The search is finished: 5 shows the ranking."
+    if before.reading.trials is after.reading.trials:
+        return ""
+    pairs = zip(before.reading.trials, after.reading.trials, strict=False)
+    told = [said for old, new in pairs if old is not new and (said := _trial_news(old, new))]
+    return told[-1] if told else ""
+
+
+def _trial_news(old: Trial, new: Trial) -> str:
+    if len(new.fixes) > len(old.fixes):
+        return f"Trial {new.number} ran out of memory and tries again: {new.fixes[-1]}"
+    if new.status in _BAD and not old.ended:
+        what = words.LOOKS[new.status].word if new.status != "oom" else "ran out of memory"
+        return f"Trial {new.number} {what}" + (f": {new.reason}" if new.reason else "")
+    return ""
