@@ -172,25 +172,25 @@ def _print_progress(
 
 
 def _closing(reader: StudyReader, out: TextIO) -> int:
+    """Say how it came out; the exit code."""
     from core.engine.results import best_trial
     from tui.commands.studies import ranking_table
 
-    state = reader.state
+    state, folder = reader.state, reader.folder
     why = f": {state.reason}" if state.reason else ""
     print(f"\nThe study is {state.status}{why}", file=out)
-    print(ranking_table(state), file=out)
+    if any(t.kind == "probe" for t in state.trials.values()):
+        print(ranking_table(state), file=out)
     best = best_trial(state)
     if best is None:
-        print(
-            "\nNo trial completed. What each one said: tunedeck trials " + str(reader.folder.path),
-            file=out,
-        )
+        print(f"\nNo trial completed. What each one said: tunedeck trials {folder.path}", file=out)
         return 1
-    print(
-        f"\nBest: trial {best.number} ({describe(best.changes) or 'the profile as it is'})",
-        file=out,
-    )
-    if reader.folder.tuned.exists():
-        tuned = os.path.relpath(reader.folder.tuned)
+    if best.kind == "full":
+        print(f"The weights are in {os.path.relpath(folder.trial(best.number).output)}", file=out)
+        return 0
+    settings = describe(best.changes) or "the profile as it is"
+    print(f"\nBest: trial {best.number} ({settings})", file=out)
+    if folder.tuned.exists():
+        tuned = os.path.relpath(folder.tuned)
         print(f"Saved as {tuned}; the full training: tunedeck train {tuned}", file=out)
     return 0

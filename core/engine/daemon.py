@@ -231,7 +231,7 @@ class Daemon:
     def _save_winner(self) -> None:
         """Leave the winner in the study's folder as a profile, for whoever comes back in the morning."""
         best = best_trial(self.state)
-        if best is None:
+        if best is None or best.kind == "full":
             return
         try:
             winner = trial_profile(StudyReader(self._folder.path), best.number)

@@ -86,3 +86,19 @@ def test_a_study_with_a_winner_ends_with_0_and_the_ranking(tmp_path: Path) -> No
     folder = write(tmp_path / "s", ended, StudyChanged(t=4, status="finished"))
     assert follow(folder, out) == 0
     assert "Best: trial 1 (learning_rate 3e-4)" in out.getvalue()
+
+
+def test_a_full_training_ends_with_where_its_weights_are(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    events: list[AnyEvent] = [
+        CREATED,
+        TrialAdded(t=2.0, trial=1, settings={}, kind="full"),
+        TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=1.25, step=5, total_steps=5),
+        StudyChanged(t=4, status="finished"),
+    ]
+    (folder / "journal.jsonl").write_bytes(b"".join(seal(encode(e)) for e in events))
+    out = io.StringIO()
+    assert follow(folder, out) == 0
+    assert "trials/0001/output" in out.getvalue()
+    assert "place" not in out.getvalue(), "one training has no ranking"
