@@ -309,6 +309,7 @@ class DataTable(Table):
         int | None,
         Field(
             ge=1,
+            le=1_000_000_000,
             description="Take at most this many rows of each file (evaluation files too), drawn with data_seed. Good for a first look.",
         ),
         Doc("Most samples", llamafactory="max_samples"),
@@ -391,6 +392,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
+            le=10_000_000,
             description="End the full training after this many updates, whatever the epochs say.",
         ),
         Doc("Most steps", llamafactory="max_steps"),
@@ -431,6 +433,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=0,
+            le=10_000_000,
             description="Warm-up in updates instead of a share of the run. Set, it overrides warmup_ratio.",
         ),
         Doc(
@@ -530,6 +533,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
+            le=10_000_000,
             description="Evaluate every so many updates. Not set: about ten times over the run. It always evaluates at the end.",
         ),
         Doc("Evaluate every", works="about 200 in a long run", llamafactory="eval_steps"),
@@ -538,6 +542,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
+            le=10_000_000,
             description="Save a checkpoint (trained weights and optimizer) every so many updates and at the end, so that a run that is cut "
             "off can go on from it. Not set: only when it is paused. A full training keeps them, a probe's go when it is done. "
             "The finished weights of a full training are in its output folder either way.",
@@ -557,6 +562,7 @@ class TrainTable(Table):
         int | None,
         Field(
             ge=1,
+            le=100_000,
             description="Stop when the evaluation loss has not improved for so many evaluations. A full training then ends with its best "
             "weights. Needs validation data.",
         ),

@@ -20,6 +20,8 @@ def run_dashboard(study: Path | None = None, *, ascii: bool = False) -> int:
         )
         return 2
     ascii = ascii or not draws_unicode(sys.stdout.encoding, os.environ.get("TERM", ""))
+    # A key waits for the thread that reads a study at most so long, instead of 5 ms each time.
+    sys.setswitchinterval(0.001)
     leave_with_the_terminal()
     app = TunedeckApp(study=study, ascii=ascii)
     app.run()

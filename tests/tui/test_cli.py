@@ -152,7 +152,6 @@ def test_a_place_that_cannot_be_written_is_named_without_the_temporary_file(
     assert said == "tunedeck: /nonexistent/x.toml cannot be written: no such file or directory\n"
 
 
-
 def test_best_names_the_winner(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("best", "night", "--json") == 0
     assert json.loads(capsys.readouterr().out)["number"] == 1
