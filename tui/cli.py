@@ -107,6 +107,8 @@ def _add_studies(commands: Subparsers) -> None:
         command.add_argument("study", metavar="STUDY")
         needed = None if name == "retry" else "?"
         command.add_argument("trial", metavar="TRIAL", type=int, nargs=needed)
+        if name == "retry":
+            command.add_argument("--force", action="store_true", help="also a trial that completed")
         _json(command)
     save = _command(
         commands,

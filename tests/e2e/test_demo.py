@@ -24,7 +24,7 @@ def test_the_demo_shows_a_search_a_stop_an_out_of_memory_its_fix_and_the_winner(
     endings = sorted(t["status"] for t in trials.values())
     assert endings == ["completed"] * 4 + ["diverged"]
     mended = next(t for t in trials.values() if len(t["attempts"]) > 1)
-    assert [a["ending"] for a in mended["attempts"]][0] == "oom"
+    assert mended["attempts"][0]["ending"] == "oom"
     assert mended["overrides"]["gradient_accumulation_steps"] > 1
     best = place.json("best", "demo")
     tuned = tomllib.loads((folder / "tuned.toml").read_text())

@@ -262,3 +262,11 @@ def test_a_study_of_a_newer_version_is_left_alone(
     assert "newer version" in capsys.readouterr().err
     assert run("studies") == 0
     assert "unreadable" in capsys.readouterr().out
+
+
+def test_a_completed_trial_is_not_tried_again_by_a_slip(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("retry", "night", "1") == 1
+    assert "--force" in capsys.readouterr().err
+    assert not (study / "daemon.json").exists(), "no engine was started for it"

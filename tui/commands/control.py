@@ -26,8 +26,14 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def retry(arguments: argparse.Namespace) -> int:
-    """Give an ended trial another attempt."""
-    return _send(arguments, "retry")
+    """Give an ended trial another attempt; one that completed only with --force, as its result would be lost."""
+    folder = find_study(arguments.study)
+    trial = StudyReader(folder).state.trials.get(arguments.trial)
+    if trial is not None and trial.status == "completed" and not arguments.force:
+        said = f"trial {trial.number} completed: its result would be lost; --force tries it again all the same"
+        print(f"tunedeck: {said}", file=sys.stderr)
+        return 1
+    return _ask(folder, Request("retry", arguments.trial), arguments.json)
 
 
 def promote(arguments: argparse.Namespace) -> int:
