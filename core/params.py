@@ -312,7 +312,7 @@ class DataTable(Table):
             le=1_000_000_000,
             description="Take at most this many rows of each file (evaluation files too), drawn with data_seed. Good for a first look.",
         ),
-        Doc("Most samples", llamafactory="max_samples"),
+        Doc("Most samples", works="not set; 1000 to look", llamafactory="max_samples"),
     ] = None
     train_on_prompt: Annotated[
         bool,
@@ -395,7 +395,7 @@ class TrainTable(Table):
             le=10_000_000,
             description="End the full training after this many updates, whatever the epochs say.",
         ),
-        Doc("Most steps", llamafactory="max_steps"),
+        Doc("Most steps", works="not set", llamafactory="max_steps"),
     ] = None
     lr_scheduler_type: Annotated[
         Literal[

@@ -88,6 +88,9 @@ class PickDialog(Dialog[str]):
         if self._shown:
             ids = [c.id for c in self._shown]
             listed.highlighted = ids.index(self._current) if self._current in ids else 0
+        else:
+            then = "; Enter takes it as a path" if self._typed else ""
+            listed.add_option(Option(f"nothing matches{then}", disabled=True))
 
     def _line(self, choice: Choice, titles: int) -> Text:
         plain = ascii_text if getattr(self.app, "ascii", False) else clean

@@ -144,6 +144,19 @@ async def test_a_choice_is_picked_from_a_list_or_cycled() -> None:
         assert d.screen.draft.text("model.quantization_bit") == ""
 
 
+async def test_a_choice_that_does_not_exist_is_said_and_not_taken() -> None:
+    async with deck(LORA) as d:
+        await d.at("train.precision")
+        await d.press("enter")
+        await d.type("fp4")
+        listed = d.pick().query_one(OptionList)
+        assert "nothing matches" in str(listed.get_option_at_index(0).prompt)
+        await d.press("down", "enter")
+        assert d.dialog == "PickDialog"
+        await d.press("escape")
+        assert d.screen.draft.text("train.precision") == "auto"
+
+
 async def test_escape_leaves_a_choice_as_it_was() -> None:
     async with deck(LORA) as d:
         await d.at("train.precision")
