@@ -181,12 +181,20 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
     print(f"\nThe study is {state.status}{why}", file=out)
     if any(t.kind == "probe" for t in state.trials.values()):
         print(ranking_table(state), file=out)
+    for trial in state.trials.values():
+        if trial.status == "oom" and trial.suggestion:
+            print(
+                f"Trial {trial.number} waits for its fix: tunedeck retry {folder.path} {trial.number}",
+                file=out,
+            )
+        elif trial.kind == "full" and trial.status == "completed":
+            weights = os.path.relpath(folder.trial(trial.number).output)
+            print(f"The weights of trial {trial.number} are in {weights}", file=out)
     best = best_trial(state)
     if best is None:
         print(f"\nNo trial completed. What each one said: tunedeck trials {folder.path}", file=out)
         return 1
     if best.kind == "full":
-        print(f"The weights are in {os.path.relpath(folder.trial(best.number).output)}", file=out)
         return 0
     settings = describe(best.changes) or "the profile as it is"
     print(f"\nBest: trial {best.number} ({settings})", file=out)

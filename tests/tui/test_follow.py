@@ -102,3 +102,14 @@ def test_a_full_training_ends_with_where_its_weights_are(tmp_path: Path) -> None
     assert follow(folder, out) == 0
     assert "trials/0001/output" in out.getvalue()
     assert "place" not in out.getvalue(), "one training has no ranking"
+
+
+def test_a_trial_that_waits_for_its_fix_ends_with_the_command_for_it(tmp_path: Path) -> None:
+    ended = TrialEnded(t=3, trial=1, attempt=1, ending="oom", reason="asked for 8 GiB")
+    fix = FixSuggested(
+        t=3, trial=1, attempt=1, changes={"per_device_train_batch_size": 4}, text="8 → 4"
+    )
+    folder = write(tmp_path / "s", ended, fix, StudyChanged(t=4, status="finished"))
+    out = io.StringIO()
+    assert follow(folder, out) == 1
+    assert f"tunedeck retry {folder} 1" in out.getvalue()
