@@ -173,7 +173,7 @@ def _print_progress(
 
 def _closing(reader: StudyReader, out: TextIO) -> int:
     """Say how it came out; the exit code."""
-    from core.engine.results import best_trial
+    from core.engine.standing import best_trial
     from tui.commands.studies import ranking_table
 
     state, folder = reader.state, reader.folder

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from core.search.ranking import Candidate, Ranked, rank
+from core.engine.standing import candidate
+from core.search.ranking import Ranked, rank
 from core.study.events import StudyStatus
 from core.study.state import ENDED, Notice, Trial, TrialStatus
 from core.values import Scalar
@@ -325,26 +326,7 @@ def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 def rank_trials(trials: Sequence[Trial], rank_by: Literal["eval_loss", "loss"]) -> list[Ranked]:
     """The probes in order, best first; those that did not complete have no place."""
-    return rank(
-        (
-            Candidate(
-                trial=t.number,
-                completed=t.status == "completed",
-                eval_loss=t.eval_loss,
-                loss=t.loss,
-                learning_rate=_rate(t),
-                ending=t.status if t.ended else None,
-            )
-            for t in trials
-            if t.kind == "probe" and t.ended
-        ),
-        rank_by,
-    )
-
-
-def _rate(trial: Trial) -> float | None:
-    value = trial.changes.get("learning_rate")
-    return float(value) if isinstance(value, int | float) else None
+    return rank((candidate(t) for t in trials if t.kind == "probe" and t.ended), rank_by)
 
 
 def summarise(reading: StudyReading) -> StudySummary:

@@ -32,9 +32,10 @@ from core.engine.messages import Reply, Request
 from core.engine.prepare import creation, prepare
 from core.engine.recorder import FULL, Recorder, disk_trouble
 from core.engine.requests import answer
-from core.engine.results import TUNED_COMMENT, best_trial, trial_profile
+from core.engine.results import TUNED_COMMENT, trial_profile
 from core.engine.scheduler import Start, schedule
 from core.engine.server import Server
+from core.engine.standing import best_trial
 from core.engine.supply import Pool
 from core.engine.watch import Watch
 from core.profile import Profile, ProfileError, load, save
@@ -128,7 +129,6 @@ class Daemon:
             profile.resources, settings.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), used_gpus
         )
         self._watches: dict[int, Watch] = {}
-        self._server: Server | None = None
         self._idle_since: float | None = None
         self._told: str | None = None
         self._told_trouble = False
@@ -140,7 +140,7 @@ class Daemon:
     def run(self, ready: Callable[[], None]) -> int:
         """Serve until there is nothing left to do."""
         listening, path = address.listen(self._folder)
-        server = self._server = Server(listening, self._handle)
+        server = Server(listening, self._handle)
         server.catch_signals()
         try:
             self._begin(path)

@@ -22,7 +22,6 @@ from core.devices.process import (
     ProcessIdentity,
     descendants,
     identify,
-    is_alive,
     marked,
     signal_process,
 )
@@ -186,11 +185,6 @@ class LocalLauncher:
         for process in left:
             signal_process(process, signal.SIGKILL)
         return len(left)
-
-
-def process_lives(record: ProcessRecord) -> bool:
-    """Whether this very process still runs."""
-    return is_alive(_identity(record))
 
 
 def own_record() -> ProcessRecord:

@@ -1,34 +1,21 @@
-"""What a study found: the ranking of its trials, the best one, and profiles made of trials."""
+"""What a study found, as profiles made of its trials."""
 
 import math
 import time
 from dataclasses import replace
 
+from core.engine.standing import ranking
 from core.params import TunedTable
 from core.profile import Profile, load
-from core.search.ranking import Candidate, Ranked, rank
 from core.search.samplers import plan
 from core.study.files import RunInfo, read_record
-from core.study.state import StudyState, Trial
+from core.study.state import Trial
 from core.study.store import StudyError, StudyReader
 from core.values import Scalar
 
 TUNED_COMMENT = """Found by tunedeck; [tuned] says how. Run it as the full training:
   tunedeck train THIS_FILE"""
 """What stands on top of a saved winner."""
-
-
-def ranking(state: StudyState) -> list[Ranked]:
-    """The probes of a study, best first, those without a place last (full trainings are not compared with probes)."""
-    return rank((_candidate(t) for t in state.trials.values() if t.kind == "probe"), state.rank_by)
-
-
-def best_trial(state: StudyState) -> Trial | None:
-    """The best probe; in a study without probes the best full training; None when none completed."""
-    kind = "probe" if any(t.kind == "probe" for t in state.trials.values()) else "full"
-    trials = [t for t in state.trials.values() if t.kind == kind]
-    ranked = rank((_candidate(t) for t in trials), state.rank_by)
-    return state.trials[ranked[0].trial] if ranked and ranked[0].place == 1 else None
 
 
 def plan_size(profile: Profile) -> int:
@@ -84,16 +71,4 @@ def _tuned(reader: StudyReader, trial: Trial, run: RunInfo | None) -> TunedTable
         precision=run.precision if run else "",
         versions=run.versions if run else {},
         date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    )
-
-
-def _candidate(trial: Trial) -> Candidate:
-    rate = trial.changes.get("learning_rate")
-    return Candidate(
-        trial=trial.number,
-        completed=trial.status == "completed",
-        eval_loss=trial.eval_loss,
-        loss=trial.loss,
-        learning_rate=float(rate) if isinstance(rate, int | float) else None,
-        ending=None if trial.status == "completed" else trial.status,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from core.engine.results import best_trial
+from core.engine.standing import best_trial
 from core.study.events import StudyChanged
 from core.study.state import StudyState, Trial
 

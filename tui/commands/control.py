@@ -38,7 +38,7 @@ def retry(arguments: argparse.Namespace) -> int:
 
 def promote(arguments: argparse.Namespace) -> int:
     """Run a trial's settings, by default the winner's, as the full training."""
-    from core.engine.results import best_trial
+    from core.engine.standing import best_trial
 
     folder = find_study(arguments.study)
     trial = arguments.trial

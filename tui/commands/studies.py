@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from core.engine.client import daemon_alive
-from core.engine.results import best_trial, ranking
+from core.engine.standing import best_trial, ranking
 from core.study.metrics import read_points
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study

@@ -128,11 +128,6 @@ class FooterLine(LineWidget):
             super().__init__()
             self.call = call
 
-    def set_contexts(self, contexts: Sequence[Context]) -> None:
-        """Show the keys of these contexts."""
-        self._contexts = tuple(contexts)
-        self.sync()
-
     def say(self, text: str, severity: Severity = "information") -> None:
         """Show a message; the next one replaces it."""
         self._message = (text, severity)

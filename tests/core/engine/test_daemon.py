@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.client import daemon_alive
-from core.engine.results import best_trial
+from core.engine.standing import best_trial
 from core.study.events import encode
 from core.study.files import RunInfo, read_record
 from core.study.journal import seal

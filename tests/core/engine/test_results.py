@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from core.engine.prepare import creation
-from core.engine.results import best_trial, plan_size, ranking, trial_profile
+from core.engine.results import plan_size, trial_profile
+from core.engine.standing import best_trial, ranking
 from core.profile import Profile, dumps, loads, save
 from core.study.events import TrialAdded, TrialEnded, TrialQueued, TrialStarting, encode
 from core.study.files import RunInfo, write_record
