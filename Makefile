@@ -7,10 +7,10 @@ DEV_READY := $(VENV)/.ready-dev
 # What pip reads besides: torch's CPU build on a machine without a GPU, for one.
 PIP_FLAGS ?=
 
-.PHONY: help install demo test check bench screenshot clean
+.PHONY: help install demo test check bench bench-memory screenshot clean
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tunedeck needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
@@ -45,6 +45,9 @@ check: $(DEV_READY) ## Lint, format, types and import walls, without the tests
 
 bench: $(DEV_READY) ## Print the figures that the README quotes
 	$(BIN)/python -m bench
+
+bench-memory: $(DEV_READY) ## Print how well memory is forecast: against a real GPU's figures, real tensors, and itself
+	$(BIN)/python -m bench memory
 
 screenshot: $(DEV_READY) ## Make the README's picture again: the real dashboard over a real demo study
 	rm -rf build/demo

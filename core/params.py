@@ -38,6 +38,7 @@ class Doc:
 LORA = (When("method.finetuning_type", ("lora",)),)
 FREEZE = (When("method.finetuning_type", ("freeze",)),)
 QUANTIZED = (When("model.quantization_bit", (4,)),)
+CHECKPOINTED = (When("train.gradient_checkpointing", (True,)),)
 
 
 class Table(BaseModel):
@@ -232,6 +233,14 @@ class MethodTable(Table):
         ),
         Doc("DoRA", works="false", when=LORA, llamafactory="use_dora", advanced=True),
     ] = False
+    adapter_precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(
+            description="The numbers that adapters are held in, and their gradients and optimizer states with them. `auto`: fp32, but bf16 "
+            "with precision = pure_bf16. bf16 halves their memory, which counts at high ranks; small updates get lost in rounding.",
+        ),
+        Doc("Adapter precision", works="auto", when=LORA, advanced=True),
+    ] = "auto"
     freeze_trainable_layers: Annotated[
         int,
         Field(
@@ -444,13 +453,26 @@ class TrainTable(Table):
         ),
     ] = None
     optim: Annotated[
-        Literal["adamw_torch", "adamw_torch_fused"],
+        Literal[
+            "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
+            "adafactor",
+        ],
         Field(
-            description="The optimizer: AdamW, whose weight decay is apart from the gradient. `adamw_torch_fused` computes the same with "
-            "fewer kernels and less memory, and is the faster one on CUDA."
+            description="The optimizer. AdamW, whose weight decay is apart from the gradient, holds two numbers for each weight that "
+            "trains: 8 bytes. `adamw_torch_fused` computes the same with fewer kernels and less memory, and is the faster one on "
+            "CUDA. `adamw_8bit` holds them in 2 bytes (bitsandbytes), `paged_…` moves them to the host's memory when the GPU's runs "
+            "out (CUDA only), `adafactor` holds next to nothing but takes other steps. Little gain for LoRA, whose weights are few.",
         ),
         Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
-    ] = "adamw_torch"
+    ] = "adamw_torch"  # fmt: skip
+    offload_optimizer: Annotated[
+        bool,
+        Field(
+            description="Hold the optimizer's numbers in the host's memory and update there: frees 8 bytes of the GPU for each "
+            "weight that trains. The same result; an update costs a trip over the bus and back.",
+        ),
+        Doc("Offload optimizer", works="false", advanced=True),
+    ] = False
     weight_decay: Annotated[
         float,
         Field(
@@ -520,6 +542,44 @@ class TrainTable(Table):
             llamafactory="disable_gradient_checkpointing (inverted)",
         ),
     ] = False
+    gradient_checkpointing_every: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=512,
+            description="Checkpoint every n-th layer only: 1 is all of them. With 2, half of the layers keep their activations and "
+            "half of the extra computation is saved.",
+        ),
+        Doc(
+            "Checkpoint every n-th",
+            works="1, or 2 – 4 when there is room",
+            when=CHECKPOINTED,
+            advanced=True,
+        ),
+    ] = 1
+    offload_activations: Annotated[
+        bool,
+        Field(
+            description="Move what the backward pass needs to the host's memory and back (with gradient checkpointing, only what is "
+            "kept between layers). The same result; slow over a slow bus.",
+        ),
+        Doc("Offload activations", works="false", advanced=True),
+    ] = False
+    loss_chunk_tokens: Annotated[
+        int | None,
+        Field(
+            ge=16,
+            le=1_048_576,
+            description="Compute the loss of so many tokens at a time, so that their scores over the whole vocabulary (12 bytes a token "
+            "and entry) never exist all at once. The same loss, one extra matrix product. It helps where the vocabulary is large: "
+            "at 150,000 entries the scores of 4096 tokens take 7 GiB. Not set: all at once.",
+        ),
+        Doc(
+            "Loss in chunks (tokens)",
+            works="not set; 1024 when the logits dominate",
+            advanced=True,
+        ),
+    ] = None
     logging_steps: Annotated[
         int,
         Field(
@@ -699,6 +759,14 @@ class SearchTable(Table):
         ),
         Doc("Rank by", works="auto"),
     ] = "auto"
+    fit: Annotated[
+        bool,
+        Field(
+            description="Choose the batch per device of every trial by its memory: the largest that is proven to fit the GPU, with the "
+            "effective batch of its settings held by accumulation.",
+        ),
+        Doc("Fit the batch to the memory", works="true on a shared GPU"),
+    ] = False
     seed: Annotated[
         int,
         Field(
