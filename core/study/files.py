@@ -1,7 +1,8 @@
 """The small records that the processes of a trial hand to each other as files in the trial's folder.
 
-`task.json` (the daemon writes it, the worker reads it), `run.json` and `report.json` (the worker writes them) and
-`exit.json` (the shim writes it). Each is replaced whole or not at all.
+`task.json` (the daemon writes it, the worker reads it), `run.json` and `report.json` (the worker writes them),
+`exit.json` (the shim writes it) and `forecast.json` (the daemon writes it before the start). Each is replaced whole or
+not at all.
 """
 
 import os
@@ -15,6 +16,7 @@ TASK_FILE = "task.json"
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
 EXIT_FILE = "exit.json"
+FORECAST_FILE = "forecast.json"
 METRICS_FILE = "metrics.jsonl"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
@@ -24,6 +26,11 @@ TENSORBOARD = "tb"
 
 Phase = Literal["start", "load", "data", "train", "eval", "save", "done"]
 """What a worker is doing, in the order in which it does it."""
+
+
+Moment = Literal["load", "forward", "backward", "optimizer", "eval", "save"]
+"""A part of a run that has a peak of memory of its own. `optimizer` is all between the last backward pass of an update
+and the next forward pass: clipping, the update, reporting."""
 
 
 class TrialTask(msgspec.Struct, frozen=True):
@@ -67,6 +74,11 @@ class RunInfo(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     startup_seconds: float
     """From the worker's start to its first training step."""
+    longest_row: int | None = None
+    """Tokens of the longest row (or packed sequence) to train on: what the widest batch is as wide as, but for padding
+    to a multiple of 8 on CUDA."""
+    longest_eval_row: int | None = None
+    """The same of the rows to evaluate on; None where there are none."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -91,6 +103,44 @@ class WorkerReport(msgspec.Struct, frozen=True):
     """The most memory held, bytes: of one GPU (allocated), or the process's resident set on the CPU."""
     peak_reserved: int | None = None
     """The most memory that the CUDA allocator reserved, bytes."""
+    moment: Moment | None = None
+    """The part of the run in which memory ran out; None where it did not."""
+    moments: dict[Moment, int] | None = None
+    """The most that the CUDA allocator held in each part of the run, bytes; None on the CPU."""
+    context_bytes: int | None = None
+    """What the process held besides: on a GPU CUDA's context and libraries, on the CPU the process itself with its
+    libraries before the model was loaded, counted as memory.limit_gib counts. None where it cannot be known."""
+
+
+class TrialForecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trial was forecast to need of its device's memory (`forecast.json`). All sizes are bytes."""
+
+    attempt: int
+    shape: str
+    """Stands for all settings that memory depends on: trials with the same one need the same."""
+    tier: Literal["estimate", "proof"]
+    device: str
+    """The name of the device that it was forecast for."""
+    allocated: int
+    """The most that tensors hold at once."""
+    reserved: int
+    needed: int
+    """The smallest capacity of the allocator at which the run goes through."""
+    context: int
+    """What the process holds besides."""
+    capacity: int
+    """What the allocator may take of the device."""
+    guard: float
+    """The share of `needed` that has to stay free besides."""
+    parts: dict[str, int]
+    """What holds the memory at the peak; sums to `allocated`."""
+    moments: dict[str, int]
+    """The most allocated in each part of the run."""
+    peak: str
+    """In which part it peaks."""
+    peak_step: int = 1
+    notes: tuple[str, ...] = ()
+    """What the method cannot see of this run, as sentences."""
 
 
 class ProcessRecord(msgspec.Struct, frozen=True):
