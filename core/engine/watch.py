@@ -1,12 +1,13 @@
-"""Follows one live attempt: its metrics, read as they come, and the divergence guard."""
+"""Follows one live attempt: its metrics, read as they come, the divergence guard, and its memory against its limit."""
 
 import math
 
+from core.memory.creep import Creep
 from core.params import TrainTable
 from core.search.guard import Guard, Verdict
-from core.study.files import RunInfo, read_record
+from core.study.files import RunInfo, TrialForecast, read_record
 from core.study.metrics import MetricsTail, Point
-from core.study.store import TrialFolder
+from core.study.store import TrialFolder, now
 
 
 class Watch:
@@ -24,6 +25,9 @@ class Watch:
         self._tail = MetricsTail(folder.metrics)
         self._earlier: list[Point] = []
         self._guard: Guard | None = None
+        self._creep: Creep | None = None
+        self._outside = 0
+        self._since = now()
         self.started = False
         """Whether the attempt has trained."""
         self.asked_at: float | None = None
@@ -32,7 +36,7 @@ class Watch:
 
     def poll(self) -> list[Verdict]:
         """Read what was logged since the last call; what the guard says to it, in order."""
-        said = []
+        said: list[Verdict] = []
         for point in self._tail.poll():
             if point.attempt != self.attempt:
                 if self._resumed and point.attempt < self.attempt:
@@ -41,15 +45,35 @@ class Watch:
             if not self.started:
                 self.started = True
                 self._guard = self._make_guard(point.step) if self._guarded else None
-            verdict = self._observe(point)
-            if verdict is not None:
-                said.append(verdict)
+                self._creep = self._make_creep()
+            heard = (self._observe(point), self._mind_memory(point))
+            said.extend(verdict for verdict in heard if verdict is not None)
         return said
 
     def _observe(self, point: Point) -> Verdict | None:
         if self._guard is None or (point.loss is None and point.grad_norm is None):
             return None
         return self._guard.observe(point.step, point.loss, point.grad_norm)
+
+    def _mind_memory(self, point: Point) -> Verdict | None:
+        held = max(point.mem_reserved or 0, point.mem_peak or 0)
+        if self._creep is None or held == 0:
+            return None
+        if point.mem_reserved is None:
+            # Of a process on the CPU the resident set is known, which is more than its allocations.
+            held = max(0, held - self._outside)
+        text = self._creep.observe(point.step, held, point.mem_peak)
+        # What was logged before this watch began was for the daemon of that time to tell.
+        if text is None or point.t < self._since:
+            return None
+        return Verdict("warn", text, point.step)
+
+    def _make_creep(self) -> Creep:
+        forecast = read_record(self.folder.forecast, TrialForecast)
+        if forecast is None or forecast.attempt != self.attempt:
+            return Creep(0)
+        self._outside = forecast.context
+        return Creep(forecast.capacity)
 
     def _make_guard(self, first_step: int) -> Guard:
         # Made with the first point: the worker has told the trial's length by then.

@@ -1,10 +1,11 @@
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 from core.engine.watch import Watch
 from core.params import TrainTable
-from core.study.files import RunInfo, write_record
+from core.study.files import RunInfo, TrialForecast, write_record
 from core.study.metrics import MetricsWriter, Point
 from core.study.store import TrialFolder
 
@@ -79,3 +80,76 @@ def test_an_evaluation_alone_is_nothing_for_the_guard(tmp_path: Path) -> None:
     writer.write(Point(t=1.0, step=1, eval_loss=math.nan))
     writer.close()
     assert watch(tmp_path).poll() == []
+
+
+def forecast(folder: Path, capacity: int, attempt: int = 1, context: int = 0) -> None:
+    made = TrialForecast(
+        attempt=attempt,
+        shape="",
+        tier="proof",
+        device="GPU",
+        allocated=1,
+        reserved=1,
+        needed=1,
+        context=context,
+        capacity=capacity,
+        guard=0.03,
+        parts={},
+        moments={},
+        peak="backward",
+    )
+    write_record(folder / "forecast.json", made)
+
+
+def grow(folder: Path, held: list[int], t: float | None = None, **more: Any) -> None:
+    writer = MetricsWriter(folder / "metrics.jsonl")
+    for step, size in enumerate(held, 1):
+        at = time.time() if t is None else t
+        writer.write(Point(t=at, step=step, loss=2.0, mem_peak=size, **more))
+    writer.close()
+
+
+def test_memory_that_creeps_towards_its_forecasts_capacity_is_warned_of_once(
+    tmp_path: Path,
+) -> None:
+    forecast(tmp_path, 1000)
+    made = watch(tmp_path, guarded=False)
+    grow(tmp_path, [500, 500, 500, 600, 930, 950], mem_reserved=0)
+    (verdict,) = made.poll()
+    assert (verdict.action, verdict.step) == ("warn", 5)
+    assert "930 bytes at step 5" in verdict.reason and "500 bytes at step 1" in verdict.reason
+    grow(tmp_path, [999])
+    assert made.poll() == []
+
+
+def test_what_the_allocator_reserved_counts_as_well(tmp_path: Path) -> None:
+    forecast(tmp_path, 1000)
+    made = watch(tmp_path, guarded=False)
+    grow(tmp_path, [300] * 3, mem_reserved=500)
+    grow(tmp_path, [300] * 2, mem_reserved=940)
+    assert [v.action for v in made.poll()] == ["warn"]
+
+
+def test_on_the_cpu_the_process_itself_is_left_out(tmp_path: Path) -> None:
+    forecast(tmp_path, 1000, context=400)
+    made = watch(tmp_path, guarded=False)
+    grow(tmp_path, [900, 900, 900, 1310])
+    assert made.poll() == []
+    grow(tmp_path, [1330])
+    assert [v.action for v in made.poll()] == ["warn"]
+
+
+def test_without_a_forecast_of_this_attempt_memory_is_not_warned_of(tmp_path: Path) -> None:
+    grow(tmp_path, [500, 500, 500, 990])
+    assert watch(tmp_path, guarded=False).poll() == []
+    forecast(tmp_path, 1000, attempt=2)
+    assert watch(tmp_path, guarded=False).poll() == []
+
+
+def test_a_new_daemon_does_not_repeat_what_the_last_one_warned_of(tmp_path: Path) -> None:
+    forecast(tmp_path, 1000)
+    grow(tmp_path, [500, 500, 500, 950], t=time.time() - 60)
+    made = watch(tmp_path, guarded=False)
+    assert made.poll() == []
+    grow(tmp_path, [960])
+    assert made.poll() == []

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.memory.forecast import Moment
 from core.memory.oom import Evidence, human_bytes, read_ending
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -101,7 +102,7 @@ def test_a_full_gpu_is_no_limit_even_where_one_was_set() -> None:
 def test_every_wording_of_a_full_gpu_counts(kind: str, message: str) -> None:
     verdict = read_ending(error(kind, message))
     assert verdict is not None and verdict.kind == "cuda"
-    assert verdict.message == "The GPU's memory is full."
+    assert verdict.message.startswith("The GPU's memory is full")
 
 
 @pytest.mark.parametrize(
@@ -244,12 +245,110 @@ def test_success_is_never_out_of_memory() -> None:
     assert read_ending(Evidence(returncode=0, log_tail="MemoryError\n")) is None
 
 
-def test_the_sentence_gives_the_numbers() -> None:
+def test_the_sentence_gives_the_numbers_and_whose_memory_it_was() -> None:
     verdict = read_ending(error("torch.OutOfMemoryError", NEW_CUDA))
     assert verdict is not None
     assert verdict.message == (
-        "The GPU's memory is full (14.57 GiB): it asked for 1.95 GiB more, 1.58 GiB were free, "
-        "it held 966 MiB."
+        "The GPU's memory is full (14.57 GiB): it asked for 1.95 GiB more, 1.58 GiB were free; "
+        "this trial held 966 MiB, another process 12.02 GiB. Without the other process it would "
+        "have fit."
+    )
+
+
+def test_the_sentence_says_in_which_part_of_the_run_it_was() -> None:
+    evidence = error("RuntimeError", OLD_CUDA)
+    verdict = read_ending(replace(evidence, moment="backward"))
+    assert verdict is not None and verdict.moment == "backward"
+    assert verdict.message == (
+        "The GPU's memory is full in the backward pass (23.65 GiB): it asked for 20 MiB more, "
+        "15.56 MiB were free; this trial held 22.22 GiB."
+    )
+
+
+def test_the_sentence_tells_fragmentation_from_plain_need() -> None:
+    text = OLD_CUDA.replace("21.98 GiB already", "17.00 GiB already")
+    verdict = read_ending(error("RuntimeError", text))
+    assert verdict is not None and verdict.fragmented
+    assert verdict.message.endswith(
+        " this trial held 22.22 GiB. Fragmentation: 5.22 GiB of that are reserved but unusable."
+    )
+
+
+def test_under_a_limit_the_sentence_names_the_limit_and_the_moment() -> None:
+    evidence = replace(error("RuntimeError", CPU, 3.0), moment="forward", held_bytes=2 * GIB)
+    verdict = read_ending(evidence)
+    assert verdict is not None and verdict.held_bytes == 2 * GIB
+    assert verdict.message == (
+        "The trial reached its memory limit of 3 GiB in the forward pass: it asked for 37.25 GiB "
+        "more; this trial had held up to 2 GiB."
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "phase", "expected"),
+    [
+        ("optimizer", "train", "optimizer"),
+        (None, "load", "load"),
+        (None, "eval", "eval"),
+        (None, "save", "save"),
+        (None, "train", "backward"),
+        (None, None, "backward"),
+        (None, "data", "backward"),
+    ],
+)
+def test_the_moment_is_the_workers_word_else_its_phase_else_the_tracebacks(
+    moment: Moment | None, phase: str | None, expected: Moment
+) -> None:
+    log = (
+        "Traceback (most recent call last):\n"
+        '  File "/x/torch/_tensor.py", line 625, in backward\n'
+        f"torch.OutOfMemoryError: {NEW_CUDA}\n"
+    )
+    evidence = error("torch.OutOfMemoryError", NEW_CUDA)
+    verdict = read_ending(replace(evidence, moment=moment, phase=phase, log_tail=log))
+    assert verdict is not None and verdict.moment == expected
+
+
+def test_what_a_report_cuts_off_is_taken_from_the_log() -> None:
+    first = "Allocation on device 0 would exceed allowed memory. (out of memory)"
+    log = (
+        "Traceback (most recent call last):\n"
+        '  File "/x/torch/optim/adamw.py", line 30, in step\n'
+        f"torch.OutOfMemoryError: {first}\nCurrently allocated     : 9.43 GiB\n"
+        "Requested               : 640.00 MiB\n"
+    )
+    evidence = error("torch.OutOfMemoryError", first.rstrip("."))
+    verdict = read_ending(replace(evidence, log_tail=log))
+    assert verdict is not None
+    assert (verdict.asked_bytes, verdict.moment) == (640 * MIB, "optimizer")
+
+
+@pytest.mark.parametrize("message", ["", "MemoryError"])
+def test_an_error_without_words_is_found_in_the_log_by_its_name(message: str) -> None:
+    log = (
+        "Traceback (most recent call last):\n"
+        '  File "/x/transformers/modeling_utils.py", line 1, in from_pretrained\nMemoryError\n'
+    )
+    verdict = read_ending(replace(error("MemoryError", message), log_tail=log))
+    assert verdict is not None and verdict.moment == "load"
+
+
+def test_a_log_of_another_error_adds_nothing_to_a_report() -> None:
+    log = f"Traceback (most recent call last):\ntorch.OutOfMemoryError: {NEW_CUDA}\n"
+    verdict = read_ending(replace(error("MemoryError", ""), log_tail=log))
+    assert verdict is not None and verdict.kind == "cpu-allocator"
+    assert verdict.asked_bytes is None and verdict.moment is None
+
+
+def test_a_kill_says_when_and_what_was_held_where_that_is_known() -> None:
+    evidence = Evidence(
+        returncode=-9, oom_kills_before=0, oom_kills_after=1, phase="load", held_bytes=3 * GIB
+    )
+    verdict = read_ending(evidence)
+    assert verdict is not None and verdict.held_bytes == 3 * GIB
+    assert verdict.message == (
+        "The machine's main memory ran out while loading the model and the kernel killed the "
+        "trial; the trial had held up to 3 GiB."
     )
 
 
