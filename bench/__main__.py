@@ -6,10 +6,13 @@ import subprocess
 import sys
 from importlib import import_module
 
-BENCHES = ("dashboard", "daemon", "worker")
+BENCHES = ("dashboard", "daemon", "worker", "memory")
 
 
 def main(names: list[str]) -> int:
+    if names[:1] == ["memory"]:
+        import_module("bench.memory").main(names[1:])
+        return 0
     unknown = [n for n in names if n not in BENCHES]
     if unknown:
         print(

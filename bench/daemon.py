@@ -16,9 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.engine.client import create_study
-from core.engine.daemon import Settings, serve
+from core.engine.daemon import serve
 from core.engine.detach import READY
 from core.engine.launch import LocalLauncher
+from core.engine.service import Settings
 from core.profile import from_document
 from core.study.files import RunInfo, TrialTask, WorkerReport, read_record, write_record
 from core.study.metrics import MetricsWriter, Point

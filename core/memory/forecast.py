@@ -63,6 +63,9 @@ class Lengths(msgspec.Struct, frozen=True):
     """0 where nothing is evaluated on."""
     measured: bool = False
     """Whether they come from the data; else they are data.cutoff_len, which rows may stay far below of."""
+    padded: bool = True
+    """Whether a batch may hold padding: not where all rows have one length, a multiple of what batches are padded to.
+    Attention makes a mask of padding, and takes another kernel for it."""
 
     @staticmethod
     def bound(profile: Profile) -> "Lengths":
@@ -92,7 +95,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     peak_step: int = 1
     """In which update, counted from 1; an evaluation belongs to the update before it, loading is 0."""
     notes: tuple[str, ...] = ()
-    """What the method cannot see of this run, as sentences. A dry run with notes proves nothing: its tier is estimate."""
+    """What the method cannot see of this run, as sentences. A dry run with notes proves nothing: it is an estimate."""
 
     @property
     def total(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from core.params import ModelTable
 from core.profile import Profile, model_path
+from core.train.checkpointing import checkpoint_activations
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_disk_full, is_out_of_memory
 from core.train.precision import Device, Numbers
@@ -77,12 +78,37 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
                 'set method.finetuning_type = "lora"'
             )
         _keep_trainable_layout(model)
-    if profile.train.gradient_checkpointing:
-        _checkpoint_activations(model)
+    model.name_or_path = source.name
+    return prepare(model, profile, numbers, _offload)
+
+
+def prepare(model: Any, profile: Profile, numbers: Numbers, offload: Callable[[Any], None]) -> Any:
+    """Make a loaded model into the one that trains: its weights chosen, its activations kept as [train] says.
+
+    `offload` makes a model send its activations to the host. The memory dry run prepares its models here too, so that
+    what it simulates is what runs.
+
+    Raises:
+        ModelError: the model cannot be trained as asked.
+    """
+    train = profile.train
+    if train.gradient_checkpointing:
+        checkpoint_activations(model, train.gradient_checkpointing_every)
         if profile.method.finetuning_type == "freeze":
             _end_backward_early(model)
-    model.name_or_path = source.name
+    if train.offload_activations:
+        offload(model)
+    if train.loss_chunk_tokens is not None:
+        from core.train.loss import chunk_loss
+
+        chunk_loss(model, train.loss_chunk_tokens)
     return choose_trainable(model, profile, numbers)
+
+
+def _offload(model: Any) -> None:
+    from core.train.offload import offload_activations
+
+    offload_activations(model)
 
 
 def check_fits(model: Any, largest_id: int, longest: int, path: str) -> None:
@@ -118,13 +144,6 @@ def _check_complete(missing: Iterable[str], path: str) -> None:
             f"the model {path} cannot be loaded: its files lack {len(names)} of its weights ({names[0]} is one), "
             "so that they are damaged or do not belong to its config.json"
         )
-
-
-def _checkpoint_activations(model: Any) -> None:
-    if hasattr(model, "activation_checkpointing_enable"):
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _end_backward_early(model: Any) -> None:

@@ -51,6 +51,12 @@ def unpacked(file: Path, spare: Path, check: Callable[[], None]) -> Path:
     raise AssertionError("unreachable: the last root returns or raises")
 
 
+def unpacked_folder(file: Path) -> Path | None:
+    """The folder in Hugging Face's cache that holds `file` as an ordinary model already; None where there is none."""
+    folder = _cache() / _key(file)
+    return folder if (folder / "config.json").is_file() else None
+
+
 def convert(file: Path, folder: Path) -> None:
     """Unpack `file` into `folder`, which is there whole or not at all; runs in a process of its own.
 

@@ -48,13 +48,24 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def held_bytes() -> int | None:
+    """The process's private writable memory in bytes, which is what a cap on host memory counts; None where the
+    system does not tell (it then has no such cap either)."""
+    return _status("VmData")
+
+
 def peak_resident_bytes() -> int:
     """The largest resident set so far in bytes."""
     # ru_maxrss is inherited from the parent over fork and exec; VmHWM is this program's own.
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _status(field: str) -> int | None:
+    """A size from the kernel's account of this process, in bytes; None where it is not there."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

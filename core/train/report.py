@@ -4,45 +4,18 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import TrainerCallback
 
 from core.study.metrics import MetricsWriter, Point
-from core.train.limits import peak_resident_bytes, resident_bytes
+from core.train.moments import Memory
 from core.train.tensorboard import EventWriter
 
 
 def say(text: str) -> None:
     """A line of the log, at once."""
     print(text, flush=True)
-
-
-class Memory:
-    """What this process holds: of its GPU, or of the host's memory on the CPU. Bytes."""
-
-    def __init__(self, device: Literal["cuda", "cpu"]) -> None:
-        self._cuda = device == "cuda"
-
-    def now(self) -> tuple[int, int | None, int]:
-        """Held now, reserved by the CUDA allocator (None on the CPU), and the most held so far."""
-        if not self._cuda:
-            return resident_bytes(), None, peak_resident_bytes()
-        import torch
-
-        return (
-            torch.cuda.memory_allocated(),
-            torch.cuda.memory_reserved(),
-            torch.cuda.max_memory_allocated(),
-        )
-
-    def peaks(self) -> tuple[int, int | None]:
-        """The most held, and the most that the CUDA allocator reserved (None on the CPU)."""
-        if not self._cuda:
-            return peak_resident_bytes(), None
-        import torch
-
-        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -69,6 +42,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.loss: float | None = None
         """The last training loss that was logged, where it is finite."""
         self.eval_loss: float | None = None
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count a time that was not training's, before the next point."""
+        self._last_time += seconds
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         self._last_time = time.monotonic()

@@ -9,6 +9,7 @@ from core.params import ModelTable
 from core.profile import Profile, model_path
 from core.train.errors import ModelError
 from core.train.gguf import unpacked
+from core.train.optimizers import BITSANDBYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
         _check_folder(file)
         return Source(path, (path,))
     if not file.is_file():
-        cached = _cached(path, profile.model)
+        cached = cached_folder(path, profile.model)
         return Source(path, (path,) if cached is None else (str(cached), path))
     if file.suffix.lower() != ".gguf":
         raise ModelError(
@@ -70,20 +71,21 @@ def _check_folder(folder: Path) -> None:
 
 
 def needs_bitsandbytes(profile: Profile) -> bool:
-    """Whether the model is to be quantised, or may be so already as it lies on the disk or on the hub."""
-    if profile.model.quantization_bit is not None:
+    """Whether the model is to be quantised, or may be so already as it lies on the disk or on the hub, or the optimizer
+    is one of bitsandbytes'."""
+    if profile.model.quantization_bit is not None or profile.train.optim in BITSANDBYTES:
         return True
     path = Path(model_path(profile))
     if path.is_file():
         return False
-    folder = path if path.is_dir() else _cached(str(path), profile.model)
+    folder = path if path.is_dir() else cached_folder(str(path), profile.model)
     if folder is None:
         return True
     config = folder / "config.json"
     return config.is_file() and "quantization_config" in config.read_text("utf-8", "replace")
 
 
-def _cached(name: str, table: ModelTable) -> Path | None:
+def cached_folder(name: str, table: ModelTable) -> Path | None:
     """The folder in which the hub's cache holds a model, as far as it has been downloaded."""
     from huggingface_hub import try_to_load_from_cache
 

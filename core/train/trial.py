@@ -19,6 +19,7 @@ from core.study.files import (
     OUTPUT,
     RUN_FILE,
     TENSORBOARD,
+    Moment,
     Phase,
     RunInfo,
     TrialTask,
@@ -27,8 +28,9 @@ from core.study.files import (
 )
 from core.study.metrics import MetricsWriter
 from core.train import data, limits
-from core.train.chat import ChatEncoder
+from core.train.chat import ChatEncoder, Example
 from core.train.errors import SettingsError
+from core.train.optimizers import build_optimizer, find_optimizer
 from core.train.plan import Plan, make_plan
 from core.train.precision import Numbers, decide
 from core.train.signals import Requests
@@ -97,6 +99,7 @@ class Trial:
             )
         if self._task.save_model:
             self.phase = "save"
+            self._memory.enter("save")
             self._save_output(loaded)
         self._drop_checkpoints()
         self.phase = "done"
@@ -110,6 +113,7 @@ class Trial:
         error: str | None = None,
         error_type: str | None = None,
         usage_error: bool = False,
+        out_of_memory: bool = False,
     ) -> WorkerReport:
         """How the trial ended, with what was measured up to now."""
         peak, reserved = (
@@ -129,7 +133,14 @@ class Trial:
             usage_error=usage_error,
             peak_memory=peak,
             peak_reserved=reserved,
+            moment=self._moment() if out_of_memory else None,
+            moments=self._memory.moments() if self._memory else None,
+            context_bytes=self._memory.context() if self._memory else None,
         )
+
+    def _moment(self) -> Moment | None:
+        """The part of the run that it is in; None where no model is in play."""
+        return None if self.phase in ("start", "data") or not self._memory else self._memory.moment
 
     def release(self) -> None:
         """Let go of the model and all that hangs on it, and of what was only half written."""
@@ -209,16 +220,18 @@ class Trial:
                     else "check the driver with nvidia-smi"
                 )
             )
-        from core.train import conductor, report, settings  # noqa: F401
+        from core.train import conductor, moments, report, settings  # noqa: F401
         from core.train.stages import sft  # noqa: F401
 
         # What was imported stays: looking for garbage need not go through it ever again.
         gc.freeze()
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
-        self._memory = report.Memory(self._task.device)
         limits.cap_memory(self._profile.memory.limit_gib, self._task.device)
+        self._memory = moments.Memory(self._task.device)
         numbers = decide(self._profile.train, self._profile.method, self._task.device)
+        # It says here what it cannot do, and not after the model has been loaded.
+        find_optimizer(self._profile.train, self._task.device)
         transformers.set_seed(self._profile.train.seed)
         return numbers
 
@@ -241,6 +254,9 @@ class Trial:
             data_seed=train.data_seed,
             requests=self._requests,
             on_phase=self._enter,
+            on_rehearsed=self._leave_out,
+            memory=self._memory,
+            make_optimizer=lambda model: build_optimizer(model, train, task.device),
             model=loaded.model,
             args=training_arguments(
                 self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
@@ -266,6 +282,9 @@ class Trial:
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
 
+    def _leave_out(self, seconds: float) -> None:
+        self._reporter.leave_out(seconds)
+
     def _first_step(self, loaded: Loaded, plan: Plan) -> None:
         """Write `run.json` and tell the log what is about to be trained."""
         from core.train.report import say
@@ -288,6 +307,8 @@ class Trial:
             device=_device_name(self._task.device),
             versions=_versions(),
             startup_seconds=round(self._watch.total(), 3),
+            longest_row=_longest(examples.train),
+            longest_eval_row=_longest(examples.evaluation),
         )
         write_record(self._folder / RUN_FILE, run)
         method = self._profile.method.finetuning_type
@@ -331,6 +352,10 @@ class Trial:
         """A trial that is done needs none, but for those of a full training whose profile asks for them."""
         if self._task.kind == "probe" or self._profile.train.save_steps is None:
             shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _longest(rows: list[Example]) -> int | None:
+    return max((len(row.ids) for row in rows), default=None)
 
 
 def _device_name(device: str) -> str:

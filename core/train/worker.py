@@ -95,7 +95,12 @@ def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -
         # The frames hold the tensors that memory has to be found for.
         traceback.clear_frames(error.__traceback__)
         trial.release()
-        return trial.report("failed", error=_sentence(error, profile), error_type=_name(error))
+        return trial.report(
+            "failed",
+            error=_sentence(error, profile),
+            error_type=_name(error),
+            out_of_memory=limits.is_out_of_memory(error),
+        )
 
 
 def _unpack(file: Path, folder: Path) -> int:

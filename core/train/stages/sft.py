@@ -1,6 +1,7 @@
 """Supervised fine-tuning: the Trainer that learns answers, and the loss that it is judged by."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from core.study.files import Phase
 from core.train.chat import IGNORED
 from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
+from core.train.limits import is_out_of_memory
+from core.train.moments import Memory
+from core.train.rehearsal import longest_rows, widest_batch, without_trace
+from core.train.report import say
 from core.train.signals import Requests
 
 
@@ -44,13 +49,26 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         data_seed: int,
         requests: Requests,
         on_phase: Callable[[Phase], None],
+        on_rehearsed: Callable[[float], None],
+        memory: Memory,
+        make_optimizer: Callable[[Any], Any],
         **arguments: Any,
     ) -> None:
-        """`on_phase` is told when an evaluation begins and when training goes on after it."""
+        """`on_phase` is told when an evaluation begins and when training goes on after it, `on_rehearsed` how many
+        seconds the rehearsal took, `memory` which part of the run comes next."""
         super().__init__(data_collator=collator, **arguments)
         self._on_phase = on_phase
+        self._on_rehearsed = on_rehearsed
+        self._memory = memory
+        self._make_optimizer = make_optimizer
         self._data_seed = data_seed
         self._requests = requests
+        self._rehearsed = False
+        self._evaluated = False
+        self._widest = 0
+        """Tokens, padding too, of the largest batch that ran with all that a batch can run with."""
+        self._update = -1
+        """The update (from 0) that the last batch was for."""
         self._uncounted: torch.Tensor | None = None
         if not self.model_accepts_loss_kwargs:
             # Else a model that takes no num_items_in_batch would average over batches, not tokens.
@@ -64,7 +82,92 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         # Summed on the device and read only when it is reported: reading it here would wait for the GPU every batch.
         tokens = inputs["attention_mask"].sum()
         self._uncounted = tokens if self._uncounted is None else self._uncounted + tokens
-        return super().training_step(model, inputs, num_items_in_batch)
+        size = inputs["input_ids"].numel()
+        alone = self.args.gradient_accumulation_steps == 1
+        # The optimizer has its states once it has made an update, in this attempt or an earlier one; loss scaling
+        # leaves out updates that overflow.
+        updated = self.state.global_step > 0 and not self.accelerator.optimizer_step_was_skipped
+        if updated and not self._rehearsed:
+            self._rehearsed = True
+            self._rehearse(model, size if alone else 0)
+        # The first batch of an update runs without gradients of an earlier one beside it.
+        if alone or self._update == self.state.global_step:
+            self._widest = max(self._widest, size)
+        self._update = self.state.global_step
+        return self._train_on(model, inputs, num_items_in_batch)
+
+    def _train_on(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
+        """A forward and a backward pass."""
+        self._memory.enter("forward")
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._memory.enter("optimizer")
+        return loss
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        """The loss of a batch, whose forward pass ends with it."""
+        loss = super().compute_loss(*arguments, **named)
+        self._memory.enter("backward")
+        return loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The optimizer that the profile asks for."""
+        if self.optimizer is None:
+            self.optimizer: Any = self._make_optimizer(self.model if model is None else model)
+        return self.optimizer
+
+    def _rehearse(self, model: Any, next_size: int) -> None:
+        """Run the widest batches once and forget them, where no batch as wide comes next or has run.
+
+        `next_size`: of the batch that is about to run; 0 where later ones of its update need more, as they run beside
+        its gradients.
+        """
+        began = time.monotonic()
+        batch = self.data_collator(longest_rows(self.train_dataset, self.args.train_batch_size))
+        # On a GPU it is a moment, and the batches before the first update ran without the optimizer's states.
+        seen = max(next_size, self._widest) if self.args.use_cpu else next_size
+        with without_trace(model):
+            if batch["input_ids"].numel() > seen:
+                self._try_out("batch", batch, lambda: self._rehearse_training(model, batch))
+            if self.eval_dataset and not self._evaluated:
+                rows = widest_batch(self.eval_dataset, self.args.per_device_eval_batch_size)
+                inputs = self.data_collator(rows)
+                self._try_out("evaluation batch", inputs, lambda: self._rehearse_evaluation(inputs))
+        self._on_rehearsed(time.monotonic() - began)
+
+    def _try_out(self, what: str, batch: dict[str, Any], run: Callable[[], None]) -> None:
+        """Run a batch and log it."""
+        rows, width = batch["input_ids"].shape
+        form = f"{rows} {'row' if rows == 1 else 'rows'} of {width:,} tokens"
+        try:
+            run()
+        except Exception as error:
+            if is_out_of_memory(error):
+                say(f"the longest {what} does not fit: {form}")
+            raise
+        say(f"rehearsed the longest {what}: {form}, peak {self._memory.peaks()[0] / 2**30:.1f} GiB")
+
+    def _rehearse_training(self, model: Any, batch: dict[str, Any]) -> None:
+        """The second of two batches has the first one's gradients beside it."""
+        learnt = (batch["labels"][:, 1:] != IGNORED).sum().to(self.args.device)
+        for _ in range(min(2, self.args.gradient_accumulation_steps)):
+            self._train_on(model, dict(batch), learnt)
+        model.zero_grad()
+
+    def _rehearse_evaluation(self, batch: dict[str, Any]) -> None:
+        self._begin_evaluation()
+        with torch.no_grad():
+            self.model(**self._prepare_inputs(batch))
+        self._end_evaluation()
+
+    def _begin_evaluation(self) -> None:
+        self._on_phase("eval")
+        self._memory.enter("eval")
+        self.model.eval()
+
+    def _end_evaluation(self) -> None:
+        self.model.train()
+        self._memory.enter("optimizer")
+        self._on_phase("train")
 
     def count_tokens(self) -> int:
         """Tokens trained on so far, padding left out; kept in the Trainer's state, and so in its checkpoints."""
@@ -102,28 +205,31 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         size = self.args.per_device_eval_batch_size
-        was_training = self.model.training
-        self._on_phase("eval")
-        self.model.eval()
+        self._begin_evaluation()
         total, tokens = 0.0, 0
         with torch.no_grad():
             for start in range(0, len(rows), size):
                 if self._requests.outcome == "stopped":
                     # Half an evaluation is none: nothing is logged of it.
-                    self._on_phase("train")
+                    self._end_evaluation()
                     return {f"{metric_key_prefix}_loss": math.nan}
                 batch = self.data_collator(rows[start : start + size])
                 learnt = int((batch["labels"][:, 1:] != IGNORED).sum())
                 mean = self.model(**self._prepare_inputs(batch)).loss
                 total += float(mean) * learnt
                 tokens += learnt
-        self.model.train(was_training)
-        self._on_phase("train")
+        self._end_evaluation()
+        self._evaluated = True
         metrics = {f"{metric_key_prefix}_loss": total / tokens}
         self.log(dict(metrics))
         # Callbacks change the control in place.
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        self._memory.enter("save")
+        super()._save_checkpoint(*arguments, **named)
+        self._memory.enter("optimizer")
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights that train: the adapter, or the whole model."""

@@ -306,8 +306,9 @@ def test_a_failure_in_an_evaluation_is_said_to_be_one(
         return forward(self, *args, **kwargs)
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", fail)
-    report = run_trial(max_steps=3, eval_steps=2).report
-    assert (report.outcome, report.phase, report.step) == ("failed", "eval", 2)
+    report = run_trial(max_steps=3, eval_steps=1).report
+    assert (report.outcome, report.phase, report.step) == ("failed", "eval", 1)
+    assert report.moment == "eval"
 
 
 def test_a_probe_that_is_done_keeps_no_checkpoints(run_trial: Run) -> None:

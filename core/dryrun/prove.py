@@ -1,0 +1,212 @@
+"""A profile's proof: the run that its worker would make, on fake tensors, and what it takes of a device."""
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from core.dryrun.cuda import ASSUMED, ROUND, cuda_semantics, transients
+from core.dryrun.errors import CannotProve
+from core.dryrun.masks import assumed_masks
+from core.dryrun.memo import Memo
+from core.dryrun.model import build, read_config
+from core.dryrun.offload import offload_fake
+from core.dryrun.optimizers import make_optimizer
+from core.dryrun.quantized import import_bitsandbytes
+from core.dryrun.steps import Recipe, Shape, run
+from core.dryrun.summary import demand, peak
+from core.dryrun.tracker import Tracker
+from core.memory.context import context_of, workspace_of
+from core.memory.forecast import Forecast, Lengths, Target
+from core.profile import Profile
+from core.train.build import check_fits, prepare
+from core.train.errors import UsageError
+from core.train.precision import Numbers, decide
+
+MULTIPLE = 8
+"""What batches are padded to on CUDA (core.train.trial)."""
+
+
+def prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
+    """What the run of `profile` on `target` needs, with rows of at most `lengths`.
+
+    Raises:
+        CannotProve: the run cannot be simulated, or would not even begin.
+    """
+    try:
+        return _prove(profile, target, lengths)
+    except UsageError as error:
+        raise CannotProve(str(error)) from None
+    finally:
+        # The graph of a model is full of cycles.
+        gc.collect()
+
+
+def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
+    import_libraries()
+    cuda = target.kind == "cuda"
+    capability = target.capability or ASSUMED
+    numbers = _numbers(profile, target)
+    config = read_config(profile)
+    shape = _shape(profile, target, lengths)
+    with ExitStack() as stack:
+        mode = stack.enter_context(fake_mode())
+        stack.enter_context(assumed_masks(padded=lengths.padded))
+        if cuda:
+            stack.enter_context(cuda_semantics(capability))
+        tracker = Tracker(
+            transients() if cuda else None,
+            config.get_text_config().vocab_size,
+            ROUND if cuda else 1,
+            Memo(mode).run,
+        )
+        tracker.begin("load", 0)
+        model, notes = _model(config, profile, numbers, tracker, target)
+        check_fits(model, 0, max(shape.length, shape.eval_length), profile.model.model_name_or_path)
+        with tracker:
+            optimizer = make_optimizer(profile.train, model, cuda=cuda)
+        recipe = _recipe(profile, numbers, workspace_of(target, capability) // 2)
+        run(model, optimizer, shape, recipe, tracker)
+    return _forecast(tracker, profile, target, (*notes, *_blind_spots(profile, target)))
+
+
+def import_libraries() -> None:
+    """Import what proofs need: within the fake mode, what a module makes for itself would be fake for good."""
+    # Else peft would import it, with its compiler.
+    import_bitsandbytes()
+    import peft  # noqa: F401
+
+
+def _numbers(profile: Profile, target: Target) -> Numbers:
+    capability = target.capability or ASSUMED
+    # An older GPU emulates bf16 where it is asked for by name.
+    bf16 = capability >= (8, 0) or profile.train.precision != "auto"
+    return decide(profile.train, profile.method, target.kind, bf16)
+
+
+def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
+    train = profile.train
+    multiple = MULTIPLE if target.kind == "cuda" else 1
+
+    def width(longest: int) -> int:
+        return -(-min(longest, profile.data.cutoff_len) // multiple) * multiple
+
+    return Shape(
+        batch=train.per_device_train_batch_size,
+        length=width(lengths.train),
+        accumulation=train.gradient_accumulation_steps,
+        eval_batch=train.per_device_eval_batch_size or train.per_device_train_batch_size,
+        eval_length=width(lengths.evaluation),
+    )
+
+
+def _model(
+    config: Any, profile: Profile, numbers: Numbers, tracker: Tracker, target: Target
+) -> tuple[Any, tuple[str, ...]]:
+    """The model, its trainable weights chosen, as core.train.build.load_model makes it."""
+    whole = profile.method.finetuning_type == "full"
+    weights = numbers.trained if whole else numbers.frozen
+    config.use_cache = False
+    built = build(
+        config, profile, numbers, weights, tracker, cuda=target.kind == "cuda", total=target.total
+    )
+    model, train = built.model, profile.train
+    with tracker:
+        model = prepare(model, profile, numbers, offload_fake if target.kind == "cuda" else _stay)
+        if train.neftune_noise_alpha is not None:
+            _add_noise(model, train.neftune_noise_alpha)
+    lora = profile.method.finetuning_type == "lora"
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tracker.adopt(trained, "adapters" if lora else "weights")
+    return model, built.notes
+
+
+def _stay(model: Any) -> None:
+    """On the CPU activations are in the host's memory already."""
+
+
+def _add_noise(model: Any, alpha: float) -> None:
+    from transformers.integrations.neftune import activate_neftune
+
+    activate_neftune(model, alpha)
+
+
+def _recipe(profile: Profile, numbers: Numbers, workspace: int) -> Recipe:
+    return Recipe(
+        autocast=numbers.compute if numbers.name in ("bf16", "fp16") else None,
+        max_grad_norm=profile.train.max_grad_norm,
+        workspace=workspace,
+    )
+
+
+def _blind_spots(profile: Profile, target: Target) -> tuple[str, ...]:
+    notes = []
+    if target.kind == "cpu":
+        notes.append("What the CPU's kernels take while they compute is not seen.")
+    elif profile.train.offload_activations or profile.train.offload_optimizer:
+        notes.append("Transfers to the host's memory and back are not seen in all their timing.")
+    if profile.train.optim.startswith("paged"):
+        notes.append("How much of a paged optimizer is on the GPU is decided while it runs.")
+    return tuple(notes)
+
+
+def _forecast(
+    tracker: Tracker, profile: Profile, target: Target, notes: tuple[str, ...]
+) -> Forecast:
+    found = peak(tracker)
+    parts, size = found.parts, found.size
+    reserved = needed = size
+    if target.kind == "cuda":
+        needs = demand(tracker, expandable=target.expandable)
+        reserved, needed = needs.reserved, needs.needed
+        # Blocks are not split where little would be left over; what is left counts as allocated.
+        parts = parts | {"workspace": parts["workspace"] + max(0, needs.allocated - size)}
+        size = max(size, needs.allocated)
+    capability = target.capability or ASSUMED
+    quantized = profile.model.quantization_bit is not None
+    return Forecast(
+        tier="estimate" if notes else "proof",
+        allocated=size,
+        reserved=max(reserved, size),
+        needed=max(needed, size),
+        context=context_of(target, capability, quantized=quantized),
+        parts=parts,
+        moments=found.moments | {found.moment: size},
+        peak=found.moment,
+        peak_step=found.update,
+        notes=notes,
+    )
+
+
+@contextmanager
+def fake_mode() -> Iterator[FakeTensorMode]:
+    """A fake mode in which modules take new parameters where they would change their old ones' content: fake ones
+    cannot, as the mode refers to them weakly."""
+    before = torch.nn.Module._apply
+    torch.nn.Module._apply = _apply
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            yield mode
+    finally:
+        torch.nn.Module._apply = before
+
+
+def _apply(module: Any, function: Callable[[Any], Any], recurse: bool = True) -> Any:
+    if recurse:
+        for child in module.children():
+            child._apply(function)
+    for held in (module._parameters, module._buffers):
+        for name, old in held.items():
+            if old is None:
+                continue
+            with torch.no_grad():
+                new = function(old)
+            if new is old:
+                continue
+            if isinstance(old, torch.nn.Parameter):
+                new = torch.nn.Parameter(new, requires_grad=old.requires_grad)
+            held[name] = new
+    return module

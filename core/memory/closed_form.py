@@ -1,0 +1,382 @@
+"""The forecast that is there at once: a sum of formulas, in about a millisecond, without torch.
+
+What stays (weights, gradients, states) is counted from the architecture. What comes and goes is one pass of a layer and
+of the loss over a `Tape`, which says what each operation saves in the regime of the profile: layers of one kind are
+alike, so that one of each is enough.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from core.memory.context import context_of, workspace_of
+from core.memory.forecast import CATEGORIES, Category, Forecast, Lengths, Moment, Target
+from core.memory.passes import (
+    Batch,
+    Kind,
+    LayerCost,
+    TailCost,
+    layer_cost,
+    residual_width,
+    tail_cost,
+)
+from core.memory.regime import Regime, decide
+from core.memory.shape import Architecture
+from core.memory.states import (
+    base_weights,
+    optimizer_states,
+    rounded,
+    size_of,
+    trained_groups,
+    update_scratch,
+)
+from core.memory.tape import LABELS, Peak
+from core.profile import Profile
+
+Held = dict[Category, int]
+
+
+def estimate(
+    profile: Profile, architecture: Architecture, target: Target, lengths: Lengths | None = None
+) -> Forecast:
+    """What a run of `profile` needs at most on `target`; without `lengths`, rows are as long as data.cutoff_len."""
+    lengths = lengths or Lengths.bound(profile)
+    regime = decide(profile, architecture, target, padded=lengths.padded)
+    run = _Run(profile, architecture, target, regime, lengths)
+    run.load()
+    run.train()
+    run.evaluate()
+    return run.forecast()
+
+
+@dataclass(slots=True)
+class _Most:
+    """The most of a moment."""
+
+    size: int = 0
+    parts: Held = field(default_factory=dict)
+
+
+class _Run:
+    """Goes through the moments of a run and notes the most of each."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        shape: Architecture,
+        target: Target,
+        regime: Regime,
+        lengths: Lengths,
+    ) -> None:
+        self._profile = profile
+        self._shape = shape
+        self._target = target
+        self._regime = regime
+        self._lengths = lengths
+        self._groups = trained_groups(shape, regime, profile.method)
+        self._moments: dict[Moment, _Most] = {}
+        self._held = self._what_stays()
+
+    # What is there --------------------------------------------------------------------------------------------------
+
+    def _what_stays(self) -> Held:
+        """Weights and states, from the second update on."""
+        profile, regime = self._profile, self._regime
+        adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
+        return {
+            "weights": base_weights(self._shape, regime, profile.method),
+            "adapters": adapters,
+            "optimizer": optimizer_states(self._groups, profile.train, regime.trained),
+            "workspace": workspace_of(self._target, regime.capability),
+        }
+
+    def load(self) -> None:
+        """Weights arrive one by one; one that is quantised arrives in 16 bits first."""
+        regime, shape = self._regime, self._shape
+        weights = self._held["weights"]
+        largest = max((m.weight for m in shape.linears), default=0)
+        arriving = largest * 2 if regime.bits < 16 else 0
+        self._note("load", {"weights": weights + arriving})
+        # peft makes adapters in fp32; they are cast after.
+        made = self._held["adapters"] * 4 // regime.trained
+        self._note("load", {"weights": weights, "adapters": made})
+
+    # Training -------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """An update with states there, the last of its batches with gradients there."""
+        profile, regime = self._profile, self._regime
+        train = profile.train
+        gradients = size_of(self._groups, regime.trained)
+        accumulated = train.gradient_accumulation_steps > 1
+        batch = Batch(
+            rows=train.per_device_train_batch_size,
+            length=_padded(self._lengths.train, profile, regime),
+            chunk=train.loss_chunk_tokens,
+            accumulated=accumulated,
+            offload=train.offload_activations and regime.cuda,
+        )
+        inputs = 3 * rounded(8 * batch.tokens) * train.gradient_accumulation_steps
+        held = dict(self._held)
+        held["activations"] = inputs
+        if accumulated:
+            held["gradients"] = gradients
+        _Passes(self._shape, regime, self._profile, batch, held, self._note).run()
+        updating = dict(self._held)
+        updating["activations"] = inputs
+        updating["gradients"] = gradients
+        updating["workspace"] += update_scratch(
+            self._groups, train, regime.trained, cuda=regime.cuda
+        )
+        self._note("optimizer", updating)
+
+    def evaluate(self) -> None:
+        """Forward alone, without gradients."""
+        train = self._profile.train
+        if not self._lengths.evaluation:
+            return
+        batch = Batch(
+            rows=train.per_device_eval_batch_size or train.per_device_train_batch_size,
+            length=_padded(self._lengths.evaluation, self._profile, self._regime),
+            chunk=train.loss_chunk_tokens,
+        )
+        held = dict(self._held)
+        held["activations"] = 3 * rounded(8 * batch.tokens)
+
+        def note(_: Moment, parts: Held) -> None:
+            self._note("eval", parts)
+
+        _Passes(self._shape, self._regime, self._profile, batch, held, note, training=False).run()
+
+    def _note(self, moment: Moment, parts: Held) -> None:
+        size = sum(parts.values())
+        if moment not in self._moments or size > self._moments[moment].size:
+            self._moments[moment] = _Most(size, parts)
+
+    # The result -----------------------------------------------------------------------------------------------------
+
+    def forecast(self) -> Forecast:
+        """The most of all moments."""
+        peak = max(self._moments, key=lambda m: self._moments[m].size)
+        most = self._moments[peak]
+        needed, reserved = _with_fragments(most.size, self._profile, self._target)
+        quantized = self._regime.bits < 16 or self._profile.train.optim.endswith("bit")
+        stateful = self._held["optimizer"] > 0
+        return Forecast(
+            tier="estimate",
+            allocated=most.size,
+            reserved=reserved,
+            needed=needed,
+            context=context_of(self._target, self._regime.capability, quantized=quantized),
+            parts={c: most.parts[c] for c in CATEGORIES if most.parts.get(c)},
+            moments={m: held.size for m, held in self._moments.items()},
+            peak=peak,
+            peak_step={"load": 0, "optimizer": 1}.get(peak, 2 if stateful else 1),
+            notes=_notes(self._profile, self._shape, self._regime),
+        )
+
+
+class _Passes:
+    """One forward and one backward pass through the whole model."""
+
+    def __init__(
+        self,
+        shape: Architecture,
+        regime: Regime,
+        profile: Profile,
+        batch: Batch,
+        held: Held,
+        note: Callable[[Moment, Held], None],
+        *,
+        training: bool = True,
+    ) -> None:
+        self._shape = shape
+        self._regime = regime
+        self._batch = batch
+        self._held = held
+        self._note = note
+        self._training = training
+        self._plan = _Plan.of(shape, regime, profile)
+        self._width = residual_width(regime, embedding_trains=self._plan.embedding)
+        self._costs: dict[Kind, LayerCost] = {}
+        self._all_held = sum(held.values())
+        self._most: dict[Moment, int] = {}
+
+    def run(self) -> None:
+        """Note the most of both passes."""
+        kept = [0] * len(LABELS)
+        copies = 0
+        kinds = self._plan.layers
+        entry = self._entry()
+        self._add("forward", kept, Peak(entry, [entry, 0, 0, 0]))
+        for kind in kinds:
+            cost = self._cost(kind)
+            self._add("forward", kept, cost.forward, copies + entry)
+            kept = [a + b for a, b in zip(kept, cost.kept, strict=True)]
+            copies += cost.copies
+        tail = self._tail()
+        self._add("forward", kept, tail.forward, copies + entry)
+        self._add("forward", kept, tail.after)
+        if self._training:
+            self._backward(kinds, kept, tail)
+
+    def _backward(self, kinds: "Sequence[Kind]", kept: list[int], tail: TailCost) -> None:
+        gradients = 0
+        mask = self._mask() if any(k.forgets for k in kinds) else 0
+        self._add("backward", kept, tail.backward, mask)
+        gradients += tail.gradients
+        for kind in reversed(kinds):
+            if not (kind.trains or kind.flows):
+                break
+            cost = self._cost(kind)
+            kept = [a - b for a, b in zip(kept, cost.kept, strict=True)]
+            self._add("backward", kept, cost.backward, mask, gradients)
+            gradients += cost.gradients
+        if self._plan.embedding:
+            self._embedding_backward(kept, mask, gradients)
+
+    def _embedding_backward(self, kept: list[int], mask: int, gradients: int) -> None:
+        """The embeddings' gradient is as large as they are; where they are the head too, the sum of both is made."""
+        shape, tokens = self._shape, self._batch.tokens
+        flow = tokens * shape.hidden * self._width
+        size = rounded(shape.embedding * self._regime.trained)
+        made = size * (2 if shape.tied else 1)
+        # Embedding.cu: above 3072 tokens they are sorted, and each ten of one kind are summed in fp32 first.
+        sums = 24 * tokens + 4 * shape.hidden * (tokens // 10 + min(tokens, shape.vocabulary))
+        work = sums if self._regime.cuda and tokens > 3072 else 0
+        peak = max(
+            Peak(flow + made, [flow, 0, 0, made]),
+            Peak(flow + work + size, [flow + work, 0, 0, size]),
+            key=lambda peak: peak.size,
+        )
+        self._add("backward", kept, peak, mask, gradients)
+
+    def _add(
+        self, moment: Moment, kept: list[int], peak: Peak, more: int = 0, gradients: int = 0
+    ) -> None:
+        size = self._all_held + sum(kept) + peak.size + more + gradients
+        if size <= self._most.get(moment, -1):
+            return
+        self._most[moment] = size
+        parts = dict(self._held)
+        for label, base, top in zip(LABELS, kept, peak.parts, strict=True):
+            parts[label] = parts.get(label, 0) + base + top
+        parts["activations"] += more
+        parts["gradients"] = parts.get("gradients", 0) + gradients
+        self._note(moment, parts)
+
+    def _cost(self, kind: Kind) -> LayerCost:
+        if not self._training:
+            # Forward alone, they differ in their weights at most.
+            kind = Kind(kind.trains, flows=False, forgets=False)
+        found = self._costs.get(kind)
+        if found is None:
+            found = layer_cost(
+                self._shape, self._regime, self._batch, kind, self._width, training=self._training
+            )
+            self._costs[kind] = found
+        return found
+
+    def _tail(self) -> TailCost:
+        plan = self._plan
+        last = plan.layers[-1]
+        return tail_cost(
+            self._shape,
+            self._regime,
+            self._batch,
+            self._width,
+            head_trains=plan.head,
+            norm_trains=plan.norm,
+            flows=self._training and (last.trains or last.flows),
+            head_waits=plan.embedding and self._shape.tied,
+            training=self._training,
+        )
+
+    def _mask(self) -> int:
+        """The mask that all layers share: one byte a pair of tokens, or a number for eager attention."""
+        if not self._regime.masked or self._regime.kernel == "flash":
+            return 0
+        width = self._regime.weight if self._regime.kernel == "eager" else 1
+        return rounded(self._batch.tokens * self._batch.length * width)
+
+    def _entry(self) -> int:
+        """Mask and rotary positions, alive as long as the decoder runs."""
+        rotary = 2 * self._batch.length * self._shape.head_dim * self._width
+        return self._mask() + (rotary if self._shape.rotary else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What trains, layer by layer."""
+
+    layers: tuple[Kind, ...]
+    embedding: bool
+    norm: bool
+    head: bool
+
+    @staticmethod
+    def of(shape: Architecture, regime: Regime, profile: Profile) -> "_Plan":
+        train, method = profile.train, profile.method
+        every = train.gradient_checkpointing_every if train.gradient_checkpointing else 0
+        depth = shape.layers
+        if regime.method != "freeze":
+            full = regime.method == "full"
+            # With checkpoints, transformers lets the embeddings' result want a gradient.
+            flows = full or every > 0
+            kinds = tuple(
+                Kind(True, flows or i > 0, every > 0 and i % every == 0) for i in range(depth)
+            )
+            return _Plan(kinds, full, full, full)
+        count = min(abs(method.freeze_trainable_layers), depth)
+        chosen = range(count) if method.freeze_trainable_layers < 0 else range(depth - count, depth)
+        extra = {p.strip() for p in (method.freeze_extra_modules or "").split(",")}
+        embedding = bool(extra & {"embed_tokens", "wte", "embed_in", "word_embeddings"})
+        head = bool(extra & {"lm_head", "embed_out"}) or (embedding and shape.tied)
+        kinds = tuple(
+            Kind(
+                i in chosen,
+                embedding or any(c < i for c in chosen),
+                every > 0 and i % every == 0,
+            )
+            for i in range(depth)
+        )
+        return _Plan(kinds, embedding, bool(extra & {"norm", "ln_f"}), head)
+
+
+def _padded(length: int, profile: Profile, regime: Regime) -> int:
+    """How wide the longest row is in a batch: no row is longer than the cut-off, and on CUDA rows are padded to a
+    multiple of 8 (core.train.data.Collator)."""
+    longest = min(length, profile.data.cutoff_len)
+    return -(-longest // 8) * 8 if regime.cuda else longest
+
+
+FRAGMENTS = {"checkpointed": (1.05, 1.10), "plain": (1.026, 1.06), "expandable": (1.01, 1.03)}
+"""The smallest capacity, and what is reserved without a limit, by what is allocated: means of the dry runs of random
+profiles (`bench memory grid`). Segments are not filled to the brim. One run can be 15 % off, as its dry run shows."""
+
+
+def _with_fragments(allocated: int, profile: Profile, target: Target) -> tuple[int, int]:
+    """The smallest capacity at which `allocated` fits, and what is reserved without a limit."""
+    if target.kind == "cpu":
+        return allocated, allocated
+    kind = "checkpointed" if profile.train.gradient_checkpointing else "plain"
+    needed, reserved = FRAGMENTS["expandable" if target.expandable else kind]
+    return int(allocated * needed), int(allocated * reserved)
+
+
+def _notes(profile: Profile, shape: Architecture, regime: Regime) -> tuple[str, ...]:
+    notes = list(shape.notes)
+    if shape.quantized and not profile.model.quantization_bit:
+        notes.append(
+            f"The model's files are quantised by {shape.quantized}; they are counted with {regime.bits} bits a number."
+        )
+    if profile.train.offload_activations and regime.cuda:
+        notes.append(
+            "How far transfers to the host overlap is not known: offloaded activations are an estimate."
+        )
+    if profile.train.optim.startswith("paged") and regime.cuda:
+        notes.append(
+            "Paged optimizer states are not counted: they move to the host's memory where the GPU's runs out."
+        )
+    if regime.kernel == "flash" and not regime.masked:
+        notes.append("flash-attn is taken to be there.")
+    return tuple(notes)

@@ -1,0 +1,36 @@
+"""What a process takes of a device besides its tensors."""
+
+from core.memory.forecast import MIB, Target
+
+HOPPER = (9, 0)
+
+
+def workspace_of(target: Target, capability: tuple[int, int]) -> int:
+    """cuBLAS' workspaces, one for the thread of the forward and one for that of the backward pass: CUDABlas.cpp's
+    default, :4096:2:16:8 before Hopper and 32 MiB from then on (torch 2.13)."""
+    if target.kind == "cpu":
+        return 0
+    return 2 * (32 * MIB if capability >= HOPPER else 2 * 4096 * 1024 + 8 * 16 * 1024)
+
+
+def context_of(target: Target, capability: tuple[int, int], *, quantized: bool) -> int:
+    """CUDA's context with the kernels that are loaded on demand, or, on the CPU, the process; typical values where
+    nothing was measured.
+
+    A context grows with the number of multiprocessors and with the libraries that are loaded: on PyTorch 2 with CUDA 12
+    and lazy loading some 0.3 GiB on a T4, 0.5 GiB on an A100 and 0.6 GiB on an H100.
+    """
+    if target.context is not None:
+        return target.context
+    if target.kind == "cpu":
+        return PROCESS + (BITSANDBYTES if quantized else 0)
+    if capability >= HOPPER:
+        return 620 * MIB
+    return (510 if capability >= (8, 0) else 330) * MIB
+
+
+PROCESS = 430 * MIB
+"""A worker's private writable memory (VmData) after its first step with the demo model, its tensors left out: measured
+with two threads; each further one adds some 16 MiB."""
+BITSANDBYTES = 45 * MIB
+"""What bitsandbytes adds to it."""

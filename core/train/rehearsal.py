@@ -1,0 +1,51 @@
+"""The widest batch that the data can make, run once and forgotten, so that memory that is not enough shows at once.
+
+Rows differ in length and come in a random order: without this, the batch that does not fit may come after hours.
+"""
+
+import heapq
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.train.chat import Example
+
+
+def longest_rows(rows: Sequence[Example], count: int) -> list[Example]:
+    """The `count` longest rows: no batch of as many is wider, whatever the order."""
+    return heapq.nlargest(count, rows, key=lambda row: len(row.ids))
+
+
+def widest_batch(rows: Sequence[Example], size: int) -> list[Example]:
+    """The widest of the batches that `rows` make in their order; of those that are as wide, the one of most rows."""
+    batches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+    return max(batches, key=lambda batch: max(len(row.ids) for row in batch) * len(batch))
+
+
+@contextmanager
+def without_trace(model: Any) -> Iterator[None]:
+    """Whatever of `model` runs within, what comes after computes as if it had not: random states, and what positions
+    remember of the longest row (buffers, which modules replace, and the length that they are for), are put back.
+
+    Gradients are not: who makes some drops them.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    buffers = [(m, name, b) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
+    lengths = [
+        (m, m.max_seq_len_cached) for m in model.modules() if hasattr(m, "max_seq_len_cached")
+    ]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)
+        for module, length in lengths:
+            module.max_seq_len_cached = length

@@ -1,0 +1,91 @@
+"""The longest rows, as the worker's own code makes them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.dryrun import lengths as module
+from core.dryrun.errors import CannotProve
+from core.dryrun.lengths import measure
+from core.profile import DEMO_MODEL, Profile, dataset_files, eval_files, loads
+from core.train.build import load_tokenizer
+from core.train.chat import ChatEncoder
+from core.train.data import Examples, build_examples, read_split
+from core.train.source import Source
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """A profile over rows whose answers have the given numbers of words."""
+
+    def make(words: list[int], **settings: Any) -> Profile:
+        file = tmp_path / "rows.jsonl"
+        rows = [{"instruction": "Say it.", "output": "hello " * n + str(n)} for n in words]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        text = f'[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "{file}"\nval_size = 0\n'
+        return loads(text).with_changes({k.replace("__", "."): v for k, v in settings.items()})
+
+    return make
+
+
+def worker_examples(profile: Profile) -> Examples:
+    table = profile.data
+    split = read_split(table, dataset_files(profile), eval_files(profile), profile.train.data_seed)
+    tokenizer = load_tokenizer(profile, Source(str(DEMO_MODEL), (str(DEMO_MODEL),)))
+    encoder = ChatEncoder(tokenizer, "auto", table.cutoff_len, table.train_on_prompt)
+    return build_examples(split, encoder, table, lambda: None)
+
+
+def padded(examples: list[Any]) -> int:
+    return -(-max(len(e.ids) for e in examples) // 8) * 8
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"data__cutoff_len": 40}, {"data__val_size": 0.3}, {"data__packing": True, "data__cutoff_len": 100}],
+)  # fmt: skip
+def test_they_are_the_workers(make: Any, settings: dict[str, Any]) -> None:
+    profile = make([n % 37 for n in range(60)], **settings)
+    examples = worker_examples(profile)
+    found = measure(profile)
+    assert found.measured and found.padded
+    assert found.train == padded(examples.train)
+    assert found.evaluation == (padded(examples.evaluation) if examples.evaluation else 0)
+
+
+def test_of_many_rows_those_with_the_most_characters_are_enough(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = make([n % 53 for n in range(300)])
+    exact = measure(profile)
+    monkeypatch.setattr(module, "ALL", 20)
+    assert measure(profile) == exact
+
+
+def test_rows_without_an_answer_within_the_cut_off_are_passed_over(
+    make: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profile = make([2] * 30)
+    file = tmp_path / "rows.jsonl"
+    long = json.dumps({"instruction": "please " * 400, "output": "yes"}) + "\n"
+    file.write_text(file.read_text() + long * 25)
+    cut = profile.with_changes({"data.cutoff_len": 64})
+    monkeypatch.setattr(module, "ALL", 20)
+    assert measure(cut).train == padded(worker_examples(cut).train) < 64
+
+
+def test_rows_of_one_length_need_no_padding(make: Any) -> None:
+    even = measure(make([200] * 9, data__cutoff_len=64))
+    assert (even.train, even.padded) == (64, False)
+    assert measure(make([200] * 9, data__cutoff_len=60)).padded
+
+
+def test_what_cannot_be_read_is_told(make: Any, tmp_path: Path) -> None:
+    profile = make([3])
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(CannotProve, match="there is no such file"):
+        measure(profile)
+    with pytest.raises(CannotProve, match="within the first 8 tokens"):
+        measure(make([3], data__cutoff_len=8))

@@ -1,0 +1,128 @@
+"""What train.optim means: the optimizer that transformers would build, and what each of them holds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
+
+from core.params import TrainTable
+from core.profile import loads
+from core.train.errors import SettingsError
+from core.train.optimizers import build_optimizer, find_optimizer
+from core.train.source import needs_bitsandbytes
+
+
+def make() -> Any:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=100, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, tie_word_embeddings=False,
+        )
+    )  # fmt: skip
+    model.model.layers[0].mlp.up_proj.weight.requires_grad_(False)
+    return model
+
+
+def step(model: Any, optimizer: Any, steps: int = 3) -> list[Any]:
+    """A few updates on fixed gradients; the weights after."""
+    torch.manual_seed(1)
+    for _ in range(steps):
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        optimizer.zero_grad()
+    return [w.detach().clone() for w in model.parameters()]
+
+
+def states(optimizer: Any, weight: Any) -> int:
+    """The bytes that an optimizer holds for a weight, its tables left out."""
+    return sum(
+        t.numel() * t.element_size()
+        for name, t in optimizer.state[weight].items()
+        if torch.is_tensor(t) and t.numel() > 1 and "qmap" not in name and "absmax" not in name
+    )
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused", "adafactor", "adamw_8bit"])
+def test_it_is_the_optimizer_that_transformers_builds(optim: Any, tmp_path: Path) -> None:
+    table = TrainTable(
+        optim=optim, learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8, adam_epsilon=1e-6
+    )
+    theirs = make()
+    trainer = Trainer(
+        model=theirs,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), optim=optim, learning_rate=1e-2, weight_decay=0.1, adam_beta1=0.8,
+            adam_epsilon=1e-6, use_cpu=True, report_to="none",
+        ),
+    )  # fmt: skip
+    expected = trainer.create_optimizer()
+    ours = make()
+    built = build_optimizer(ours, table, "cpu")
+    assert type(built) is type(expected)
+    assert [
+        {k: v for k, v in g.items() if k != "params"} | {"shapes": [p.shape for p in g["params"]]}
+        for g in built.param_groups
+    ] == [
+        {k: v for k, v in g.items() if k != "params"} | {"shapes": [p.shape for p in g["params"]]}
+        for g in expected.param_groups
+    ]
+    for one, two in zip(step(ours, built), step(theirs, expected), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_each_optimizer_holds_what_its_explanation_says() -> None:
+    held = {}
+    for optim in ("adamw_torch", "adamw_8bit", "adafactor"):
+        model = make()
+        optimizer = build_optimizer(model, TrainTable(optim=optim), "cpu")
+        step(model, optimizer)
+        weight = model.model.layers[0].mlp.down_proj.weight
+        held[optim] = states(optimizer, weight) / weight.numel()
+        words = model.get_input_embeddings().weight
+        if optim == "adamw_8bit":
+            assert states(optimizer, words) == 8 * words.numel()
+    assert held["adamw_torch"] == 8 and held["adamw_8bit"] == 2
+    assert held["adafactor"] < 0.1
+
+
+def test_weights_decay_and_norms_do_not() -> None:
+    model = make()
+    groups = build_optimizer(model, TrainTable(weight_decay=0.3), "cpu").param_groups
+    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
+    assert all(p.ndim == 2 for p in groups[0]["params"])
+    assert groups[1]["params"] and all(p.ndim == 1 for p in groups[1]["params"])
+
+
+@pytest.mark.parametrize(("optim", "bits"), [("paged_adamw_32bit", 32), ("paged_adamw_8bit", 8)])
+def test_paging_needs_a_gpu(optim: Any, bits: int) -> None:
+    with pytest.raises(SettingsError, match=rf'"{optim}" needs a GPU'):
+        find_optimizer(TrainTable(optim=optim), "cpu")
+    arguments = find_optimizer(TrainTable(optim=optim), "cuda").arguments
+    assert arguments["is_paged"] and arguments["optim_bits"] == bits
+
+
+def test_a_bitsandbytes_without_8_bit_updates_for_the_cpu_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.train.optimizers._runs_on_cpu", lambda: False)
+    with pytest.raises(SettingsError, match="does not run on the CPU with this version"):
+        find_optimizer(TrainTable(optim="adamw_8bit"), "cpu")
+    assert find_optimizer(TrainTable(optim="adamw_8bit"), "cuda").arguments["optim_bits"] == 8
+
+
+def test_an_optimizer_of_bitsandbytes_has_it_imported(tmp_path: Path) -> None:
+    """A worker that needs it not at all hides it, to start sooner."""
+    (tmp_path / "config.json").write_text("{}")
+    text = f'[model]\nmodel_name_or_path = "{tmp_path}"\n[data]\ndataset = "demo"\n'
+    needs = {
+        optim: needs_bitsandbytes(loads(f'{text}[train]\noptim = "{optim}"\n'))
+        for optim in ("adamw_torch", "adafactor", "adamw_8bit", "paged_adamw_32bit")
+    }
+    assert needs == {
+        "adamw_torch": False, "adafactor": False, "adamw_8bit": True, "paged_adamw_32bit": True,
+    }  # fmt: skip
