@@ -32,7 +32,7 @@ def bind_packages() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one process of tunedeck: a client, or by an internal first word the daemon, a shim or a worker."""
+    """Run one process of tunedeck: a client, or by an internal first word the daemon, a shim or another."""
     bind_packages()
     arguments = sys.argv[1:] if argv is None else argv
     role = arguments[0] if arguments else ""
@@ -44,10 +44,18 @@ def main(argv: list[str] | None = None) -> int:
         from core.train.worker import main as worker
 
         return worker(arguments[1:])
+    if role == "_dryrun":
+        from core.dryrun.main import main as dryrun
+
+        return dryrun(arguments[1:])
     if role == "_daemon":
         from core.engine.daemon import main as daemon
 
         return daemon(arguments[1:])
+    if role == "_advise":
+        from core.engine.advise import main as advise
+
+        return advise(arguments[1:])
     from tui.cli import main as client
 
     return client(arguments)

@@ -53,7 +53,9 @@ class GpuSnapshot:
 
     `index` is NVML's, which follows the PCI bus. `utilization` is the percentage of the last
     sampling period in which a kernel ran. A GPU in MIG mode is cut into slices and cannot be
-    leased as a whole.
+    leased as a whole. `capability` is CUDA's compute capability. `memory_reserved` is what the driver
+    keeps for itself: part of `memory_total`, not of `memory_used`, and nobody's to take; drivers
+    that know only the first form of NVML's answer count it as used.
     """
 
     index: int
@@ -67,6 +69,8 @@ class GpuSnapshot:
     temperature_c: int | None
     processes: tuple[GpuProcess, ...]
     mig: bool
+    capability: tuple[int, int] | None = None
+    memory_reserved: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ class NvmlReader:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-        total, used = self._memory(handle)
+        total, used, reserved = self._memory(handle)
         return GpuSnapshot(
             index=index,
             uuid=uuid,
@@ -192,9 +196,12 @@ class NvmlReader:
             ),
             processes=self._processes(handle),
             mig=(_attempt(nvml, nvml.nvmlDeviceGetMigMode, handle) or [0])[0] == _MIG_ENABLED,
+            capability=_capability(_attempt(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)),
+            memory_reserved=reserved,
         )
 
-    def _memory(self, handle: Any) -> tuple[int | None, int | None]:
+    def _memory(self, handle: Any) -> tuple[int | None, int | None, int | None]:
+        """Total, used and what the driver keeps for itself."""
         # Version 2 leaves out what the driver keeps for itself (hundreds of MiB on a large card),
         # so that an idle GPU reads as empty. Older drivers only know version 1.
         nvml = self._nvml
@@ -204,7 +211,10 @@ class NvmlReader:
             info = _attempt(nvml, nvml.nvmlDeviceGetMemoryInfo, handle, version)
         if info is None:
             info = _attempt(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-        return _integer(getattr(info, "total", None)), _integer(getattr(info, "used", None))
+        total, used, reserved = (
+            getattr(info, name, None) for name in ("total", "used", "reserved")
+        )
+        return _integer(total), _integer(used), _integer(reserved)
 
     def _processes(self, handle: Any) -> tuple[GpuProcess, ...]:
         nvml = self._nvml
@@ -298,6 +308,10 @@ def _text(value: str | bytes) -> str:
 
 def _integer(value: Any) -> int | None:
     return None if value is None else int(value)
+
+
+def _capability(answer: Any) -> tuple[int, int] | None:
+    return None if answer is None else (int(answer[0]), int(answer[1]))
 
 
 def _watts(milliwatts: Any) -> float | None:

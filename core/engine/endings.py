@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.devices.process import boot_id
-from core.memory.oom import Evidence, read_ending
+from core.memory.oom import Evidence, OomKind, OomVerdict, read_ending
 from core.profile import Profile
 from core.search.smoothing import smooth
 from core.study.events import Ending, TrialEnded
-from core.study.files import ExitRecord, RunInfo, WorkerReport, read_record
+from core.study.files import ExitRecord, RunInfo, TrialForecast, WorkerReport, read_record
 from core.study.metrics import Point, read_points
 from core.study.state import Trial, finite, max_or_none
 from core.study.store import TrialFolder
@@ -48,6 +48,8 @@ class Facts:
     limit_gib: float | None
     checkpoint: str | None
     """The newest whole checkpoint in the trial's folder, relative to it."""
+    forecast: TrialForecast | None = None
+    """What the attempt was forecast to need."""
     restarted: bool = False
     """Whether the machine was restarted since the attempt began."""
 
@@ -62,6 +64,10 @@ class Outcome:
     disk_full: bool = False
     evaluating: bool = False
     """Whether it ended in an evaluation."""
+    memory: OomKind | None = None
+    """What ran out, where memory did."""
+    neighbour: bool = False
+    """Whether it was another program's memory that was in the way."""
 
 
 def gather(folder: TrialFolder, trial: Trial, profile: Profile) -> Facts:
@@ -70,6 +76,7 @@ def gather(folder: TrialFolder, trial: Trial, profile: Profile) -> Facts:
     exit_record = read_record(folder.exit, ExitRecord)
     report = read_record(folder.report, WorkerReport)
     run = read_record(folder.run, RunInfo)
+    forecast = read_record(folder.forecast, TrialForecast)
     shim = trial.attempt.shim if trial.attempt else None
     return Facts(
         trial=trial,
@@ -81,17 +88,21 @@ def gather(folder: TrialFolder, trial: Trial, profile: Profile) -> Facts:
         log_tail=_tail(folder.log),
         limit_gib=profile.memory.limit_gib,
         checkpoint=last_checkpoint(folder),
+        forecast=forecast if forecast and forecast.attempt == attempt else None,
         restarted=shim is not None and shim.boot_id not in ("", boot_id()),
     )
 
 
 def classify(facts: Facts, now: float) -> Outcome:
     """Class an ending; `now` is in seconds since the epoch."""
-    ending, reason = _ending(facts)
+    verdict = read_ending(_evidence(facts))
+    ending, reason = _ending(facts, verdict)
     report, run = facts.report, facts.run
     own = [p for p in facts.points if p.attempt == facts.attempt]
     losses = smooth(p.loss for p in facts.points)
     evals = [p.eval_loss for p in facts.points if p.eval_loss is not None]
+    # On the CPU a forecast is an estimate of the model's part of a process that is mostly libraries.
+    forecast = facts.forecast if _on_gpu(facts) else None
     trained = bool(own) or run is not None or (report is not None and report.step > 0)
     event = TrialEnded(
         t=now,
@@ -104,6 +115,9 @@ def classify(facts: Facts, now: float) -> Outcome:
         loss=finite(losses[-1]) if losses else None,
         eval_loss=finite(evals[-1]) if evals else None,
         peak_memory=_peak(facts, own),
+        peak_reserved=report.peak_reserved if report else None,
+        forecast=forecast.allocated if forecast else None,
+        proven=forecast is not None and forecast.tier == "proof",
         checkpoint=_checkpoint(facts, ending),
         seconds=_seconds(facts, own),
         usage_error=report is not None and report.usage_error and ending == "failed",
@@ -113,6 +127,8 @@ def classify(facts: Facts, now: float) -> Outcome:
         trained=trained,
         disk_full=ending in ("failed", "lost") and _disk_full(facts),
         evaluating=report is not None and report.phase == "eval",
+        memory=verdict.kind if verdict is not None and ending == "oom" else None,
+        neighbour=verdict is not None and ending == "oom" and verdict.whose == "others",
     )
 
 
@@ -132,7 +148,7 @@ def last_checkpoint(folder: TrialFolder) -> str | None:
     return max(found)[1] if found else None
 
 
-def _ending(facts: Facts) -> tuple[Ending, str]:
+def _ending(facts: Facts, verdict: OomVerdict | None) -> tuple[Ending, str]:
     report, exit_record, trial = facts.report, facts.exit, facts.trial
     if report is not None and report.outcome == "completed":
         return _completed(facts)
@@ -144,7 +160,6 @@ def _ending(facts: Facts) -> tuple[Ending, str]:
         return _stopped(facts)
     if exit_record is None and report is None:
         return _lost(facts)
-    verdict = read_ending(_evidence(facts))
     if verdict is not None:
         return "oom", verdict.message
     if report is not None and report.outcome == "failed":
@@ -235,6 +250,9 @@ def _evidence(facts: Facts) -> Evidence:
         oom_kills_after=exit_record.oom_kills_after if exit_record else None,
         limit_gib=facts.limit_gib,
         device=facts.trial.attempt.device if facts.trial.attempt else "cpu",
+        moment=failed.moment if failed else None,
+        phase=report.phase if report else None,
+        held_bytes=report.peak_memory if report else None,
     )
 
 
@@ -260,10 +278,13 @@ def _peak(facts: Facts, own: Iterable[Point]) -> int | None:
     peak = max_or_none(
         facts.report.peak_memory if facts.report else None, *(p.mem_peak for p in own)
     )
-    on_cpu = facts.trial.attempt is not None and facts.trial.attempt.device == "cpu"
-    if on_cpu and facts.exit is not None:
+    if facts.trial.attempt is not None and not _on_gpu(facts) and facts.exit is not None:
         return max_or_none(peak, facts.exit.max_rss)
     return peak
+
+
+def _on_gpu(facts: Facts) -> bool:
+    return facts.trial.attempt is not None and facts.trial.attempt.device == "cuda"
 
 
 def _seconds(facts: Facts, own: list[Point]) -> float:

@@ -5,9 +5,20 @@ from typing import cast
 from core.engine.endings import Outcome
 from core.memory.ladder import next_fix
 from core.profile import Profile, ProfileError
-from core.study.events import AnyEvent, FixSuggested, StudyChanged, TrialQueued, Warned
+from core.study.events import (
+    AdviceAsked,
+    AnyEvent,
+    FixSuggested,
+    StudyChanged,
+    TrialQueued,
+    Warned,
+)
 from core.study.state import StudyState, Trial
 from core.values import Scalar
+
+PROVABLE = ("cuda", "cpu-allocator", "limit")
+"""Kinds of out-of-memory endings that a dry run can show again. When the kernel killed the trial it was the machine's
+main memory that was short, of which a dry run knows nothing."""
 
 SAME_FAILURES = 2
 """So many trials that fail alike before any has trained mean that the rest would too."""
@@ -24,7 +35,7 @@ def follow_up(
     if outcome.disk_full:
         return _after_full_disk(state, trial, now)
     if trial.status == "oom":
-        return _after_oom(trial, outcome, profile, now)
+        return _after_oom(state, trial, outcome, profile, now)
     if trial.status == "lost":
         return _after_loss(trial, now)
     if trial.status == "paused" and trial.asked_by == "study" and state.status == "running":
@@ -35,32 +46,14 @@ def follow_up(
     return []
 
 
-def fix_for(trial: Trial, profile: Profile, evaluating: bool = False) -> FixSuggested | None:
-    """The next memory fix for a trial with the settings that it has now; None when there is none left."""
-    try:
-        train = profile.with_changes(trial.changes).train
-    except ProfileError:
-        return None
-    if evaluating and (train.per_device_eval_batch_size or 1) > 1:
-        batch = cast(int, train.per_device_eval_batch_size)
-        changes: dict[str, Scalar] = {"per_device_eval_batch_size": batch // 2}
-        text = f"per-device eval batch {batch} → {batch // 2}; training stays as it is"
-    else:
-        fix = next_fix(
-            per_device_train_batch_size=train.per_device_train_batch_size,
-            gradient_accumulation_steps=train.gradient_accumulation_steps,
-            gradient_checkpointing=train.gradient_checkpointing,
-        )
-        if fix is None:
-            return None
-        changes, text = cast(dict[str, Scalar], fix.changes), fix.text
-    return FixSuggested(
-        t=0, trial=trial.number, attempt=trial.next_attempt, changes=changes, text=text
-    )
+def ladder_fix(
+    trial: Trial, profile: Profile, now: float, *, trained: bool, apply: bool
+) -> list[AnyEvent]:
+    """The next rung of the ladder for a trial that ran out of memory, where no fix can be proven.
 
-
-def _after_oom(trial: Trial, outcome: Outcome, profile: Profile, now: float) -> list[AnyEvent]:
-    if not outcome.trained:
+    `trained`: it came as far as its first step. `apply`: try again with it, where the profile says so.
+    """
+    if not trained:
         return [
             _warn(
                 trial,
@@ -69,61 +62,118 @@ def _after_oom(trial: Trial, outcome: Outcome, profile: Profile, now: float) -> 
                 "a smaller model, quantization_bit = 4 or a higher memory limit would",
             )
         ]
-    found = fix_for(trial, profile, outcome.evaluating)
+    found = _rung(trial, profile)
     if found is None:
-        return [
-            _warn(
-                trial,
-                now,
-                "no remedy is left that keeps the effective batch: a shorter cutoff_len, quantization_bit = 4 or a "
-                "smaller model need less memory",
-            )
-        ]
+        return [no_remedy(trial, now)]
+    return _suggest(trial, *found, profile, now, apply=apply)
+
+
+def no_remedy(trial: Trial, now: float) -> Warned:
+    """Nothing is left to try."""
+    return _warn(
+        trial,
+        now,
+        "no remedy is left that keeps the effective batch: a shorter cutoff_len, quantization_bit = 4 or a "
+        "smaller model need less memory",
+    )
+
+
+def unwanted(trial: Trial) -> bool:
+    """Whether the trial was to end anyway (a person or the guard asked for it), so that nothing starts it again."""
+    return trial.asked_by in ("user", "guard")
+
+
+def _after_oom(
+    state: StudyState, trial: Trial, outcome: Outcome, profile: Profile, now: float
+) -> list[AnyEvent]:
+    apply = not unwanted(trial)
+    first = sum(a.ending == "oom" for a in trial.attempts) < 2
+    if outcome.neighbour and first and apply and profile.memory.on_oom == "apply":
+        reason = "tried once more as it is: the memory that was missing was held by another program"
+        return [_again(trial, now, reason)]
+    if outcome.evaluating:
+        smaller = _smaller_evaluation(trial, profile)
+        if smaller is not None:
+            return _suggest(trial, *smaller, profile, now, apply=apply)
+    if (
+        profile.memory.on_oom == "skip"
+        or outcome.memory not in PROVABLE
+        or state.status == "stopped"
+    ):
+        return ladder_fix(trial, profile, now, trained=outcome.trained, apply=apply)
+    return [AdviceAsked(t=now, trial=trial.number, attempt=trial.next_attempt, about="fix")]
+
+
+def _smaller_evaluation(trial: Trial, profile: Profile) -> tuple[dict[str, Scalar], str] | None:
+    try:
+        batch = profile.with_changes(trial.changes).train.per_device_eval_batch_size
+    except ProfileError:
+        return None
+    if batch is None or batch < 2:
+        return None
+    text = f"per-device eval batch {batch} → {batch // 2}; training stays as it is"
+    return {"per_device_eval_batch_size": batch // 2}, text
+
+
+def _rung(trial: Trial, profile: Profile) -> tuple[dict[str, Scalar], str] | None:
+    try:
+        train = profile.with_changes(trial.changes).train
+    except ProfileError:
+        return None
+    fix = next_fix(
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        gradient_checkpointing=train.gradient_checkpointing,
+    )
+    return None if fix is None else (cast(dict[str, Scalar], fix.changes), fix.text)
+
+
+def _suggest(
+    trial: Trial,
+    changes: dict[str, Scalar],
+    text: str,
+    profile: Profile,
+    now: float,
+    *,
+    apply: bool,
+) -> list[AnyEvent]:
     if profile.memory.on_oom == "skip":
         return []
-    fix = FixSuggested(
-        t=now,
-        trial=trial.number,
-        attempt=trial.next_attempt,
-        changes=found.changes,
-        text=found.text,
-    )
-    if profile.memory.on_oom == "ask" or _unwanted(trial):
+    number = trial.number
+    fix = FixSuggested(t=now, trial=number, attempt=trial.next_attempt, changes=changes, text=text)
+    if profile.memory.on_oom == "ask" or not apply:
         return [fix]
     # A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
     checkpoint = trial.resume_from if trial.kind == "full" else None
     again = TrialQueued(
         t=now,
-        trial=trial.number,
-        attempt=trial.next_attempt + 1,
-        overrides=fix.changes,
+        trial=number,
+        attempt=trial.upcoming,
+        overrides=changes,
         resume_from=checkpoint,
-        reason=fix.text,
+        reason=text,
+        # Whether it fits could not be told for the last attempt, and cannot for this one.
+        unchecked=True,
     )
     return [fix, again]
 
 
 def _after_loss(trial: Trial, now: float) -> list[AnyEvent]:
     losses = sum(a.ending == "lost" for a in trial.attempts)
-    if losses > 1 or _unwanted(trial):
+    if losses > 1 or unwanted(trial):
         return []
     return [_again(trial, now, f"tried once more: {trial.reason}")]
 
 
 def _after_full_disk(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:
     events: list[AnyEvent] = []
-    if not _unwanted(trial):
+    if not unwanted(trial):
         again = "the disk was full: it runs again when the study is resumed"
         events.append(_again(trial, now, again))
     if state.status == "running":
         reason = f"the disk is full (trial {trial.number} could not write): make room, then resume the study"
         events.append(StudyChanged(t=now, status="paused", reason=reason))
     return events
-
-
-def _unwanted(trial: Trial) -> bool:
-    """Whether the trial was to end anyway (a person or the guard asked for it), so that nothing starts it again."""
-    return trial.asked_by in ("user", "guard")
 
 
 def _after_failure(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:
@@ -144,7 +194,7 @@ def _again(trial: Trial, now: float, reason: str) -> TrialQueued:
     return TrialQueued(
         t=now,
         trial=trial.number,
-        attempt=trial.next_attempt + 1,
+        attempt=trial.upcoming,
         resume_from=trial.resume_from,
         reason=reason,
     )

@@ -13,13 +13,15 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     """A client's wish.
 
     `stop`, `pause` and `resume` are about one trial or, without `trial`, about the study. `retry` gives an ended trial
-    another attempt with `changes` on top (by default the fix that was suggested for it, if there is one). `add` plans
-    a trial with the settings `changes`. `promote` runs the settings of `trial` as a full training.
+    another attempt with `changes` on top (by default the fix that was suggested for it, if there is one; `fix` chooses
+    among several, counted from 1, and 0 is none of them). `add` plans a trial with the settings `changes`. `promote`
+    runs the settings of `trial` as a full training.
     """
 
     command: Command
     trial: int | None = None
     changes: dict[str, Scalar] | None = None
+    fix: int | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -3,7 +3,7 @@
 A `TrialAsked` about a live trial tells the daemon to ask its process as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from core.catalogue import UnknownParameterError, find
@@ -20,9 +20,17 @@ from core.study.events import (
     TrialEnded,
     TrialQueued,
 )
-from core.study.state import StudyState, Trial
+from core.study.state import StudyState, Suggestion, Trial, TrialStatus
 from core.study.store import describe
 from core.values import Scalar
+
+_HOPELESS: Mapping[TrialStatus, str] = {
+    "diverged": "diverged",
+    "oom": "ran out of memory",
+    "failed": "failed",
+    "skipped": "was proven not to fit",
+}
+"""Endings of a trial whose full training would end alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +92,7 @@ def _about_trial(
         case "resume":
             return _resume(state, trial, now)
         case "retry":
-            return _retry(state, profile, trial, request.changes, now)
+            return _retry(state, profile, trial, request, now)
         case "promote":
             return _promote(state, profile, trial, now)
         case _:
@@ -174,18 +182,15 @@ def _resume(state: StudyState, trial: Trial, now: float) -> Answer:
 
 
 def _retry(
-    state: StudyState,
-    profile: Profile,
-    trial: Trial,
-    wanted: dict[str, Scalar] | None,
-    now: float,
+    state: StudyState, profile: Profile, trial: Trial, request: Request, now: float
 ) -> Answer:
     if trial.status in ("pausing", "stopping"):
         raise _RefusedError(f"trial {trial.number} is still {trial.status}: try again in a moment")
     if not (trial.ended or trial.status == "paused"):
         raise _RefusedError(f"trial {trial.number} is {trial.status}: stop it before trying again")
-    fix = trial.suggestion if wanted is None else None
-    changes = fix.changes if fix else _checked(profile, trial.changes, wanted or {})
+    fix = _chosen(trial, request)
+    wanted = fix.changes if fix else request.changes or {}
+    changes = _checked(profile, trial.changes, wanted)
     keeps = not changes or (fix is not None and trial.kind == "full")
     # What diverged would diverge again from where it stood.
     resume = trial.resume_from if keeps and trial.status != "diverged" else None
@@ -193,19 +198,45 @@ def _retry(
     queued = TrialQueued(
         t=now,
         trial=trial.number,
-        attempt=_next_attempt(trial),
+        attempt=trial.upcoming,
         overrides=changes,
         resume_from=resume,
         reason=reason,
+        # What a person wants although it ran out of memory or would, and what was chosen with its memory known.
+        unchecked=fix is not None or (not changes and trial.status in ("oom", "skipped")),
     )
     text = f"is tried again: {reason}" if changes else "is tried again"
     return Answer(_yes(trial, text + _when(state)), (queued, *_wake(state, now)))
 
 
+def _chosen(trial: Trial, request: Request) -> Suggestion | None:
+    """The fix that a retry is to be made with, if any: the first one where nothing was said."""
+    if request.changes is not None:
+        if request.fix:
+            raise _RefusedError("a retry is made with a fix or with changes, not with both")
+        return None
+    if request.fix == 0:
+        return None
+    suggestion = trial.suggestion
+    if request.fix is None:
+        return suggestion
+    if not 1 <= request.fix <= trial.options:
+        many = "1 fix" if trial.options == 1 else f"{trial.options or 'no'} fixes"
+        raise _RefusedError(
+            f"trial {trial.number} has {many} to choose from: there is no number {request.fix}"
+        )
+    if suggestion is None or not suggestion.fixes:
+        return suggestion
+    option = suggestion.fixes[request.fix - 1]
+    return Suggestion(option.changes, option.text)
+
+
 def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: float) -> Answer:
     settings = _checked(profile, {}, changes)
     for other in state.trials.values():
-        if other.kind == "probe" and other.changes == settings:
+        # A batch that was chosen by memory is not what a person asks for again.
+        same = settings == (other.settings if other.fitted else other.changes)
+        if other.kind == "probe" and same:
             again = ": retry it" if other.ended and other.status != "completed" else ""
             raise _RefusedError(
                 f"trial {other.number} has the same settings already ({other.status}){again}"
@@ -220,10 +251,10 @@ def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: f
 def _promote(state: StudyState, profile: Profile, trial: Trial, now: float) -> Answer:
     if trial.kind == "full":
         raise _RefusedError(f"trial {trial.number} is a full training already")
-    if trial.status in ("diverged", "oom", "failed"):
-        how = {"diverged": "diverged", "oom": "ran out of memory", "failed": "failed"}[trial.status]
+    if trial.status in _HOPELESS:
         raise _RefusedError(
-            f"trial {trial.number} {how}, and its full training would too: promote another, or retry it first"
+            f"trial {trial.number} {_HOPELESS[trial.status]}, and its full training would too: "
+            "promote another, or retry it first"
         )
     for other in state.trials.values():
         if other.parent == trial.number and other.kind == "full" and not other.ended:
@@ -290,16 +321,10 @@ def _queued(trial: Trial, now: float, reason: str) -> TrialQueued:
     return TrialQueued(
         t=now,
         trial=trial.number,
-        attempt=_next_attempt(trial),
+        attempt=trial.upcoming,
         resume_from=trial.resume_from,
         reason=reason,
     )
-
-
-def _next_attempt(trial: Trial) -> int:
-    """The number of the next attempt: the one that was planned, where it never started."""
-    started = any(a.number == trial.next_attempt for a in trial.attempts)
-    return trial.next_attempt + 1 if started else trial.next_attempt
 
 
 def _wake(state: StudyState, now: float) -> Iterable[AnyEvent]:

@@ -1,5 +1,6 @@
 """What starts next, and when a study is over: decided from its state and the free devices alone. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +35,11 @@ class Start:
     gpus: tuple[str, ...] = ()
 
 
+Ready = Mapping[int, frozenset[str] | None]
+"""The waiting trials that may start as far as their memory is concerned, by number, each with the UUIDs of the GPUs
+that it fits; None for all GPUs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """What to do now."""
@@ -43,22 +49,40 @@ class Schedule:
     """The study is over, or waits for something else than before."""
 
 
-def schedule(state: StudyState, supply: Supply, now: float) -> Schedule:
-    """Decide what starts now; `now` is in seconds since the epoch."""
+def schedule(state: StudyState, supply: Supply, now: float, ready: Ready | None = None) -> Schedule:
+    """Decide what starts now; `now` is in seconds since the epoch.
+
+    Without `ready` every trial may start anywhere.
+    """
     if state.status != "running":
         return Schedule()
     live, queued = state.live(), state.queued()
     if not live and not queued:
-        return Schedule(change=_over(state, now))
+        # A fix that is being looked for may be work yet.
+        advising = any(t.advising for t in state.trials.values())
+        return Schedule() if advising else Schedule(change=_over(state, now))
     room = max(0, supply.most - len(live))
+    waiting = [t for t in queued if ready is None or t.number in ready]
     if supply.device == "cpu":
-        starts = tuple(_start(t, "cpu", ()) for t in queued[:room])
+        starts = tuple(_start(t, "cpu", ()) for t in waiting[:room])
     else:
-        pairs = zip(queued[:room], supply.free, strict=False)
+        pairs = _pairs(waiting, supply.free, ready or {})[:room]
         starts = tuple(_start(t, "cuda", (uuid,)) for t, uuid in pairs)
-    short = min(room, len(queued)) > len(starts)
+    short = min(room, len(waiting)) > len(starts)
     change = None if starts else _news(state, supply.waiting, short, now)
     return Schedule(starts, change)
+
+
+def _pairs(waiting: list[Trial], free: tuple[str, ...], ready: Ready) -> list[tuple[Trial, str]]:
+    """Each trial in its turn with the first free GPU that it fits; one that fits none lets the next one pass."""
+    left, pairs = list(free), []
+    for trial in waiting:
+        fitting = ready.get(trial.number)
+        uuid = next((u for u in left if fitting is None or u in fitting), None)
+        if uuid is not None:
+            left.remove(uuid)
+            pairs.append((trial, uuid))
+    return pairs
 
 
 def _news(state: StudyState, waiting: str, short: bool, now: float) -> StudyChanged | None:

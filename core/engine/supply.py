@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection
+from dataclasses import replace
 
 from core.devices.gpu import ON_CPU, GpuReader, GpuReading, GpuSnapshot, visible
 from core.devices.lease import FreeWatch, busy_reason, lease_path
@@ -29,12 +30,15 @@ class Pool:
         self._reader = reader
         self._cuda_visible = cuda_visible
         self._watch = FreeWatch()
+        self._seen: dict[str, GpuSnapshot] = {}
+        self._idle_use: dict[str, int] = {}
         wanted = resources.devices
         self.on_gpu = wanted != "cpu" and (used_gpus or isinstance(wanted, list))
         self.notice: str | None = None
         """Why trials run on the CPU though there are GPUs, where a person may not have meant it."""
         if wanted == "auto" and not used_gpus:
             reading = reader.read()
+            self._note(self._allowed(reading))
             self.on_gpu = bool(self._allowed(reading))
             if reading.gpus and not self.on_gpu:
                 self.notice = _unused(cuda_visible or "")
@@ -56,6 +60,7 @@ class Pool:
             return Supply("cpu", self.parallel)
         reading = self._reader.read()
         allowed = self._allowed(reading)
+        self._note(allowed)
         quiet = self._watch.push(reading)
         others = [gpu for gpu in allowed if gpu.uuid not in ours]
         leased = {gpu.uuid for gpu in others if _leased(gpu.uuid)}
@@ -67,6 +72,25 @@ class Pool:
             self._waiting(reading, allowed, others, leased),
         )
 
+    @property
+    def most(self) -> int:
+        """The most trials at once."""
+        if not self.on_gpu:
+            return self.parallel
+        return self._resources.parallel or max(1, len(self._seen))
+
+    def idle_gpus(self) -> tuple[GpuSnapshot, ...]:
+        """The GPUs that the study may use, each as it is when nobody computes on it.
+
+        A GPU is leased only when it is free: what a neighbour or a trial of ours holds of it now will be gone then.
+        What it holds when idle (the driver, a display) stays.
+        """
+        if not self._seen:
+            self._note(self._allowed(self._reader.read()))
+        return tuple(
+            replace(gpu, memory_used=self._idle_use.get(gpu.uuid, 0)) for gpu in self._seen.values()
+        )
+
     def rest(self) -> None:
         """Nothing is to start for now: readings from before do not count when something is."""
         self._watch.forget_all()
@@ -74,6 +98,13 @@ class Pool:
     def released(self, uuid: str) -> None:
         """A trial gave this GPU back: its memory must be seen to have fallen before it is used again."""
         self._watch.forget(uuid)
+
+    def _note(self, allowed: list[GpuSnapshot]) -> None:
+        # One that is missing from a reading may be back in the next: it is no reason to give a trial up.
+        self._seen |= {gpu.uuid: gpu for gpu in allowed if not gpu.mig}
+        for gpu in allowed:
+            if busy_reason(gpu) is None and gpu.memory_used is not None:
+                self._idle_use[gpu.uuid] = gpu.memory_used
 
     def _waiting(
         self,

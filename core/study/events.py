@@ -11,15 +11,20 @@ import msgspec
 from core.study.files import ProcessRecord
 from core.values import Scalar
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 """The version of the journal's records that this program writes and the newest that it reads."""
 
 StudyStatus = Literal["running", "paused", "stopped", "finished"]
 TrialKind = Literal["probe", "full"]
-Ending = Literal["completed", "paused", "diverged", "oom", "failed", "stopped", "lost"]
-"""How an attempt ended. `lost`: neither the worker nor its shim could say."""
+Ending = Literal["completed", "paused", "diverged", "oom", "failed", "stopped", "lost", "skipped"]
+"""How an attempt ended. `lost`: neither the worker nor its shim could say. `skipped`: it was proven not to fit and was
+never started."""
 Asked = Literal["pause", "stop"]
 Asker = Literal["user", "guard", "study"]
+Advice = Literal["start", "fit", "fix"]
+"""What memory is looked into for: whether an attempt fits before it starts, which batch fits best, or what mends an
+ending for lack of memory."""
+Numerics = Literal["equivalent", "different"]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):
@@ -69,6 +74,27 @@ class TrialQueued(Event, frozen=True, kw_only=True, tag="trial-queued"):
     """What this attempt and later ones change on top of the settings (memory fixes)."""
     resume_from: str | None = None
     reason: str = ""
+    unchecked: bool = False
+    """It starts without another look at whether it fits: a person wants it, or its fix was chosen with that known."""
+
+
+class AdviceAsked(Event, frozen=True, kw_only=True, tag="advice-asked"):
+    """A trial's memory is looked into; the trial waits for it."""
+
+    trial: int
+    attempt: int
+    about: Advice
+
+
+class AdviceGiven(Event, frozen=True, kw_only=True, tag="advice-given"):
+    """What came out of it; records of what is done about it follow."""
+
+    trial: int
+    attempt: int
+    about: Advice
+    text: str
+    overrides: dict[str, Scalar] = {}
+    """The batch that fits best (about "fit"): this attempt and later ones run with it."""
 
 
 class TrialStarting(Event, frozen=True, kw_only=True, tag="trial-starting"):
@@ -104,11 +130,38 @@ class TrialEnded(Event, frozen=True, kw_only=True, tag="trial-ended"):
     eval_loss: float | None = None
     """The last evaluation loss, nats per token; None where there is none or it is not finite."""
     peak_memory: int | None = None
-    """Bytes."""
+    """The most that was allocated at once, bytes."""
+    peak_reserved: int | None = None
+    """The most that the CUDA allocator had taken from the GPU, bytes."""
+    forecast: int | None = None
+    """What `peak_memory` was forecast to be, bytes; only of an attempt that ran on a GPU."""
+    proven: bool = False
+    """Whether the forecast came from a dry run."""
     checkpoint: str | None = None
     seconds: float = 0.0
     """How long the attempt ran."""
     usage_error: bool = False
+
+
+class FixOption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One way out of memory trouble. All sizes are bytes."""
+
+    changes: dict[str, Scalar]
+    text: str
+    needed: int
+    """The capacity that the run needs with it."""
+    headroom: int
+    """What it leaves of the capacity that there is."""
+    slowdown: tuple[float, float]
+    """The time per token as a factor of today's, from and to; 1.0 is as fast as now."""
+    source: str = ""
+    """Where the slowdown's figures come from."""
+    numerics: Numerics = "equivalent"
+    """`different`: another run than the one that was asked for, never made unless a person chooses it."""
+    effect: str = ""
+    """What it does to the result."""
+    proven: bool = False
+    """Whether a dry run shows that it fits, and not a sum."""
 
 
 class FixSuggested(Event, frozen=True, kw_only=True, tag="fix-suggested"):
@@ -118,6 +171,9 @@ class FixSuggested(Event, frozen=True, kw_only=True, tag="fix-suggested"):
     attempt: int
     changes: dict[str, Scalar]
     text: str
+    fixes: tuple[FixOption, ...] = ()
+    """All that were found to fit, least slowdown first; the first one's changes are `changes`. Empty where none could
+    be looked for and the remedy is the next rung of the ladder."""
 
 
 class Warned(Event, frozen=True, kw_only=True, tag="warned"):
@@ -131,6 +187,8 @@ AnyEvent = (
     | DaemonStarted
     | TrialAdded
     | TrialQueued
+    | AdviceAsked
+    | AdviceGiven
     | TrialStarting
     | TrialStarted
     | TrialAsked

@@ -11,11 +11,15 @@ from typing import Literal
 import msgspec
 
 from core.study.events import (
+    Advice,
+    AdviceAsked,
+    AdviceGiven,
     AnyEvent,
     Asked,
     Asker,
     DaemonStarted,
     Ending,
+    FixOption,
     FixSuggested,
     StudyChanged,
     StudyCreated,
@@ -34,13 +38,13 @@ from core.values import Scalar
 
 TrialStatus = Literal[
     "queued", "starting", "running", "pausing", "stopping",
-    "paused", "completed", "diverged", "oom", "failed", "stopped", "lost",
+    "paused", "completed", "diverged", "oom", "failed", "stopped", "lost", "skipped",
 ]  # fmt: skip
 
 LIVE: frozenset[TrialStatus] = frozenset({"starting", "running", "pausing", "stopping"})
 """A process may exist for the trial."""
 ENDED: frozenset[TrialStatus] = frozenset(
-    {"completed", "diverged", "oom", "failed", "stopped", "lost"}
+    {"completed", "diverged", "oom", "failed", "stopped", "lost", "skipped"}
 )
 """The trial has come to its end, unless a person asks for another attempt."""
 
@@ -69,6 +73,8 @@ class Suggestion(msgspec.Struct, frozen=True):
 
     changes: dict[str, Scalar]
     text: str
+    fixes: tuple[FixOption, ...] = ()
+    """What a person can choose from, the first one being `changes`; empty for a rung of the ladder."""
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -97,6 +103,20 @@ class Trial(msgspec.Struct, frozen=True):
     loss: float | None = None
     eval_loss: float | None = None
     peak_memory: int | None = None
+    forecast: int | None = None
+    """What the last attempt on a GPU was forecast to allocate at most, bytes."""
+    measured: int | None = None
+    """What that attempt allocated at most, bytes."""
+    proven: bool = False
+    """Whether that forecast came from a dry run."""
+    advising: Advice | None = None
+    """What its memory is being looked into for just now."""
+    advice: str = ""
+    """What the last look into its memory said."""
+    checked: bool = False
+    """Whether the queued attempt starts without another look at whether it fits."""
+    fitted: str = ""
+    """How its batch was chosen by its memory, in words; empty where it was not."""
     seconds: float = 0.0
     """Time that its attempts ran, all together."""
     usage_error: bool = False
@@ -121,6 +141,17 @@ class Trial(msgspec.Struct, frozen=True):
     @property
     def ended(self) -> bool:
         return self.status in ENDED
+
+    @property
+    def upcoming(self) -> int:
+        """The number that another attempt gets: that of the planned one, where it never started."""
+        started = any(a.number == self.next_attempt for a in self.attempts)
+        return self.next_attempt + 1 if started else self.next_attempt
+
+    @property
+    def options(self) -> int:
+        """How many fixes a person can choose from."""
+        return max(1, len(self.suggestion.fixes)) if self.suggestion is not None else 0
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -166,7 +197,7 @@ class StudyState:
     def unfinished(self) -> bool:
         """Whether there is work that goes on by itself."""
         return self.status == "running" and any(
-            t.live or t.status == "queued" for t in self.trials.values()
+            t.live or t.status == "queued" or t.advising for t in self.trials.values()
         )
 
     def next_number(self) -> int:
@@ -205,10 +236,21 @@ def apply(state: StudyState, event: AnyEvent) -> None:
 
 def _apply_to_trial(
     trial: Trial,
-    event: TrialQueued | TrialStarting | TrialStarted | TrialAsked | TrialEnded | FixSuggested,
+    event: TrialQueued
+    | AdviceAsked
+    | AdviceGiven
+    | TrialStarting
+    | TrialStarted
+    | TrialAsked
+    | TrialEnded
+    | FixSuggested,
 ) -> Trial:
     change = msgspec.structs.replace
     match event:
+        case AdviceAsked():
+            return change(trial, advising=event.about)
+        case AdviceGiven():
+            return _advise(trial, event)
         case TrialQueued():
             applied = trial.fixes + ((event.reason,) if event.overrides else ())
             return change(
@@ -222,6 +264,8 @@ def _apply_to_trial(
                 asked_by=None,
                 asked_reason="",
                 suggestion=None,
+                advising=None,
+                checked=event.unchecked,
                 fixes=applied,
                 usage_error=False,
             )
@@ -234,6 +278,7 @@ def _apply_to_trial(
                 trial,
                 status="starting",
                 reason="",
+                advising=None,
                 attempts=(*others, attempt),
                 next_attempt=event.attempt,
             )
@@ -254,14 +299,33 @@ def _apply_to_trial(
         case TrialEnded():
             return _end(trial, event)
         case FixSuggested():
-            return change(trial, suggestion=Suggestion(event.changes, event.text))
+            fix = Suggestion(event.changes, event.text, event.fixes)
+            return change(trial, suggestion=fix, advising=None)
+
+
+def _advise(trial: Trial, event: AdviceGiven) -> Trial:
+    if trial.next_attempt != event.attempt:
+        return msgspec.structs.replace(trial, advising=None)
+    return msgspec.structs.replace(
+        trial,
+        advising=None,
+        advice=event.text,
+        overrides={**trial.overrides, **event.overrides},
+        fitted=event.text if event.about == "fit" else trial.fitted,
+    )
 
 
 def _end(trial: Trial, event: TrialEnded) -> Trial:
+    forecast = event.forecast is not None
     return msgspec.structs.replace(
         trial,
         status=event.ending,
         reason=event.reason,
+        advising=None,
+        checked=False,
+        forecast=event.forecast if forecast else trial.forecast,
+        measured=event.peak_memory if forecast else trial.measured,
+        proven=event.proven if forecast else trial.proven,
         attempts=_last(
             trial, event.attempt, ended=event.t, ending=event.ending, reason=event.reason
         ),

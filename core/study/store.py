@@ -49,6 +49,10 @@ class TrialFolder:
         return self.path / files.EXIT_FILE
 
     @property
+    def forecast(self) -> Path:
+        return self.path / files.FORECAST_FILE
+
+    @property
     def metrics(self) -> Path:
         return self.path / files.METRICS_FILE
 
@@ -97,6 +101,11 @@ class StudyFolder:
     def tuned(self) -> Path:
         """The winner as a profile, written when the study is finished."""
         return self.path / "tuned.toml"
+
+    @property
+    def lengths(self) -> Path:
+        """How long the rows of the data are in tokens, measured once for all trials."""
+        return self.path / "lengths.json"
 
     @property
     def daemon_log(self) -> Path:

@@ -71,9 +71,7 @@ class FakeNvml:
             "nvmlDeviceGetHandleByIndex": arguments[0] if arguments else None,
             "nvmlDeviceGetUUID": f"GPU-{arguments[0]}a" if arguments else None,
             "nvmlDeviceGetName": b"NVIDIA Test",
-            "nvmlDeviceGetMemoryInfo": SimpleNamespace(
-                total=8 * GIB, used=GIB if len(arguments) > 1 else 2 * GIB
-            ),
+            "nvmlDeviceGetMemoryInfo": _memory(second_version=len(arguments) > 1),
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=37, memory=12),
             "nvmlDeviceGetPowerUsage": 61500,
             "nvmlDeviceGetEnforcedPowerLimit": 300000,
@@ -81,7 +79,15 @@ class FakeNvml:
             "nvmlDeviceGetComputeRunningProcesses": self.compute,
             "nvmlDeviceGetGraphicsRunningProcesses": self.graphics,
             "nvmlDeviceGetMigMode": [0, 0],
+            "nvmlDeviceGetCudaComputeCapability": [8, 6],
         }[name]
+
+
+def _memory(*, second_version: bool) -> SimpleNamespace:
+    """Only the second version of the answer tells the driver's own share from what programs use."""
+    if second_version:
+        return SimpleNamespace(total=8 * GIB, used=GIB, reserved=GIB)
+    return SimpleNamespace(total=8 * GIB, used=2 * GIB)
 
 
 def reader(nvml: FakeNvml) -> NvmlReader:
@@ -110,6 +116,8 @@ def test_everything_a_driver_tells_is_read_in_our_units() -> None:
         temperature_c=44,
         processes=(GpuProcess(7, 5, "program 7"),),
         mig=False,
+        capability=(8, 6),
+        memory_reserved=GIB,
     )
 
 
@@ -119,6 +127,7 @@ OPTIONAL = {
     "nvmlDeviceGetEnforcedPowerLimit": "power_limit_watts",
     "nvmlDeviceGetTemperature": "temperature_c",
     "nvmlDeviceGetMemoryInfo": "memory_used",
+    "nvmlDeviceGetCudaComputeCapability": "capability",
 }
 
 
@@ -144,7 +153,8 @@ def test_an_old_driver_tells_its_memory_in_the_old_way() -> None:
                 raise FakeError(FUNCTION_NOT_FOUND)
             return super()._answer(name, arguments)
 
-    assert reader(OldNvml()).read().gpus[0].memory_used == 2 * GIB
+    old = reader(OldNvml()).read().gpus[0]
+    assert (old.memory_used, old.memory_reserved) == (2 * GIB, None)
 
 
 def test_a_process_that_computes_and_draws_is_listed_once_as_computing() -> None:

@@ -80,8 +80,14 @@ class Served:
         self.daemons.append(daemon)
         return daemon
 
-    def ask(self, command: Command, trial: int | None = None, changes: Any = None) -> Reply:
-        return send(self.folder, Request(command, trial, changes), start=False)
+    def ask(
+        self,
+        command: Command,
+        trial: int | None = None,
+        changes: Any = None,
+        fix: int | None = None,
+    ) -> Reply:
+        return send(self.folder, Request(command, trial, changes, fix), start=False)
 
     @property
     def state(self) -> StudyState:

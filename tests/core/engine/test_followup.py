@@ -5,8 +5,10 @@ import pytest
 
 from core.engine.endings import Outcome
 from core.engine.followup import follow_up
+from core.memory.oom import OomKind
 from core.profile import Profile, from_document
 from core.study.events import (
+    AdviceAsked,
     AnyEvent,
     Ending,
     FixSuggested,
@@ -67,6 +69,36 @@ class TestMemory:
         assert isinstance(fix, FixSuggested)
         assert fix.changes == {"gradient_checkpointing": True}
 
+    @pytest.mark.parametrize("kind", ["cuda", "cpu-allocator", "limit"])
+    @pytest.mark.parametrize("on_oom", ["apply", "ask"])
+    @pytest.mark.parametrize("trained", [True, False])
+    def test_a_fix_that_fits_is_looked_for_first(
+        self, kind: OomKind, on_oom: str, trained: bool
+    ) -> None:
+        (asked,) = follow(ended("oom"), profile(on_oom), memory=kind, trained=trained)
+        assert asked == AdviceAsked(t=9.0, trial=1, attempt=1, about="fix")
+
+    @pytest.mark.parametrize(
+        "given", [{"memory": "host-killed"}, {"memory": "limit", "status": "stopped"}]
+    )
+    def test_where_a_dry_run_knows_nothing_or_nobody_waits_the_ladder_answers(
+        self, given: dict[str, Any]
+    ) -> None:
+        assert isinstance(follow(ended("oom"), **given)[0], FixSuggested)
+
+    def test_a_neighbours_memory_is_no_reason_to_change_a_trial(self) -> None:
+        (again,) = follow(ended("oom"), memory="cuda", neighbour=True)
+        assert isinstance(again, TrialQueued)
+        assert (again.attempt, again.overrides) == (2, {})
+        twice = (Attempt(1, ending="oom"), Attempt(2, ending="oom"))
+        (asked,) = follow(
+            ended("oom", attempts=twice, next_attempt=2), memory="cuda", neighbour=True
+        )
+        assert isinstance(asked, AdviceAsked)
+
+    def test_nothing_is_looked_for_where_a_crash_is_to_be_left_alone(self) -> None:
+        assert follow(ended("oom"), profile("skip"), memory="cuda") == []
+
     @pytest.mark.parametrize("asker", ["user", "guard"])
     def test_a_trial_that_was_to_end_is_not_started_again(self, asker: str) -> None:
         assert [type(e) for e in follow(ended("oom", asked="stop", asked_by=asker))] == [
@@ -100,7 +132,9 @@ class TestMemory:
         assert again.resume_from == "checkpoints/checkpoint-9"
 
     def test_a_large_evaluation_batch_is_halved_first(self) -> None:
-        fix, _ = follow(ended("oom"), profile(per_device_eval_batch_size=16), evaluating=True)
+        fix, _ = follow(
+            ended("oom"), profile(per_device_eval_batch_size=16), evaluating=True, memory="cuda"
+        )
         assert isinstance(fix, FixSuggested)
         assert fix.changes == {"per_device_eval_batch_size": 8}
 

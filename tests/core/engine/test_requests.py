@@ -6,7 +6,14 @@ import pytest
 from core.engine.messages import Reply, Request
 from core.engine.requests import answer
 from core.profile import Profile, from_document
-from core.study.events import StudyChanged, TrialAdded, TrialAsked, TrialEnded, TrialQueued
+from core.study.events import (
+    FixOption,
+    StudyChanged,
+    TrialAdded,
+    TrialAsked,
+    TrialEnded,
+    TrialQueued,
+)
 from core.study.state import Attempt, StudyState, Suggestion, Trial, TrialStatus, apply
 
 
@@ -27,9 +34,15 @@ def study(*statuses: TrialStatus, status: str = "running", **more: Any) -> Study
     return StudyState(created=1.0, status=status, trials=trials)  # type: ignore[arg-type]
 
 
-def ask(state: StudyState, command: Any, trial: int | None = None, changes: Any = None) -> Reply:
+def ask(
+    state: StudyState,
+    command: Any,
+    trial: int | None = None,
+    changes: Any = None,
+    fix: int | None = None,
+) -> Reply:
     """Make a request and apply what it leads to."""
-    decided = answer(state, profile(), Request(command, trial, changes), 9.0)
+    decided = answer(state, profile(), Request(command, trial, changes, fix), 9.0)
     assert decided.reply.ok or not decided.events
     for event in decided.events:
         apply(state, event)
@@ -196,6 +209,42 @@ class TestRetry:
         assert (again.status, again.next_attempt, again.resume_from) == ("queued", 2, None)
         assert again.overrides == fix.changes
         assert again.fixes == ("half the batch",)
+
+    options = tuple(
+        FixOption(changes={"per_device_train_batch_size": n}, text=f"batch {n}", needed=1, headroom=1, slowdown=(1.0, 1.1))
+        for n in (4, 2)
+    )  # fmt: skip
+    several = Suggestion({"per_device_train_batch_size": 4}, "batch 4", options)
+
+    @pytest.mark.parametrize(("fix", "batch"), [(None, 4), (1, 4), (2, 2)])
+    def test_one_of_several_fixes_is_chosen_by_its_number(
+        self, fix: int | None, batch: int
+    ) -> None:
+        state = study("skipped", suggestion=self.several)
+        assert ask(state, "retry", 1, fix=fix).text == f"trial 1 is tried again: batch {batch}"
+        assert state.trials[1].overrides == {"per_device_train_batch_size": batch}
+        assert state.trials[1].checked
+
+    @pytest.mark.parametrize("status", ["oom", "skipped"])
+    def test_without_a_fix_it_starts_as_it_is_whatever_was_found(self, status: TrialStatus) -> None:
+        state = study(status, suggestion=self.several)
+        assert ask(state, "retry", 1, fix=0).ok
+        assert (state.trials[1].overrides, state.trials[1].checked) == ({}, True)
+
+    def test_other_changes_are_looked_at_before_they_start(self) -> None:
+        state = study("skipped", suggestion=self.several)
+        assert ask(state, "retry", 1, {"lora_rank": 4}).ok
+        assert not state.trials[1].checked
+
+    @pytest.mark.parametrize("fix", [3, -1])
+    def test_a_fix_that_was_not_suggested_is_refused(self, fix: int) -> None:
+        reply = ask(study("oom", suggestion=self.several), "retry", 1, fix=fix)
+        assert reply.text == f"trial 1 has 2 fixes to choose from: there is no number {fix}"
+
+    def test_a_fix_is_not_chosen_where_there_is_none_or_together_with_changes(self) -> None:
+        assert "has no fixes to choose from" in ask(study("oom"), "retry", 1, fix=1).text
+        refused = ask(study("oom", suggestion=self.several), "retry", 1, {"lora_rank": 4}, fix=1)
+        assert not refused.ok
 
     def test_changes_are_named_in_short_and_start_over(self) -> None:
         state = study("failed", resume_from="checkpoints/checkpoint-5")

@@ -151,3 +151,36 @@ def test_a_clock_that_was_set_back_does_not_silence_the_news() -> None:
     change = schedule(waiting, busy, 10.0).change
     assert change is not None
     assert change.reason == "GPU 1: another study uses it"
+
+
+GPUS = Supply("cuda", most=2, free=("GPU-0", "GPU-1"))
+
+
+def test_a_trial_whose_memory_is_looked_into_lets_others_pass() -> None:
+    decided = schedule(state("queued", "queued"), CPU, 9.0, {2: None})
+    assert [s.trial for s in decided.starts] == [2]
+    assert schedule(state("queued"), CPU, 9.0, {}) == schedule(
+        StudyState(status="paused"), CPU, 9.0
+    )
+
+
+def test_each_trial_gets_the_first_free_gpu_that_it_fits() -> None:
+    ready = {1: frozenset({"GPU-1"}), 2: None}
+    decided = schedule(state("queued", "queued"), GPUS, 9.0, ready)
+    assert [(s.trial, s.gpus) for s in decided.starts] == [(1, ("GPU-1",)), (2, ("GPU-0",))]
+
+
+def test_a_trial_that_fits_no_free_gpu_lets_others_pass() -> None:
+    one = Supply("cuda", most=2, free=("GPU-0",), waiting="waiting for a free GPU; GPU 1 is busy")
+    ready = {1: frozenset({"GPU-1"}), 2: None}
+    assert [s.trial for s in schedule(state("queued", "queued"), one, 9.0, ready).starts] == [2]
+    alone = schedule(state("queued"), one, 9.0, {1: frozenset({"GPU-1"})})
+    assert alone.starts == ()
+    assert alone.change is not None
+    assert alone.change.reason == one.waiting
+
+
+def test_a_study_is_not_over_while_a_fix_is_looked_for() -> None:
+    looking = state("oom")
+    looking.trials[1] = msgspec.structs.replace(looking.trials[1], advising="fix")
+    assert schedule(looking, CPU, 9.0).change is None

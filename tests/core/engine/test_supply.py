@@ -144,3 +144,27 @@ def test_gpus_that_go_unused_by_what_looks_like_a_mistake_are_told_of(cuda: str)
 )
 def test_gpus_that_are_used_or_hidden_on_purpose_are_no_news(cuda: str | None, more: Any) -> None:
     assert pool(reading(gpu(0)), cuda=cuda, **more).notice is None
+
+
+def test_a_gpu_is_known_as_it_is_when_nobody_computes_on_it() -> None:
+    idle, busy = gpu(0, used=300 << 20), gpu(0, used=40 << 30)
+    made = pool(reading(idle), reading(busy))
+    look(made)
+    assert made.idle_gpus() == (idle,)
+
+
+def test_of_a_gpu_that_was_never_seen_idle_nothing_is_taken_off() -> None:
+    made = pool(reading(gpu(0, used=40 << 30), gpu(1, mig=True)))
+    look(made)
+    assert made.idle_gpus() == (gpu(0, used=0),)
+    assert made.most == 1
+
+
+def test_a_gpu_that_is_missing_from_a_reading_is_still_known() -> None:
+    made = pool(reading(gpu(0), gpu(1)), reading(gpu(0)))
+    look(made)
+    assert [g.uuid for g in made.idle_gpus()] == ["GPU-0", "GPU-1"]
+
+
+def test_the_gpus_are_read_when_nobody_has_looked_yet() -> None:
+    assert [g.uuid for g in pool(reading(gpu(0)), devices=[0]).idle_gpus()] == ["GPU-0"]

@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.study.events import (
+    JOURNAL_VERSION,
+    AdviceAsked,
+    AdviceGiven,
     AnyEvent,
     DaemonStarted,
     Ending,
+    FixOption,
     FixSuggested,
     StudyChanged,
     StudyCreated,
@@ -51,6 +55,11 @@ events: st.SearchStrategy[AnyEvent] = st.one_of(
         seconds=st.floats(0, 100), peak_memory=st.none() | st.integers(0, 100),
     ),
     st.builds(FixSuggested, t=moments, trial=number, attempt=number, changes=scalars, text=texts),
+    st.builds(AdviceAsked, t=moments, trial=number, attempt=number, about=st.sampled_from(["start", "fit", "fix"])),
+    st.builds(
+        AdviceGiven, t=moments, trial=number, attempt=number, about=st.sampled_from(["start", "fit", "fix"]), text=texts,
+        overrides=scalars,
+    ),
     st.builds(Warned, t=moments, text=texts),
 )  # fmt: skip
 
@@ -117,8 +126,26 @@ def test_a_record_of_another_kind_means_a_newer_version(body: bytes) -> None:
 
 
 def test_a_study_of_a_later_journal_version_is_refused() -> None:
-    with pytest.raises(StudyTooNewError, match="journal version 2"):
-        decode(encode(msgspec.structs.replace(CREATED, version=2)))
+    later = JOURNAL_VERSION + 1
+    with pytest.raises(StudyTooNewError, match=f"journal version {later}"):
+        decode(encode(msgspec.structs.replace(CREATED, version=later)))
+
+
+OLD = (
+    b'{"event":"study-created","t":1.0,"version":1,"name":"s","tunedeck":"0","rank_by":"loss","planned":1}',
+    b'{"event":"trial-added","t":1.5,"trial":1,"settings":{"lora_rank":8}}',
+    b'{"event":"trial-starting","t":2.0,"trial":1,"attempt":1,"device":"cuda","gpus":["GPU-0"]}',
+    b'{"event":"trial-ended","t":4.0,"trial":1,"attempt":1,"ending":"oom","peak_memory":100}',
+    b'{"event":"fix-suggested","t":5.0,"trial":1,"attempt":1,"changes":{"seed":1},"text":"half"}',
+    b'{"event":"trial-queued","t":6.0,"trial":1,"attempt":2,"overrides":{"seed":1},"reason":"half"}',
+)
+
+
+def test_a_journal_of_the_first_version_is_read_as_it_was() -> None:
+    trial = fold(*map(decode, OLD)).trials[1]
+    assert (trial.status, trial.next_attempt, trial.fixes) == ("queued", 2, ("half",))
+    assert (trial.peak_memory, trial.forecast, trial.advising) == (100, None, None)
+    assert fold(*map(decode, OLD[:5])).trials[1].options == 1
 
 
 def test_a_trial_goes_from_queued_over_running_to_its_end() -> None:
@@ -185,6 +212,78 @@ def test_a_suggestion_stands_until_another_attempt_is_queued() -> None:
     assert (
         the_trial(*started(), oom, fix, TrialQueued(t=6.0, trial=1, attempt=2)).suggestion is None
     )
+
+
+OPTION = FixOption(
+    changes={"seed": 1}, text="try", needed=10, headroom=2, slowdown=(1.0, 1.3), proven=True
+)
+OOM = TrialEnded(t=4.0, trial=1, attempt=1, ending="oom")
+LOOKING = AdviceAsked(t=5.0, trial=1, attempt=1, about="fix")
+
+
+def test_a_trial_whose_memory_is_looked_into_keeps_its_study_unfinished() -> None:
+    state = fold(CREATED, ADDED, *started(), OOM, LOOKING)
+    assert (state.trials[1].status, state.trials[1].advising) == ("oom", "fix")
+    assert state.unfinished()
+    apply(state, AdviceGiven(t=6.0, trial=1, attempt=1, about="fix", text="activations dominate"))
+    assert (state.trials[1].advising, state.trials[1].advice) == (None, "activations dominate")
+    assert not state.unfinished()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TrialQueued(t=6.0, trial=1, attempt=2),
+        FixSuggested(t=6.0, trial=1, attempt=1, changes={}, text="half"),
+        TrialEnded(t=6.0, trial=1, attempt=1, ending="stopped"),
+        TrialStarting(t=6.0, trial=1, attempt=1, device="cpu"),
+    ],
+)
+def test_whatever_happens_to_a_trial_ends_the_look_into_its_memory(event: AnyEvent) -> None:
+    assert the_trial(*started(), OOM, LOOKING, event).advising is None
+
+
+def test_a_batch_that_was_chosen_by_memory_is_no_fix() -> None:
+    batch = {"per_device_train_batch_size": 4}
+    given = AdviceGiven(t=2.0, trial=1, attempt=1, about="fit", text="batch 4", overrides=batch)
+    trial = the_trial(given)
+    assert (trial.overrides, trial.fitted, trial.fixes) == (batch, "batch 4", ())
+    assert the_trial(msgspec.structs.replace(given, attempt=2)).overrides == {}
+
+
+def test_several_fixes_can_be_chosen_from() -> None:
+    fix = FixSuggested(
+        t=5.0, trial=1, attempt=1, changes={"seed": 1}, text="try", fixes=(OPTION, OPTION)
+    )
+    trial = the_trial(*started(), OOM, fix)
+    assert trial.options == 2
+    assert the_trial().options == 0
+    assert decode(encode(fix)) == fix
+
+
+def test_a_skipped_trial_has_ended_without_an_attempt_and_the_next_is_the_one_that_was_planned() -> (
+    None
+):
+    trial = the_trial(TrialEnded(t=2.0, trial=1, attempt=1, ending="skipped", reason="31 GiB"))
+    assert trial.ended
+    assert (trial.attempts, trial.upcoming) == ((), 1)
+    assert the_trial(*started(), OOM).upcoming == 2
+
+
+def test_a_start_without_another_look_is_meant_for_one_attempt() -> None:
+    again = TrialQueued(t=5.0, trial=1, attempt=2, unchecked=True)
+    assert the_trial(*started(), OOM, again).checked
+    assert not the_trial(*started(), OOM, again, *started(2), OOM).checked
+
+
+def test_the_forecast_is_kept_beside_what_its_attempt_measured() -> None:
+    ended = TrialEnded(
+        t=4.0, trial=1, attempt=1, ending="completed", peak_memory=17, forecast=18, proven=True
+    )
+    trial = the_trial(*started(), ended)
+    assert (trial.forecast, trial.measured, trial.proven) == (18, 17, True)
+    stopped = TrialEnded(t=9.0, trial=1, attempt=2, ending="stopped", peak_memory=3)
+    assert the_trial(*started(), ended, stopped).measured == 17
 
 
 def test_announcing_an_attempt_twice_keeps_one() -> None:

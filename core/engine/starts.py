@@ -1,0 +1,111 @@
+"""Starts an attempt: its files, the intent, the act and the fact are written in this order."""
+
+from core.engine.endings import Outcome
+from core.engine.launch import LaunchError, LaunchSpec, LeaseTakenError, Mark
+from core.engine.prepare import prepare
+from core.engine.recorder import FULL, disk_trouble
+from core.engine.scheduler import Start
+from core.engine.service import Service
+from core.engine.watch import Watch
+from core.profile import ProfileError
+from core.study.events import (
+    StudyChanged,
+    TrialEnded,
+    TrialQueued,
+    TrialStarted,
+    TrialStarting,
+)
+from core.study.state import Trial
+from core.study.store import now
+
+
+def start(service: Service, decided: Start) -> None:
+    """Start an attempt, or record why it cannot start."""
+    trial = service.state.trials[decided.trial]
+    if service.state.status != "running":
+        return
+    folder = service.folder.trial(decided.trial)
+    mark = Mark(service.name(), decided.trial, decided.attempt)
+    try:
+        prepare(folder, trial, service.profile, decided, service.pool.threads)
+    except ProfileError as error:
+        reason = "; ".join(str(p) for p in error.problems)
+        _fail(service, decided, f"these settings do not go together: {reason}", alone=True)
+        return
+    except OSError as error:
+        _cannot_write(service, decided, error)
+        return
+    service.guarded(lambda: service.foresight.write(trial, decided, service.pool))
+    intent = TrialStarting(
+        t=now(),
+        trial=decided.trial,
+        attempt=decided.attempt,
+        device=decided.device,
+        gpus=decided.gpus,
+    )
+    if not service.recorder.record(intent):
+        service.recorder.record(back(decided, trial, "it could not be recorded"))
+        return
+    try:
+        shim = service.launcher.start(LaunchSpec(folder, mark, decided.device, decided.gpus))
+    except LeaseTakenError as error:
+        service.pool.released(error.uuid)
+        service.record(back(decided, trial, str(error)))
+        return
+    except LaunchError as error:
+        _fail(service, decided, str(error))
+        return
+    service.record(TrialStarted(t=now(), trial=decided.trial, attempt=decided.attempt, shim=shim))
+    service.watches[decided.trial] = make_watch(service, service.state.trials[decided.trial])
+    where = f" on GPU {', '.join(decided.gpus)}" if decided.gpus else ""
+    service.log.say(f"trial {decided.trial}, attempt {decided.attempt} started{where}")
+
+
+def back(decided: Start, trial: Trial, reason: str) -> TrialQueued:
+    """The record that puts an attempt back into the queue which never came to run."""
+    return TrialQueued(
+        t=now(),
+        trial=decided.trial,
+        attempt=decided.attempt,
+        resume_from=trial.resume_from,
+        reason=reason,
+        unchecked=trial.checked,
+    )
+
+
+def make_watch(service: Service, trial: Trial) -> Watch:
+    """What follows the latest attempt of a trial."""
+    attempt = trial.attempt.number if trial.attempt else trial.next_attempt
+    train = service.profile.with_changes(trial.changes).train
+    return Watch(
+        service.folder.trial(trial.number),
+        attempt,
+        train,
+        guarded=service.profile.search.guard,
+        resumed=trial.resume_from is not None,
+    )
+
+
+def _fail(service: Service, decided: Start, reason: str, *, alone: bool = False) -> None:
+    """An attempt cannot start; `alone`: that says nothing about other trials."""
+    service.log.say(f"trial {decided.trial} cannot start: {reason}")
+    event = TrialEnded(
+        t=now(),
+        trial=decided.trial,
+        attempt=decided.attempt,
+        ending="failed",
+        reason=reason,
+        usage_error=True,
+    )
+    if alone:
+        service.record(event)
+    else:
+        service.conclude(Outcome(event, trained=False))
+
+
+def _cannot_write(service: Service, decided: Start, error: OSError) -> None:
+    if error.errno not in FULL:
+        _fail(service, decided, f"its folder cannot be written: {error.strerror}")
+        return
+    service.log.say(f"the study is paused: {disk_trouble(error)}")
+    service.record(StudyChanged(t=now(), status="paused", reason=disk_trouble(error)))
