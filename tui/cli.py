@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     _add_running(commands)
     _add_studies(commands)
     _add_profiles(commands)
+    _add_memory(commands)
     _add_machine(commands)
     return top
 
@@ -47,6 +48,16 @@ def _command(commands: Subparsers, name: str, run: str, text: str) -> argparse.A
         "--ascii", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     return made
+
+
+def _fix(command: argparse.ArgumentParser) -> None:
+    which = command.add_mutually_exclusive_group()
+    which.add_argument(
+        "--fix", metavar="N", type=int, help="which of its suggested fixes (1 by default)"
+    )
+    which.add_argument(
+        "--no-fix", dest="fix", action="store_const", const=0, help="as it is, whatever was found"
+    )
 
 
 def _json(command: argparse.ArgumentParser) -> None:
@@ -109,6 +120,7 @@ def _add_studies(commands: Subparsers) -> None:
         command.add_argument("trial", metavar="TRIAL", type=int, nargs=needed)
         if name == "retry":
             command.add_argument("--force", action="store_true", help="also a trial that completed")
+            _fix(command)
         _json(command)
     save = _command(
         commands,
@@ -157,6 +169,88 @@ def _add_profiles(commands: Subparsers) -> None:
     _json(profiles)
 
 
+def _add_memory(commands: Subparsers) -> None:
+    estimate = _command(
+        commands, "estimate", "tui.commands.memory:estimate",
+        "what a profile needs of a GPU's memory, and whether it fits",
+    )  # fmt: skip
+    estimate.epilog = f"exit code: 0 it fits, 1 it does not, 2 wrong use.\n\n{JSON_OF_ESTIMATE}"
+    _question(estimate)
+    estimate.add_argument(
+        "--prove", action="store_true",
+        help="dry-run two training steps on the CPU (seconds) in place of an estimate",
+    )  # fmt: skip
+    _json(estimate)
+    fit = _command(
+        commands, "fit", "tui.commands.memory:fit",
+        "make a profile fit a GPU, or find the fastest way to run it there",
+    )  # fmt: skip
+    fit.epilog = f"exit code: 0 there is a way, 1 there is none, 2 wrong use.\n\n{JSON_OF_FIT}"
+    _question(fit)
+    fit.add_argument("-o", "--output", metavar="FILE", help="write the profile that fits")
+    fit.add_argument(
+        "--fix", metavar="N", type=int,
+        help="write this one (default: the first that leaves the result as it is)",
+    )  # fmt: skip
+    fit.add_argument("--force", action="store_true", help="replace the file if it exists")
+    fit.add_argument(
+        "--equivalent-only", action="store_true",
+        help="only changes that leave the result as it is up to rounding",
+    )  # fmt: skip
+    _json(fit)
+
+
+def _question(command: argparse.ArgumentParser) -> None:
+    """What both questions about memory take."""
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument("profile", metavar="PROFILE", help="a .toml file or a ready-made profile")
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("--gpu-gib", metavar="N", type=_gib, help="a GPU of N GiB that is not here")
+    where.add_argument(
+        "--device", metavar="GPU",
+        help="a GPU here by number or UUID, or cpu (default: the one with the most free memory)",
+    )  # fmt: skip
+    command.add_argument(
+        "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="changes",
+        help="change a value of the profile; may be given several times",
+    )  # fmt: skip
+
+
+def _gib(text: str) -> float:
+    """A GPU's memory in GiB.
+
+    Raises:
+        ValueError: it is no size that a GPU can have; argparse says so.
+    """
+    value = float(text)
+    if not 0 < value <= 10_000:
+        raise ValueError
+    return value
+
+
+JSON_OF_ESTIMATE = """\
+JSON, sizes in bytes:
+  profile; problem (why nothing could be proven, or "")
+  device {kind, name, here, total, free, limit, capacity, guard}
+  rows {train, evaluation, measured}: the longest, in tokens
+  tier (estimate or proof), fits, notes
+  needed (what the allocator must have), context (what the process holds
+    besides), total, headroom, allocated, reserved
+  parts {category: size at the peak}, moments {part of the run: its peak},
+    peak, peak_step
+  smallest_gpu (GB; null on the CPU, or where there is none)
+  largest_batch and longest_sequence {value, proven, most}"""
+JSON_OF_FIT = """\
+JSON, sizes in bytes:
+  profile, device; forecast {as `estimate --json` has it}; fits
+  dominant, summary; tried (dry runs); problem (why nothing could be proven)
+  fixes [{changes, text, needed, headroom, slowdown [at least, at most: the
+    time per token as a factor], source, numerics (equivalent or different),
+    effect, proven}]
+  fastest (such a fix, where the profile fits and a faster way does; or null)
+  written (the file, or null)"""
+
+
 def _add_machine(commands: Subparsers) -> None:
     gpus = _command(
         commands, "gpus", "tui.commands.machine:gpus", "the GPUs, who uses them, and the host"
@@ -189,4 +283,5 @@ def is_ours(error: Exception) -> bool:
 
     if isinstance(error, StudyError | OSError):
         return True
-    return type(error).__name__ in ("ProfileError", "EngineError", "UnknownParameterError")
+    names = ("ProfileError", "EngineError", "UnknownParameterError", "ArchitectureError")
+    return type(error).__name__ in names

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.study.files import RunInfo
+from core.study.files import RunInfo, TrialForecast
 from core.study.metrics import Point
 
 Points = tuple[tuple[float, float], ...]
@@ -35,6 +35,12 @@ class Curve:
     """All points; None where they were not asked for."""
     evals: Points | None = None
     run: RunInfo | None = None
+    forecast: TrialForecast | None = None
+    """What its memory was forecast to be; None where it was not."""
+    peaks: Points | None = None
+    """(step, bytes): the most held up to there; None where it was not asked for."""
+    reserved: Points | None = None
+    """(step, bytes): what the allocator has taken from the GPU; empty on the CPU."""
 
 
 class CurveBuilder:
@@ -66,12 +72,27 @@ class CurveBuilder:
             self._points.append(point)
             self._put(point)
 
-    def digest(self, run: RunInfo | None, *, whole: bool) -> Curve:
-        """The present curve; with all its points if `whole`."""
+    def digest(
+        self,
+        run: RunInfo | None,
+        *,
+        whole: bool,
+        forecast: TrialForecast | None = None,
+        memory: bool = False,
+    ) -> Curve:
+        """The present curve; with all points of the losses if `whole`, and with those of the memory if `memory`."""
         if not self._points:
             none: Points | None = () if whole else None
-            total = run.total_steps if run else None
-            return Curve(total_steps=total, run=run, train=none, evals=none)
+            held: Points | None = () if memory else None
+            return Curve(
+                total_steps=run.total_steps if run else None,
+                run=run,
+                forecast=forecast,
+                train=none,
+                evals=none,
+                peaks=held,
+                reserved=held,
+            )
         last = self._points[-1]
         return Curve(
             step=max(last.step, 0),
@@ -88,6 +109,9 @@ class CurveBuilder:
             train=_series(self._points, "loss") if whole else None,
             evals=_series(self._points, "eval_loss") if whole else None,
             run=run,
+            forecast=forecast,
+            peaks=_series(self._points, "mem_peak") if memory else None,
+            reserved=_series(self._points, "mem_reserved") if memory else None,
         )
 
     def _speed(self, last: Point) -> float | None:

@@ -5,12 +5,20 @@ from typing import Any
 
 from rich.text import Text
 
-from core.study.state import Attempt
+from core.study.files import TrialForecast
+from core.study.state import Attempt, Suggestion, Trial
 from core.values import Scalar
 from tui import words
+from tui.fix_view import fix_lines, from_option
 from tui.snapshot import StudyView, TrialRow
 from tui.theme import COLOURS
 
+_ADVISING: Mapping[str, str] = {
+    "start": "A dry run finds out whether it fits into the memory, before it starts.",
+    "fit": "Dry runs find the largest batch that fits, with the same rows per update.",
+    "fix": "Looking for a fix that fits: dry runs of changes, some seconds.",
+}
+"""What is said while a trial's memory is looked into."""
 _NAME = 20
 """Cells in which most names end, so that values stand under each other."""
 _ENDINGS: Mapping[str, str] = {
@@ -26,6 +34,7 @@ _ENDINGS: Mapping[str, str] = {
     "oom": "It ran out of memory.",
     "failed": "It failed. The last lines of its log say more (Tab, log).",
     "lost": "It ended without a trace: the machine restarted, or its processes were killed.",
+    "skipped": "It was not started: its settings are proven not to fit into the memory.",
 }
 
 
@@ -77,6 +86,10 @@ def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
         known.append(("speed", f"{curve.tokens_per_s:,.0f} tokens/s"))
     if row.peak_memory is not None:
         known.append(("peak memory", words.size(row.peak_memory)))
+    if told := foreseen(row):
+        known.append(("memory", told))
+    if trial.fitted:
+        known.append(("batch chosen", trial.fitted))
     if trial.seconds:
         known.append(("trained for", words.duration(trial.seconds)))
     if trial.source != "search":
@@ -123,18 +136,15 @@ def advice_lines(view: StudyView, row: TrialRow) -> list[Text]:
     if place is not None and place.place is not None:
         tie = ", with no real difference to its neighbours" if place.tied else ""
         lines.append(Text(f"Place {place.place} of {_placed(view)}{tie}."))
+    lines += _memory_lines(row)
     if trial.suggestion is not None:
-        lines += [Text(""), _title("suggested fix")]
-        lines.append(Text(_sentence(trial.suggestion.text)))
-        lines += [
-            _difference(k, v, {**view.reading.profile, **trial.changes})
-            for k, v in trial.suggestion.changes.items()
-        ]
-        lines.append(_key("f", "tries again with it"))
+        lines += _fix_lines(trial.suggestion, {**view.reading.profile, **trial.changes})
     elif trial.usage_error:
         lines.append(Text("The settings or the input are wrong: trying again changes nothing."))
-    elif trial.status in ("failed", "lost", "oom"):
+    elif trial.status in ("failed", "lost", "oom") and trial.advising is None:
         lines.append(_key("f", "tries again"))
+    elif trial.status == "skipped" and trial.advising is None:
+        lines.append(_key("f", "starts it all the same"))
     if trial.status == "completed" and trial.kind == "probe":
         lines.append(_key("P", "trains fully with these settings"))
     notices = [n.text for n in view.reading.notices if n.trial == trial.number]
@@ -142,6 +152,59 @@ def advice_lines(view: StudyView, row: TrialRow) -> list[Text]:
         lines += [Text(""), _title("the engine says")]
         lines += [Text(_sentence(text)) for text in notices[-5:]]
     return lines
+
+
+def _memory_lines(row: TrialRow) -> list[Text]:
+    """What is known about the trial's memory: what is being found out, what was, and whether the forecast held."""
+    trial = row.trial
+    lines = []
+    if trial.advising is not None:
+        lines.append(Text(_ADVISING[trial.advising], style=COLOURS["accent"]))
+    elif trial.advice and trial.status in ("oom", "skipped"):
+        lines.append(Text(_sentence(trial.advice)))
+    if told := foreseen(row):
+        lines.append(Text(f"Memory: {told}."))
+    return lines
+
+
+def foreseen(row: TrialRow) -> str:
+    """The trial's memory against its forecast, in words; "" where it has none."""
+    trial, record = row.trial, row.curve.forecast if row.curve else None
+    # What ran out of memory was never measured to its peak.
+    whole = trial.status != "oom"
+    if row.curve is not None and record is not None and (trial.live or trial.forecast is None):
+        measured = row.curve.peak_memory if whole else None
+        return words.forecast(expected(record), measured, proven=record.tier == "proof")
+    if trial.forecast is not None:
+        measured = trial.measured if whole else None
+        return words.forecast(trial.forecast, measured, proven=trial.proven)
+    return ""
+
+
+def expected(record: TrialForecast) -> int:
+    """What a trial should measure at its peak: tensors on a GPU, with the process itself on the CPU. Bytes."""
+    return record.allocated + (record.context if record.device == words.CPU else 0)
+
+
+def _fix_lines(suggestion: Suggestion, profile: Mapping[str, Any]) -> list[Text]:
+    if not suggestion.fixes:
+        lines = [Text(""), _title("suggested fix"), Text(_sentence(suggestion.text))]
+        lines += [_difference(k, v, profile) for k, v in suggestion.changes.items()]
+        return [*lines, _key("f", "tries again with it")]
+    several = len(suggestion.fixes) > 1
+    lines = [Text(""), _title("fixes that fit" if several else "a fix that fits")]
+    for place, option in enumerate(suggestion.fixes, 1):
+        number = Text(f"{place} ", style=f"bold {COLOURS['primary']}")
+        first, *rest = fix_lines(from_option(option))
+        lines.append(number.append_text(first))
+        lines += [Text("  ").append_text(line) for line in rest]
+    return [*lines, _key("f", "tries again with one of them" if several else "tries again with it")]
+
+
+def fix_headline(trial: Trial) -> str:
+    """What is said above the fixes of a trial: how it ended, and what holds its memory."""
+    said = (trial.reason, trial.advice)
+    return "\n".join(_sentence(text) for text in said if text)
 
 
 def _placed(view: StudyView) -> int:

@@ -25,6 +25,15 @@ class ProcessLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """The memory of a GPU against a forecast, as shares of the GPU, 0 … 1, and in words."""
+
+    used: float
+    forecast: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class GpuView:
     """A GPU: four measures, who was given it, and its processes."""
 
@@ -36,6 +45,8 @@ class GpuView:
     temperature: Measure
     leased: tuple[int, ...]
     """The open study's live trials that were given it."""
+    expected: Expected | None
+    """What those trials were forecast to need of it; None where one of them has no forecast."""
     processes: tuple[ProcessLine, ...]
 
 
@@ -78,6 +89,7 @@ def gpu_view(
             "n/a" if gpu.temperature_c is None else f"{gpu.temperature_c} C",
         ),
         leased=leased,
+        expected=_expected(gpu, leased, study),
         processes=tuple(lines),
     )
 
@@ -95,6 +107,23 @@ def host_view(host: "HostSnapshot") -> HostView:
         cpu=(host.cpu_percent, f"{host.cpu_percent:.0f} % of {cores}"),
         ram=_of(used, total, words.GIB, "GiB", 1),
         swap=swap,
+    )
+
+
+def _expected(gpu: GpuSnapshot, leased: Sequence[int], study: StudyView | None) -> Expected | None:
+    """What the trials on a GPU were forecast to hold of it, their processes included."""
+    if study is None or not leased or not gpu.memory_total:
+        return None
+    curves = [study.by_number[number].curve for number in leased]
+    records = [curve.forecast for curve in curves if curve is not None and curve.forecast]
+    if len(records) < len(leased):
+        return None
+    needed = sum(record.needed + record.context for record in records)
+    proven = all(record.tier == "proof" for record in records)
+    return Expected(
+        used=(gpu.memory_used or 0) / gpu.memory_total,
+        forecast=needed / gpu.memory_total,
+        text=words.forecast(needed, None, proven=proven),
     )
 
 

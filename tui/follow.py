@@ -4,11 +4,15 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 from core.study.events import (
+    Advice,
+    AdviceAsked,
+    AdviceGiven,
     AnyEvent,
     FixSuggested,
     StudyChanged,
@@ -28,6 +32,13 @@ TICK = 0.5
 """Seconds between two looks at the study."""
 PROGRESS_EVERY = 15.0
 """Seconds between two lines of progress where the output is no terminal."""
+
+
+_LOOKING: Mapping[Advice, str] = {
+    "start": "a dry run finds out whether it fits into the memory",
+    "fit": "dry runs find the largest batch that fits",
+    "fix": "looking for a fix that fits",
+}
 
 
 @dataclass
@@ -80,6 +91,10 @@ def happening(event: AnyEvent, state: StudyState) -> str:
         case TrialAsked():
             doing = "pausing" if event.ask == "pause" else "stopping"
             return f"trial {event.trial}: {doing}" + (f": {event.reason}" if event.reason else "")
+        case AdviceAsked():
+            return f"trial {event.trial}: {_LOOKING[event.about]}"
+        case AdviceGiven():
+            return f"trial {event.trial}: memory: {event.text}"
         case FixSuggested():
             return f"trial {event.trial}: suggested: {event.text}"
         case TrialEnded():
@@ -182,7 +197,7 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
     if any(t.kind == "probe" for t in state.trials.values()):
         print(ranking_table(state), file=out)
     for trial in state.trials.values():
-        if trial.status == "oom" and trial.suggestion:
+        if trial.status in ("oom", "skipped") and trial.suggestion:
             print(
                 f"Trial {trial.number} waits for its fix: tunedeck retry {folder.path} {trial.number}",
                 file=out,

@@ -4,7 +4,7 @@ from core.study.state import Trial
 from tui import words
 from tui.snapshot import StudyView
 
-_BAD = ("diverged", "oom", "failed", "lost")
+_BAD = ("diverged", "oom", "failed", "lost", "skipped")
 
 
 def news(before: StudyView, after: StudyView) -> str:
@@ -23,7 +23,10 @@ def news(before: StudyView, after: StudyView) -> str:
 
 def _trial_news(old: Trial, new: Trial) -> str:
     if len(new.fixes) > len(old.fixes):
-        return f"Trial {new.number} ran out of memory and tries again: {new.fixes[-1]}"
+        what = "would not fit and starts changed"
+        if any(attempt.ending == "oom" for attempt in new.attempts):
+            what = "ran out of memory and tries again"
+        return f"Trial {new.number} {what}: {new.fixes[-1]}"
     if new.status in _BAD and not old.ended:
         what = words.LOOKS[new.status].word if new.status != "oom" else "ran out of memory"
         return f"Trial {new.number} {what}" + (f": {new.reason}" if new.reason else "")

@@ -16,11 +16,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from core.study import store
-from core.study.files import RunInfo, read_record
+from core.study.files import RunInfo, TrialForecast, read_record
 from core.study.metrics import MetricsTail
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader
 from tui.curve import Curve, CurveBuilder
+from tui.log_lines import log_lines
 from tui.snapshot import EngineState, LogTail, StudyReading, StudySummary, summarise
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from core.devices.host import HostReader, HostSnapshot
     from core.engine.messages import Reply, Request
     from core.profile import Profile
+    from tui.memory_desk import MemoryDesk
 
 LOG_BYTES = 32_768
-LOG_LINES = 400
 MOST_CURVES = 600
 """Curves of ended trials that are kept; each without its points takes less than a kilobyte."""
 MOST_ANCESTORS = 32
@@ -52,6 +53,8 @@ class Wanted:
     """Trials on the screen whose sparkline is drawn."""
     log: int | None = None
     """The trial whose log is shown."""
+    memory: int | None = None
+    """The trial whose memory is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,10 @@ class Source(Protocol):
 
     def devices(self) -> DeviceReading:
         """GPUs and host now."""
+        ...
+
+    def memory(self) -> "MemoryDesk":
+        """Who answers questions about memory. Quick."""
         ...
 
 
@@ -240,6 +247,11 @@ class DiskSource:
         pids = {process.pid for gpu in gpus.gpus for process in gpu.processes}
         return DeviceReading(gpus, self._host.read(), {pid: ancestors(pid) for pid in pids})
 
+    def memory(self) -> "MemoryDesk":
+        from tui.memory_desk import DiskDesk
+
+        return DiskDesk(self.devices)
+
     def _profile_of(self, folder: Path, trial: int) -> "Profile":
         from core.engine import results
 
@@ -254,6 +266,7 @@ class _Open:
     tail: MetricsTail
     builder: CurveBuilder = field(default_factory=CurveBuilder)
     run: RunInfo | None = None
+    forecast: TrialForecast | None = None
     curve: Curve | None = None
 
 
@@ -319,7 +332,7 @@ class DiskFeed:
     def _read_curves(self, wanted: Wanted) -> Mapping[int, Curve]:
         curves: dict[int, Curve] = {}
         for trial in self._live:
-            curves[trial.number] = self._read_live(trial, trial.number in wanted.whole)
+            curves[trial.number] = self._read_live(trial, wanted)
         for number in self._open.keys() - curves.keys():
             del self._open[number]
         self._read_ended(wanted)
@@ -329,7 +342,8 @@ class DiskFeed:
             self._curves = MappingProxyType(curves)
         return self._curves
 
-    def _read_live(self, trial: Trial, whole: bool) -> Curve:
+    def _read_live(self, trial: Trial, wanted: Wanted) -> Curve:
+        whole, memory = trial.number in wanted.whole, trial.number == wanted.memory
         self._ended.pop(trial.number, None)
         folder = self._reader.folder.trial(trial.number)
         entry = self._open.get(trial.number)
@@ -339,31 +353,43 @@ class DiskFeed:
         attempt = trial.attempt.number if trial.attempt else 1
         if entry.run is None or entry.run.attempt != attempt:
             entry.run = read_record(folder.run, RunInfo) or entry.run
+            # It is written before the attempt starts, so that it is there by the time that its run is.
+            entry.forecast = read_record(folder.forecast, TrialForecast) or entry.forecast
         entry.builder.add(added)
         old = entry.curve
-        if old is None or added or old.run is not entry.run or whole != (old.train is not None):
-            entry.curve = old = entry.builder.digest(entry.run, whole=whole)
+        shown = (entry.run, entry.forecast, whole, memory)
+        if old is None or added or shown != _shown(old):
+            entry.curve = old = entry.builder.digest(
+                entry.run, whole=whole, forecast=entry.forecast, memory=memory
+            )
         return old
 
     def _read_ended(self, wanted: Wanted) -> None:
         by_number = self._reader.state.trials
         allowance = SPARKS_A_READ
-        for number in (*wanted.whole, *wanted.sparks):
+        drawn = () if wanted.memory is None else (wanted.memory,)
+        for number in (*wanted.whole, *drawn, *wanted.sparks):
             trial, whole = by_number.get(number), number in wanted.whole
+            memory = number == wanted.memory
             if trial is None or trial.live or not trial.attempts:
                 continue
             known = self._ended.get(number)
             fresh = known is not None and known[0] is trial
-            if fresh and known is not None and (known[1].train is not None or not whole):
+            if fresh and known is not None and _holds(known[1], whole=whole, memory=memory):
                 continue
-            if not whole:
+            if not (whole or memory):
                 allowance -= 1
                 if allowance < 0:
                     continue
             folder = self._reader.folder.trial(number)
             builder = CurveBuilder()
             builder.add(MetricsTail(folder.metrics).poll())
-            curve = builder.digest(read_record(folder.run, RunInfo), whole=whole)
+            curve = builder.digest(
+                read_record(folder.run, RunInfo),
+                whole=whole,
+                forecast=read_record(folder.forecast, TrialForecast),
+                memory=memory,
+            )
             self._ended.pop(number, None)
             self._ended[number] = (trial, curve)
         self._forget(wanted)
@@ -372,7 +398,10 @@ class DiskFeed:
         """Drop the points that are not drawn any more, and the oldest of too many curves."""
         for number, (trial, curve) in list(self._ended.items()):
             if curve.train is not None and number not in wanted.whole:
-                self._ended[number] = (trial, replace(curve, train=None, evals=None))
+                curve = replace(curve, train=None, evals=None)
+                self._ended[number] = (trial, curve)
+            if curve.peaks is not None and number != wanted.memory:
+                self._ended[number] = (trial, replace(curve, peaks=None, reserved=None))
         for number in list(self._ended)[: max(0, len(self._ended) - MOST_CURVES)]:
             del self._ended[number]
 
@@ -395,16 +424,14 @@ class DiskFeed:
         return tail
 
 
-def log_lines(data: bytes, *, cut: bool) -> tuple[str, ...]:
-    """The last lines of a log's bytes. Of a progress bar that redraws itself only the last state is
-    kept; `cut` says that the first line may be a part of one."""
-    lines = data.decode("utf-8", errors="replace").split("\n")
-    if cut and len(lines) > 1:
-        lines = lines[1:]
-    shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in lines]
-    while shown and not shown[-1]:
-        shown.pop()
-    return tuple(shown[-LOG_LINES:])
+def _shown(curve: Curve) -> tuple[RunInfo | None, TrialForecast | None, bool, bool]:
+    """What a curve depends on besides its points."""
+    return curve.run, curve.forecast, curve.train is not None, curve.peaks is not None
+
+
+def _holds(curve: Curve, *, whole: bool, memory: bool) -> bool:
+    """Whether a curve has all the points that are wanted of it."""
+    return (curve.train is not None or not whole) and (curve.peaks is not None or not memory)
 
 
 def _engine_state(state: StudyState, folder: Path) -> EngineState:

@@ -8,6 +8,8 @@ from core.study.state import TrialStatus
 from core.values import Scalar, number
 
 GIB = 2**30
+CPU = "the CPU"
+"""What the CPU is called in a forecast."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ LOOKS: Mapping[TrialStatus, Look] = {
     "oom": Look("!", "!", "OOM", "warning"),
     "failed": Look("✗", "x", "failed", "error"),
     "lost": Look("?", "?", "lost", "error"),
+    "skipped": Look("□", "-", "won't fit", "warning"),
 }
 """Every state of a trial."""
 
@@ -78,6 +81,16 @@ def size(value: int | None) -> str:
     if value >= 100 * GIB:
         return f"{value / GIB:.0f} GiB"
     return f"{value / GIB:.1f} GiB" if value >= GIB else f"{value / 2**20:.0f} MiB"
+
+
+def forecast(needed: int, measured: int | None, *, proven: bool) -> str:
+    """A forecast of memory and what it came to: `forecast 17.2, measured 17.4 GiB`."""
+    kind = "forecast" if proven else "estimate"
+    if measured is None:
+        return f"{kind} {size(needed)}"
+    unit = size(measured).rpartition(" ")[2]
+    same = size(needed).removesuffix(f" {unit}")
+    return f"{kind} {same}, measured {size(measured)}"
 
 
 def count(value: int) -> str:

@@ -19,9 +19,10 @@ from core.study.events import (
     TrialStarting,
     Warned,
 )
-from core.study.files import ProcessRecord, RunInfo
+from core.study.files import ProcessRecord, RunInfo, TrialForecast
 from core.study.metrics import Point
 from core.study.state import StudyState, apply
+from tests.tui.fake_memory import FakeDesk
 from tui.curve import Curve, CurveBuilder
 from tui.snapshot import LogTail, StudyReading, StudySummary, summarise
 from tui.source import DeviceReading, SourceError, StudyFeed, Wanted
@@ -62,6 +63,7 @@ def points(
                 tokens=step * 4096,
                 tokens_per_s=5312.0,
                 mem_allocated=9 * 2**30,
+                mem_reserved=int((11.3 + 0.2 * (step > 40)) * 2**30),
                 mem_peak=int(11.2 * 2**30),
             )
         )
@@ -153,6 +155,7 @@ class FakeFeed:
     state: StudyState = field(default_factory=StudyState)
     metrics: dict[int, list[Point]] = field(default_factory=dict)
     logs: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    forecasts: dict[int, TrialForecast] = field(default_factory=dict)
     engine: Any = "running"
     problem: str = ""
     opened: list[int] = field(default_factory=list)
@@ -175,7 +178,8 @@ class FakeFeed:
         if self._trials[0] != state.version:
             self._trials = (state.version, tuple(state.trials.values()))
         numbers = [t.number for t in state.live()]
-        numbers += [n for n in (*wanted.whole, *wanted.sparks) if n not in numbers]
+        drawn = () if wanted.memory is None else (wanted.memory,)
+        numbers += [n for n in (*wanted.whole, *drawn, *wanted.sparks) if n not in numbers]
         return StudyReading(
             folder=self.folder,
             name=state.name,
@@ -188,20 +192,43 @@ class FakeFeed:
             trials=self._trials[1],
             engine=self.engine,
             notices=tuple(state.warnings),
-            curves={n: self._curve(n, n in wanted.whole) for n in numbers if n in self.metrics},
+            curves={n: self._curve(n, wanted) for n in numbers if n in self.metrics},
             profile=PROFILE,
             log=None if wanted.log is None else LogTail(wanted.log, self.logs.get(wanted.log, ())),
             problem=self.problem,
         )
 
-    def _curve(self, number: int, whole: bool) -> Curve:
-        key = (len(self.metrics[number]), whole)
+    def _curve(self, number: int, wanted: Wanted) -> Curve:
+        whole, memory = number in wanted.whole, number == wanted.memory
+        key = (len(self.metrics[number]), whole, memory)
         if number not in self._kept or self._kept[number][0] != key:
             self.opened.append(number)
             builder = CurveBuilder()
             builder.add(self.metrics[number])
-            self._kept[number] = (key, builder.digest(run_info(), whole=whole))
+            forecast = self.forecasts.get(number)
+            curve = builder.digest(run_info(), whole=whole, forecast=forecast, memory=memory)
+            self._kept[number] = (key, curve)
         return self._kept[number][1]
+
+
+def trial_forecast(**changes: Any) -> TrialForecast:
+    """Of a trial on the GPU: 11.0 GiB of tensors where 11.2 are measured."""
+    base: dict[str, Any] = {
+        "attempt": 1,
+        "shape": "a",
+        "tier": "proof",
+        "device": "NVIDIA RTX 4090",
+        "allocated": 11 * 2**30,
+        "reserved": int(11.8 * 2**30),
+        "needed": int(11.4 * 2**30),
+        "context": 2**29,
+        "capacity": int(23.2 * 2**30),
+        "guard": 0.03,
+        "parts": {"weights": 4 * 2**30, "activations": 7 * 2**30},
+        "moments": {"backward": 11 * 2**30},
+        "peak": "backward",
+    }
+    return TrialForecast(**{**base, **changes})
 
 
 def run_info() -> RunInfo:
@@ -264,11 +291,13 @@ class FakeSource:
     reading: GpuReading = field(default_factory=lambda: GpuReading((gpu(),)))
     feeds: dict[Path, FakeFeed] = field(default_factory=dict)
     refuse: str = ""
+    desk: FakeDesk = field(default_factory=FakeDesk)
     reply: Callable[[Request], Reply] = lambda request: Reply(True, f"{request.command} done")
 
     def __post_init__(self) -> None:
         feed = FakeFeed(self, metrics=curves())
         feed.tell(*events())
+        feed.forecasts = {5: trial_forecast()}
         feed.logs = {5: ("loading the model", "step 80 of 120", "step 85 of 120")}
         self.feeds[FOLDER] = feed
         old = FakeFeed(self, folder=Path("/studies/first-try"), engine="idle")
@@ -338,3 +367,6 @@ class FakeSource:
 
     def devices(self) -> DeviceReading:
         return DeviceReading(self.reading, HOST)
+
+    def memory(self) -> FakeDesk:
+        return self.desk

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from core.engine.messages import Reply, Request
 from core.study.events import (
     JOURNAL_VERSION,
     AnyEvent,
@@ -270,3 +271,22 @@ def test_a_completed_trial_is_not_tried_again_by_a_slip(
     assert run("retry", "night", "1") == 1
     assert "--force" in capsys.readouterr().err
     assert not (study / "daemon.json").exists(), "no engine was started for it"
+
+
+@pytest.mark.parametrize(("given", "fix"), [((), None), (("--fix", "2"), 2), (("--no-fix",), 0)])
+def test_a_person_chooses_the_fix_of_a_retry(
+    study: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], fix: int | None
+) -> None:
+    sent: list[Request] = []
+
+    def send(folder: Path, request: Request) -> Reply:
+        sent.append(request)
+        return Reply(True, "trial 2 is tried again")
+
+    monkeypatch.setattr("tui.commands.control.send", send)
+    assert run("retry", "night", "2", *given) == 0
+    assert sent == [Request("retry", 2, fix=fix)]
+
+
+def test_a_fix_and_none_at_once_is_wrong_use(study: Path) -> None:
+    assert run("retry", "night", "2", "--fix", "1", "--no-fix") == 2

@@ -97,3 +97,26 @@ def test_a_trial_that_a_memory_fix_saved_says_so() -> None:
     assert "ran out of memory, then per-device batch 8 → 4" in line
     looks = RowLook((), "eval_loss", best=False, roomy=False, ascii=False)
     assert str(trial_row(row, looks, marked=False).cells["number"]) == "1 !"
+
+
+def ended(source: FakeSource, ending: str, **more: object) -> str:
+    """What is said of the memory of trial 5 when it has ended so."""
+    peak = {"peak_memory": int(17.4 * 2**30), "forecast": int(17.2 * 2**30)}
+    source.feed.tell(
+        TrialEnded(t=NOW, trial=5, attempt=1, ending=ending, **{**peak, **more})  # type: ignore[arg-type]
+    )
+    return detail.foreseen(view(source).by_number[5])
+
+
+def test_memory_stands_beside_what_was_forecast() -> None:
+    source = FakeSource()
+    assert detail.foreseen(view(source).by_number[5]) == "forecast 11.0, measured 11.2 GiB"
+    assert detail.foreseen(view(source).by_number[6]) == ""
+    assert ended(source, "completed", proven=True) == "forecast 17.2, measured 17.4 GiB"
+    assert ended(source, "completed") == "estimate 17.2, measured 17.4 GiB"
+
+
+def test_what_ran_out_of_memory_has_no_measure_of_its_need() -> None:
+    assert ended(FakeSource(), "oom", proven=True) == "forecast 17.2 GiB"
+    unforeseen = ended(FakeSource(), "oom", forecast=None)
+    assert unforeseen == "forecast 11.0 GiB"  # By what was written before its start.

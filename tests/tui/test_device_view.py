@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from core.devices.gpu import GpuProcess
-from tests.tui.fake import HOST, NOW, FakeSource, gpu
+from tests.tui.fake import HOST, NOW, FakeSource, gpu, trial_forecast
 from tui.device_view import gpu_view, host_view
 from tui.snapshot import study_view
 from tui.source import Wanted
@@ -41,3 +41,22 @@ def test_swap_is_only_shown_when_it_is_used() -> None:
     assert host_view(HOST).swap is None
     used = replace(HOST, swap_total=8 * 2**30, swap_used=4 * 2**30)
     assert host_view(used).swap == (50.0, "4.0 of 8.0 GiB")
+
+
+def test_a_gpu_is_held_against_the_forecast_of_the_trials_on_it() -> None:
+    source = FakeSource()
+    source.feed.forecasts = {5: trial_forecast(), 6: trial_forecast(tier="estimate")}
+    found = gpu_view(gpu(), study_view(source.feed.read(Wanted()), NOW), {}).expected
+    assert found is not None
+    needed = 2 * (int(11.4 * 2**30) + 2**29)
+    assert found.forecast == needed / (24 * 2**30)
+    assert found.used == int(13.4 * 2**30) / (24 * 2**30)
+    assert found.text == "estimate 23.8 GiB"
+
+
+def test_without_the_forecast_of_each_trial_there_is_nothing_to_compare() -> None:
+    source = FakeSource()  # Only one of its two live trials has a forecast.
+    study = study_view(source.feed.read(Wanted()), NOW)
+    assert gpu_view(gpu(), study, {}).expected is None
+    assert gpu_view(gpu(uuid="GPU-other"), study, {}).expected is None
+    assert gpu_view(gpu(), None, {}).expected is None

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from core.study.events import (
+    AdviceAsked,
+    AdviceGiven,
     AnyEvent,
     FixSuggested,
     StudyChanged,
@@ -42,6 +44,9 @@ def state() -> StudyState:
         (TrialEnded(t=3, trial=1, attempt=1, ending="oom", reason="asked for 8 GiB"), "out of memory: asked"),
         (TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=1.5, seconds=70), "loss 1.5000, 1m 10s"),
         (FixSuggested(t=3, trial=1, attempt=1, changes={}, text="batch 8 → 4"), "suggested: batch 8 → 4"),
+        (AdviceAsked(t=3, trial=1, attempt=1, about="fix"), "looking for a fix that fits"),
+        (AdviceGiven(t=3, trial=1, attempt=1, about="fix", text="logits dominate"), "memory: logits dominate"),
+        (TrialEnded(t=3, trial=1, attempt=1, ending="skipped", reason="proven not to fit"), "skipped: proven not"),
         (TrialQueued(t=3, trial=1, attempt=2, reason="batch 8 → 4"), "attempt 2: batch 8 → 4"),
         (TrialAsked(t=3, trial=1, attempt=1, ask="stop", by="guard", reason="loss is NaN"), "loss is NaN"),
         (Warned(t=3, text="a spike", trial=1), "trial 1: a spike"),

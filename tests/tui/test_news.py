@@ -49,3 +49,14 @@ def test_what_goes_well_or_is_no_news_is_not_said() -> None:
     source = FakeSource()
     view = study_view(source.feed.read(Wanted()), NOW)
     assert news(view, replace(view, eta=1.0)) == ""
+
+
+def test_a_trial_that_is_not_started_for_its_memory_is_said_and_what_is_done_about_it() -> None:
+    assert after(ended(7, "skipped", "needs 31.2 GiB")) == "Trial 7 won't fit: needs 31.2 GiB"
+    changes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    said = after(
+        ended(7, "skipped", "needs 31.2 GiB"),
+        FixSuggested(t=NOW, trial=7, attempt=1, changes=changes, text=FIX),
+        TrialQueued(t=NOW, trial=7, attempt=1, overrides=changes, reason=FIX),
+    )
+    assert said == f"Trial 7 would not fit and starts changed: {FIX}"

@@ -17,10 +17,11 @@ from core.study.events import (
 from core.study.files import write_record
 from core.study.journal import JournalWriter
 from core.study.metrics import MetricsWriter, Point
-from tests.tui.fake import NOW, run_info
+from tests.tui.fake import NOW, run_info, trial_forecast
 from tui import source as source_module
+from tui.log_lines import log_lines
 from tui.snapshot import study_view
-from tui.source import DiskFeed, DiskSource, SourceError, Wanted, ancestors, log_lines, short_path
+from tui.source import DiskFeed, DiskSource, SourceError, Wanted, ancestors, short_path
 
 
 class Study:
@@ -187,3 +188,31 @@ def test_a_summary_is_read_again_while_the_study_is_at_work(study: Study) -> Non
     study.tell(TrialEnded(t=NOW, trial=3, attempt=1, ending="completed", loss=1.5))
     summary = source.summary(study.folder.path)
     assert (summary.done, summary.best_trial) == (3, 3)
+
+
+def test_memory_and_its_forecast_are_read_where_they_are_shown(study: Study) -> None:
+    measured = Point(t=NOW + 4, step=4, loss=2.5, mem_peak=5 * 2**30, mem_reserved=6 * 2**30)
+    for number in (1, 3):
+        folder = study.folder.trial(number)
+        write_record(folder.run, run_info())
+        write_record(folder.forecast, trial_forecast())
+        writer = MetricsWriter(folder.metrics)
+        writer.write(measured)
+        writer.close()
+    feed = DiskFeed(study.folder.path)
+    for number in (1, 3):  # One that has ended, and one that trains.
+        curve = feed.read(Wanted(memory=number)).curves[number]
+        assert curve.forecast == trial_forecast()
+        assert curve.peaks == ((4.0, 5 * 2**30),) and curve.reserved == ((4.0, 6 * 2**30),)
+        assert curve.train is None
+        both = feed.read(Wanted(whole=frozenset({number}), memory=number)).curves[number]
+        assert both.peaks == curve.peaks and both.train is not None
+        after = feed.read(Wanted(sparks=(number,))).curves[number]
+        assert (after.peaks, after.reserved, after.train) == (None, None, None)
+        assert after.forecast == trial_forecast()
+
+
+def test_a_trial_without_a_forecast_has_none(study: Study) -> None:
+    write_record(study.folder.trial(3).run, run_info())
+    curve = DiskFeed(study.folder.path).read(Wanted(memory=3)).curves[3]
+    assert curve.forecast is None and curve.peaks == ()

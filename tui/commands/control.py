@@ -33,7 +33,7 @@ def retry(arguments: argparse.Namespace) -> int:
         said = f"trial {trial.number} completed: its result would be lost; --force tries it again all the same"
         print(f"tunedeck: {said}", file=sys.stderr)
         return 1
-    return _ask(folder, Request("retry", arguments.trial), arguments.json)
+    return _ask(folder, Request("retry", arguments.trial, fix=arguments.fix), arguments.json)
 
 
 def promote(arguments: argparse.Namespace) -> int:

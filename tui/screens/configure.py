@@ -11,7 +11,7 @@ from tui.explain import problem_text
 from tui.plan import Plan
 from tui.profile_path import path_note, path_problem, profile_path, slug
 from tui.row_count import quick_look
-from tui.screens.configure_form import ConfigureForm
+from tui.screens.configure_memory import ConfigureMemory
 from tui.screens.confirm import ConfirmDialog, MessageDialog, TextDialog
 from tui.screens.pick import Choice, PickDialog, profile_choices
 from tui.source import short_path
@@ -21,7 +21,7 @@ from tui.words import plural
 _EMPTY = "empty"
 
 
-class ConfigureScreen(ConfigureForm):
+class ConfigureScreen(ConfigureMemory):
     """The form with what is done to a whole profile. Starting goes through the app's `start_study`."""
 
     def __init__(self, profile_path: Path | None = None) -> None:

@@ -36,6 +36,7 @@ from tui.space_text import how_to, suggested_space
 from tui.widgets.bars import Heading, Pieces
 from tui.widgets.help_pane import HelpPane
 from tui.widgets.lines import Piece, fit
+from tui.widgets.memory_bar import MemoryBar
 from tui.widgets.param_field import FieldEditor, PathSuggester
 from tui.widgets.param_form import ParamForm
 from tui.widgets.plan_bar import PlanBar
@@ -88,6 +89,7 @@ class ConfigureForm(DeckScreen):
             with Container(id="help-area"):
                 yield Heading("What it means", ascii=self.ascii, id="help-heading")
                 yield HelpPane(ascii=self.ascii, id="help")
+        yield MemoryBar(ascii=self.ascii, id="memory")
         yield PlanBar(ascii=self.ascii, id="plan")
 
     # -- parts --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
+from rich.style import Style
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical, VerticalScroll
@@ -15,7 +16,7 @@ from tui.device_view import GpuView, HostView, Measure, gpu_view, host_view
 from tui.keymap import bindings
 from tui.screens.base import DeckScreen
 from tui.widgets.bars import Heading, Pieces
-from tui.widgets.gauge import HistoryLine
+from tui.widgets.gauge import HistoryLine, marked_bar
 from tui.widgets.lines import Piece, fit
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SECONDS = 2.0
 """How often the devices are asked while this screen is shown."""
 _LABEL = 9
+_BAR = 30
 MOST_PROCESSES = 6
 
 
@@ -56,7 +58,7 @@ class GpuBlock(Vertical):
             ("heat", view.temperature),
         ):
             push(self.query_one(f".{name}", HistoryLine), measure, ascii=self._ascii)
-        lines = process_lines(view)
+        lines = [*expected_lines(view, ascii=self._ascii), *process_lines(view)]
         pieces = self.query_one(Pieces)
         if pieces.styles.height is None or pieces.styles.height.value != len(lines):
             pieces.styles.height = len(lines)
@@ -176,6 +178,32 @@ def problem_text(reading: GpuReading) -> str:
     return "" if reading.gpus else "No GPU found on this machine: trials run on the CPU."
 
 
+def expected_lines(view: GpuView, *, ascii: bool) -> list[list[Piece]]:
+    """The memory in use with a mark where the trials' forecast puts it; no line without a forecast."""
+    found = view.expected
+    if found is None:
+        return []
+    muted, filled = (
+        theme.style("muted"),
+        theme.style("primary") + Style(bgcolor=theme.BAR_BACKGROUND),
+    )
+    drawn, at = marked_bar(found.used, found.forecast, _BAR, ascii)
+    over = found.used > found.forecast
+    mark = theme.style("warning" if over else "success", bold=True) + Style(
+        bgcolor=theme.BAR_BACKGROUND
+    )
+    return [
+        [
+            (" " + fit("forecast", _LABEL), muted),
+            (drawn[:at], filled),
+            (drawn[at : at + 1], mark),
+            (drawn[at + 1 :], filled),
+            (f"  {found.text}", theme.style("text")),
+            ("  more is in use" if over else "", theme.style("warning")),
+        ]
+    ]
+
+
 def process_lines(view: GpuView) -> list[list[Piece]]:
     """Who was given the GPU and what runs on it, a line each."""
     muted, text, ours = theme.style("muted"), theme.style("text"), theme.style("primary", bold=True)
@@ -212,6 +240,8 @@ def as_text(views: list[GpuView], host: HostView) -> list[str]:
             f"  memory {view.memory[1]}, load {view.load[1]}, power {view.power[1]}, "
             f"temperature {view.temperature[1]}"
         )
+        if view.expected is not None:
+            lines.append(f"  {view.expected.text}")
         lines += [
             "  " + "".join(text for text, _ in pieces).strip() for pieces in process_lines(view)
         ]

@@ -1,4 +1,4 @@
-"""The selected trial at large: chart, settings, log and advice."""
+"""The selected trial at large: chart, memory, settings, log and advice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from tui import detail, theme, words
+from tui.ascii_text import ascii_text
+from tui.memory_chart import memory_series, memory_title
 from tui.widgets.bars import Heading, Pieces
 from tui.widgets.lines import Piece
 from tui.widgets.loss_chart import ChartSeries, LossChart
@@ -18,8 +20,14 @@ from tui.widgets.text_pane import TextPane
 if TYPE_CHECKING:
     from tui.snapshot import StudyView, TrialRow
 
-PANES = ("chart", "settings", "log", "advice")
-TROUBLE = ("oom", "diverged", "failed", "lost")
+PANES = ("chart", "settings", "log", "memory", "advice")
+TROUBLE = ("oom", "skipped", "diverged", "failed", "lost")
+NO_MEMORY = "no memory measured yet"
+_ADVISING = {
+    "start": "a dry run finds out whether it fits…",
+    "fit": "looking for the largest batch that fits…",
+    "fix": "looking for a fix that fits…",
+}
 NOT_STARTED = "this trial has not started yet"
 
 
@@ -36,14 +44,16 @@ class TrialDetail(Vertical):
         self._row: TrialRow | None = None
         self._drawn: object = None
         self._text_of: object = None
+        self._memory_of: object = None
 
     def compose(self) -> ComposeResult:
         with Vertical(id="chart-side"):
             yield Heading(ascii=self._ascii, id="trial-heading")
             yield Pieces(ascii=self._ascii, id="note")
-            yield LossChart(ascii=self._ascii)
+            yield LossChart(ascii=self._ascii, id="losses")
         with Vertical(id="pane-side"):
             yield Heading(ascii=self._ascii, id="pane-heading")
+            yield LossChart(empty_text=NO_MEMORY, from_zero=True, ascii=self._ascii, id="memory")
             yield TextPane(ascii=self._ascii)
 
     def on_mount(self) -> None:
@@ -52,7 +62,9 @@ class TrialDetail(Vertical):
 
     @property
     def chart(self) -> LossChart:
-        return self.query_one(LossChart)
+        """The chart that keys are about: that of the losses where it is shown."""
+        only_memory = self.shown_pane == "memory" and not self._wide
+        return self.query_one("#memory" if only_memory else "#losses", LossChart)
 
     @property
     def pane(self) -> TextPane:
@@ -77,6 +89,10 @@ class TrialDetail(Vertical):
         return self._wide or self.shown_pane == "chart"
 
     @property
+    def needs_memory(self) -> bool:
+        return self.shown_pane == "memory"
+
+    @property
     def needs_log(self) -> bool:
         return self.shown_pane == "log"
 
@@ -98,26 +114,30 @@ class TrialDetail(Vertical):
 
     def focus_pane(self) -> None:
         """Let the keys scroll the text, if text is shown."""
-        if self.query_one("#pane-side").display:
+        if self.pane.display and self.query_one("#pane-side").display:
             self.pane.focus()
         else:
             self.screen.set_focus(None)
 
     def cursor_off(self) -> None:
-        """Take the reading line out of the chart."""
-        self.chart.cursor_off()
+        """Take the reading line out of the charts."""
+        for chart in self.query(LossChart):
+            chart.cursor_off()
 
     def _arrange(self) -> None:
         if not self._composed:
             return
-        self.chart.display = self._wide or self.shown_pane == "chart"
-        self.query_one("#note").display = self.chart.display
-        self.query_one("#chart-side").set_class(not self.chart.display, "-heading-only")
+        losses = self._wide or self.shown_pane == "chart"
+        self.query_one("#losses").display = self.query_one("#note").display = losses
+        self.query_one("#chart-side").set_class(not losses, "-heading-only")
+        self.query_one("#memory").display = self.shown_pane == "memory"
+        self.pane.display = self.shown_pane != "memory"
         self.query_one("#pane-heading").display = self._wide
         self.query_one("#pane-side").display = self._wide or self.shown_pane != "chart"
         self._text_of = None
         self._show_headings()
         self._show_text()
+        self._show_memory()
 
     # -- content ------------------------------------------------------------------------------
 
@@ -133,6 +153,7 @@ class TrialDetail(Vertical):
         self._show_headings()
         self._show_chart(row, marked)
         self._show_text()
+        self._show_memory()
 
     def _show_headings(self) -> None:
         title = detail.heading(self._row) if self._row else ""
@@ -142,7 +163,10 @@ class TrialDetail(Vertical):
             self.query_one("#pane-heading", Heading).show("", self.shown_panes, self.shown_pane)
         else:
             top.show(title, self.shown_panes, self.shown_pane)
-        self.query_one("#note", Pieces).show(note(self._row, ascii=self._ascii))
+        pieces = note(self._row, ascii=self._ascii)
+        if self._ascii:
+            pieces = [(ascii_text(text), style) for text, style in pieces]
+        self.query_one("#note", Pieces).show(pieces)
 
     def _show_chart(self, row: TrialRow | None, marked: Sequence[TrialRow]) -> None:
         others = [r for r in marked if row is None or r.number != row.number]
@@ -158,11 +182,26 @@ class TrialDetail(Vertical):
             return
         self._drawn = key
         end = float(row.total_steps) if row and row.total_steps and row.trial.live else None
-        self.chart.set_series(_series(row, others), title="", x_end=end)
+        losses = self.query_one("#losses", LossChart)
+        losses.set_series(_series(row, others), title="", x_end=end)
+
+    def _show_memory(self) -> None:
+        row = self._row
+        chart = self.query_one("#memory", LossChart)
+        curve = row.curve if row is not None else None
+        if not chart.display or row is None:
+            return
+        key = (row, chart.size.width)
+        if key == self._memory_of:
+            return
+        self._memory_of = key
+        end = float(row.total_steps) if row.total_steps and row.trial.live else None
+        series = memory_series(curve, end) if curve is not None else []
+        chart.set_series(series, title=memory_title(row, chart.size.width), x_end=end)
 
     def _show_text(self) -> None:
         view, row = self._view, self._row
-        if not self.query_one("#pane-side").display:
+        if not self.query_one("#pane-side").display or not self.pane.display:
             return
         if view is None or row is None:
             self.pane.set_lines(())
@@ -208,6 +247,8 @@ def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
     trial, curve, look = row.trial, row.curve, words.LOOKS[row.status]
     text, muted = theme.style("text"), theme.style("muted")
     pieces: list[Piece] = [(f" {look.text(ascii=ascii)} ", theme.style(look.colour, bold=True))]
+    if trial.advising is not None:
+        return [*pieces, (f" {_ADVISING[trial.advising]}", theme.style("accent"))]
     if trial.suggestion is not None:
         pieces += [(" f ", theme.style("primary", bold=True)), (trial.suggestion.text, text)]
         return pieces
@@ -228,5 +269,8 @@ def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
         if value:
             pieces += [(f"  {name} ", muted), (value, text)]
     if trial.fixes:
-        pieces += [("  ran out of memory, then ", theme.style("warning")), (trial.fixes[-1], text)]
+        # One that was changed before it ever ran has one attempt at most.
+        crashed = len(trial.attempts) > 1 or any(a.ending == "oom" for a in trial.attempts)
+        why = "  ran out of memory, then " if crashed else "  would not fit, so "
+        pieces += [(why, theme.style("warning")), (trial.fixes[-1], text)]
     return pieces

@@ -9,8 +9,8 @@ from textual.binding import BindingType
 from textual.containers import Container
 
 from core.engine.messages import Request
-from core.study.state import Trial
-from tui import words
+from core.study.state import Suggestion, Trial
+from tui import detail, words
 from tui.actions import Context
 from tui.filtering import HELP, Order, arrange
 from tui.keymap import bindings
@@ -184,6 +184,7 @@ class TrialsScreen(DeckScreen):
             whole=frozenset((*selected, *self._marked)) if chart else frozenset(),
             sparks=tuple(int(row.key) for row in visible),
             log=self._selected if self.detail.needs_log else None,
+            memory=self._selected if self.detail.needs_memory else None,
         )
 
     def select(self, number: int) -> None:
@@ -380,8 +381,24 @@ class TrialsScreen(DeckScreen):
             self.say(
                 f"Trial {trial.number} has completed: there is nothing to try again.", "warning"
             )
+        elif trial is not None and trial.suggestion is not None and pickable(trial.suggestion):
+            self.run_worker(self._retry_with(trial, trial.suggestion), group="fix", exclusive=True)
         elif trial is not None:
             self.deck.ask(Request("retry", trial.number))
+
+    async def _retry_with(self, trial: Trial, suggestion: Suggestion) -> None:
+        """Let one of several fixes be picked, or none of them."""
+        from tui.fix_view import FixView, from_option
+        from tui.screens.fixes import FixDialog, Found
+
+        without = FixView(text="try again without a fix")
+        fixes = (*map(from_option, suggestion.fixes), without)
+        found = Found(detail.fix_headline(trial), fixes)
+        dialog = FixDialog(f"Try trial {trial.number} again", found=found)
+        picked = await self.app.push_screen_wait(dialog)
+        if picked is not None:
+            number = 0 if picked is without else fixes.index(picked) + 1
+            self.deck.ask(Request("retry", trial.number, fix=number))
 
     def action_stop_trial(self) -> None:
         trial = self._trial_or_say()
@@ -425,3 +442,9 @@ class TrialsScreen(DeckScreen):
             yes="Stop all",
             then=Request("stop"),
         )
+
+
+def pickable(suggestion: Suggestion) -> bool:
+    """Whether a person has to choose: among several fixes, or for one that makes it another run."""
+    fixes = suggestion.fixes
+    return len(fixes) > 1 or any(fix.numerics == "different" for fix in fixes)

@@ -38,6 +38,13 @@ def bar(fraction: float | None, width: int, ascii: bool = False) -> str:
     return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
 
 
+def marked_bar(fraction: float, mark: float, width: int, ascii: bool = False) -> tuple[str, int]:
+    """A bar filled to `fraction` with a line across it at `mark`, and the cell of that line; both clamp to 0 … 1."""
+    text = bar(fraction, width, ascii)
+    at = min(max(0, width - 1), max(0, round(mark * width) - 1))
+    return text[:at] + ("|" if ascii else "│") + text[at + 1 :], at
+
+
 class Gauge(LineWidget):
     """A label, a bar and a text on one line, repainted only when they look different.
 

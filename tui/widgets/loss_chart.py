@@ -56,7 +56,10 @@ class _Picture:
 
 
 class LossChart(LineWidget):
-    """Draws one or several `ChartSeries`; the screen that holds it binds keys to its methods."""
+    """Draws one or several `ChartSeries`, of losses or of anything else over steps.
+
+    The screen that holds it binds keys to its methods.
+    """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "loss-chart--axis",
@@ -82,12 +85,15 @@ class LossChart(LineWidget):
         *,
         title: str = "",
         empty_text: str = EMPTY_TEXT,
+        from_zero: bool = False,
         ascii: bool = False,
         name: str | None = None,
         id: str | None = None,
         classes: str | None = None,
     ) -> None:
+        """`from_zero`: the value axis begins at 0, so that heights compare."""
         super().__init__(ascii=ascii, name=name, id=id, classes=classes)
+        self._from_zero = from_zero
         self._title = title
         self._empty_text = empty_text
         self._series: list[Prepared] = []
@@ -338,7 +344,8 @@ class LossChart(LineWidget):
         )
         if not telling:
             return axis.log_axis(0.1, 10, ticks) if self._log else axis.linear_axis(0, 1, ticks)
-        return make(min(telling), max(telling), ticks)
+        low_value = 0.0 if self._from_zero and not self._log else min(telling)
+        return make(min(low_value, *telling), max(telling), ticks)
 
     def _extremes(self, low: float, high: float, *, clipped: bool) -> list[float]:
         """The least and largest values from step `low` to `high` of the series that are clipped, or not."""

@@ -11,6 +11,7 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.strip import Strip
 
+from tui.ascii_text import ascii_text
 from tui.widgets.lines import LineWidget, Piece, clean, fit, line
 
 _WHEEL_LINES = 3
@@ -67,7 +68,8 @@ class TextPane(LineWidget, can_focus=True):
         width = max(1, self.size.width)
         if self._wrapped_for != width:
             self._wrapped_for = width
-            self._wrapped = [p for text in self._lines for p in wrap(text, width)]
+            lines = map(spelled, self._lines) if self.ascii else self._lines
+            self._wrapped = [p for text in lines for p in wrap(text, width)]
         return self._wrapped
 
     def build_line(self, y: int, width: int) -> Strip:
@@ -126,6 +128,16 @@ def wrap(text: Text, width: int) -> list[list[Piece]]:
     rest.plain = rest.plain.lstrip()
     lines = [first, *rest.wrap(console, max(1, width - indent))]
     return [_pieces(lines[0]), *([(" " * indent, _base(t)), *_pieces(t)] for t in lines[1:])]
+
+
+def spelled(text: Text) -> Text:
+    """A line of text with its signs spelled in ASCII; each keeps its style."""
+    if text.plain.isascii():
+        return text
+    made = Text(style=text.style)
+    for sign, style in _pieces(text):
+        made.append(ascii_text(sign), style)
+    return made
 
 
 def _base(text: Text) -> Style:

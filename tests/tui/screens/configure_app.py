@@ -11,6 +11,7 @@ from typing import Any, cast
 from textual.pilot import Pilot
 
 from core.profile import Profile
+from tests.tui.fake_memory import FakeDesk
 from tui.app import TunedeckApp
 from tui.screens.configure import ConfigureScreen
 from tui.screens.pick import PickDialog
@@ -19,6 +20,12 @@ from tui.screens.pick import PickDialog
 class NoStudies:
     """A source without studies."""
 
+    def __init__(self, desk: FakeDesk) -> None:
+        self.desk = desk
+
+    def memory(self) -> FakeDesk:
+        return self.desk
+
     def now(self) -> float:
         return 1_800_000_000.0
 
@@ -26,9 +33,11 @@ class NoStudies:
         return []
 
 
-def configure_app(*, ascii: bool = False) -> tuple[TunedeckApp, list[Profile]]:
+def configure_app(
+    *, ascii: bool = False, desk: FakeDesk | None = None
+) -> tuple[TunedeckApp, list[Profile]]:
     """The app, and the list of what is started."""
-    app = TunedeckApp(source=cast(Any, NoStudies()), ascii=ascii)
+    app = TunedeckApp(source=cast(Any, NoStudies(desk or FakeDesk())), ascii=ascii)
     started: list[Profile] = []
     app.start_study = started.append  # type: ignore[method-assign]
     return app, started
@@ -48,7 +57,10 @@ async def settle(pilot: Pilot[None]) -> None:
         if timer is not None:
             timer.stop()
             screen._look()
-    while any(w.group == "rows" and not w.is_finished for w in pilot.app.workers):
+        if screen._memory_timer is not None:
+            screen._memory_timer.stop()
+            screen._look_at_memory()
+    while any(w.group in ("rows", "memory") and not w.is_finished for w in pilot.app.workers):
         await asyncio.sleep(0.01)
     await pilot.pause()
 
@@ -95,10 +107,14 @@ class Deck:
 
 @asynccontextmanager
 async def deck(
-    profile: Path | None, size: tuple[int, int] = (80, 24), *, ascii: bool = False
+    profile: Path | None,
+    size: tuple[int, int] = (80, 24),
+    *,
+    ascii: bool = False,
+    desk: FakeDesk | None = None,
 ) -> AsyncIterator[Deck]:
     """The Configure screen with `profile` open."""
-    app, started = configure_app(ascii=ascii)
+    app, started = configure_app(ascii=ascii, desk=desk)
     async with app.run_test(size=size) as pilot:
         screen = ConfigureScreen(profile)
         await app.push_screen(screen)

@@ -219,10 +219,12 @@ async def test_the_panes_follow_each_other(opened: Opened) -> None:
         assert "differs from the profile" in screen_text(app) and "was 1e-4" in screen_text(app)
         await press(app, pilot, "tab")
         assert "step 85 of 120" in screen_text(app)
+        await press(app, pilot, "tab")
+        assert "peak" in screen_text(app) and "GiB" in screen_text(app)
         await press(app, pilot, "tab", "up")
         text = screen_text(app)
         assert "It ran out of memory." in text and "tries again with it" in text
-        await press(app, pilot, "shift+tab", "shift+tab", "shift+tab")
+        await press(app, pilot, *["shift+tab"] * 4)
         assert "train" in screen_text(app)
 
 
