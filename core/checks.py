@@ -23,6 +23,9 @@ from core.params import (
 )
 from core.values import toml_value
 
+_OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
+"""Optimizers that can update on the host what is on the GPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -136,6 +139,12 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             "method.freeze_trainable_layers",
             "0 would train nothing",
             "1 or more, or below 0 for the first layers",
+        )
+    if train and train.offload_optimizer and train.optim not in _OFFLOADABLE:
+        yield Problem(
+            "train.offload_optimizer",
+            f'does not go with optim = "{train.optim}", which runs where the weights are',
+            f"optim = {' or '.join(toml_value(name) for name in _OFFLOADABLE)}, or leave it out",
         )
     if data:
         yield from _unnamed_files(data)

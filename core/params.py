@@ -237,7 +237,7 @@ class MethodTable(Table):
         Literal["auto", "fp32", "bf16"],
         Field(
             description="The numbers that adapters are held in, and their gradients and optimizer states with them. `auto`: fp32, but bf16 "
-            "with precision = pure_bf16. bf16 halves their memory, which counts at high ranks; small updates get lost in rounding.",
+            "with precision = pure_bf16. bf16 halves their memory, which counts at high ranks; small updates get lost in rounding. Not with fp16.",
         ),
         Doc("Adapter precision", works="auto", when=LORA, advanced=True),
     ] = "auto"
@@ -460,8 +460,8 @@ class TrainTable(Table):
         Field(
             description="The optimizer. AdamW, whose weight decay is apart from the gradient, holds two numbers for each weight that "
             "trains: 8 bytes. `adamw_torch_fused` computes the same with fewer kernels and less memory, and is the faster one on "
-            "CUDA. `adamw_8bit` holds them in 2 bytes (bitsandbytes), `paged_…` moves them to the host's memory when the GPU's runs "
-            "out (CUDA only), `adafactor` holds next to nothing but takes other steps. Little gain for LoRA, whose weights are few.",
+            "CUDA. `adamw_8bit` holds them in 2 bytes (bitsandbytes; embeddings keep 8), `paged_…` moves them to the host's memory when "
+            "the GPU's runs out (CUDA only), `adafactor` holds next to nothing but takes other steps. Little gain for LoRA, whose weights are few.",
         ),
         Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
     ] = "adamw_torch"  # fmt: skip
@@ -469,7 +469,8 @@ class TrainTable(Table):
         bool,
         Field(
             description="Hold the optimizer's numbers in the host's memory and update there: frees 8 bytes of the GPU for each "
-            "weight that trains. The same result; an update costs a trip over the bus and back.",
+            "weight that trains, and takes 12 of the host. The same result; an update costs a trip over the bus and back. For "
+            "`adamw_torch`, `adamw_torch_fused` (the faster one here too) and `adafactor`.",
         ),
         Doc("Offload optimizer", works="false", advanced=True),
     ] = False
@@ -561,7 +562,7 @@ class TrainTable(Table):
         bool,
         Field(
             description="Move what the backward pass needs to the host's memory and back (with gradient checkpointing, only what is "
-            "kept between layers). The same result; slow over a slow bus.",
+            "kept between layers). The same result; slow over a slow bus. On the CPU it changes nothing.",
         ),
         Doc("Offload activations", works="false", advanced=True),
     ] = False

@@ -6,7 +6,8 @@ minutes and prints a table; FILE gets the same as JSON, and is written anew afte
 cut off leaves what it has found. A check that fails stops no other; its logs' ends stand beside it. All files are
 in a temporary folder that goes when the run ends. The packages may be installed, or lie in a folder that PYTHONPATH
 names; tunedeck itself need not be installed. One GPU is used, the first that nobody else computes on. The exit code
-is 0 when nothing failed, 1 when a check did, 2 when there is nothing to check on. The checks are CHECKS, below; some
+is 0 when nothing failed, 1 when a check did, 2 when there is nothing to check on. The checks are CHECKS, below, and
+with `--memory` MEMORY_CHECKS, which take ten minutes of their own; FILE keeps what it says of the others. Some
 can be named with `--only`. No CUDA context lives in this process: it would be a foreign one to the studies.
 """
 
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from core.devices.gpu import GpuReader, GpuSnapshot, NvmlReader, visible
 from core.devices.lease import busy_reason
 from core.version import VERSION
-from scripts.gpu import leases, memory, training
+from scripts.gpu import forecasts, leases, memory, training
 from scripts.gpu.place import (
     CheckFailedError,
     Place,
@@ -40,7 +41,7 @@ from scripts.gpu.place import (
     gather_facts,
     program,
 )
-from scripts.gpu.report import Figures, Report, Result, headline, table, write
+from scripts.gpu.report import Figures, Report, Result, headline, read, table, write
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers",
             "nvidia-ml-py")  # fmt: skip
@@ -77,6 +78,15 @@ CHECKS = (
     Check("speed", "a trial's start and speed (figures only)", training.speed, 90),
 )  # fmt: skip
 
+MEMORY_CHECKS = (
+    Check("forecasts", "memory is forecast before the run, and what is proven to fit does not run out",
+          forecasts.forecasts, 480),
+    Check("smallest", "the smallest capacity that a run survives is the replay's", forecasts.smallest,
+          240, True),
+    Check("fixes", "every fix offered first for a real out-of-memory ending trains", forecasts.fixes, 240),
+    Check("slowdowns", "what saving memory costs in time (figures only)", forecasts.slowdowns, 240),
+)  # fmt: skip
+
 
 class NothingToCheckError(Exception):
     """There is no GPU that could be used; the message says why."""
@@ -94,6 +104,8 @@ class Session:
     facts: dict[str, Any]
     began: float
     until: float
+    kept: tuple[Result, ...] = ()
+    """Of an earlier run."""
 
 
 def choose_gpu(reader: GpuReader, cuda_visible: str | None) -> GpuSnapshot:
@@ -180,8 +192,25 @@ def _place(session: Session, check: Check, seconds: float) -> Place:
     )
 
 
+def names_of(checks: Sequence[Check]) -> list[str]:
+    """What they are called."""
+    return [check.name for check in checks]
+
+
+def kept(output: Path, gpu: str, checks: Sequence[Check]) -> tuple[Result, ...]:
+    """What an earlier report in `output` says of the same kind of GPU and of other checks than `checks`."""
+    try:
+        earlier = read(output)
+    except (OSError, ValueError):
+        return ()
+    if earlier.gpu != gpu:
+        return ()
+    made = names_of(checks)
+    return tuple(r for r in earlier.results if r.name not in made)
+
+
 def report(session: Session, results: Sequence[Result]) -> Report:
-    """What has been found so far."""
+    """What has been found so far, with what is kept of earlier runs."""
     gpu = session.gpu
     total = gpu.memory_total if gpu else None
     return Report(
@@ -193,7 +222,7 @@ def report(session: Session, results: Sequence[Result]) -> Report:
         driver=session.facts.get("driver", ""),
         versions=versions(session.facts),
         seconds=round(time.monotonic() - session.began, 1),
-        results=tuple(results),
+        results=(*session.kept, *results),
     )
 
 
@@ -231,8 +260,21 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         _keep_to(folder)
         until = began + options.within
-        session = Session(folder, options.output, options.device, gpu, reader, facts, began, until)
-        chosen = [c for c in CHECKS if not options.only or c.name in options.only]
+        group = MEMORY_CHECKS if options.memory else CHECKS
+        chosen = [
+            c for c in (*CHECKS, *MEMORY_CHECKS) if c.name in (options.only or names_of(group))
+        ]
+        session = Session(
+            folder,
+            options.output,
+            options.device,
+            gpu,
+            reader,
+            facts,
+            began,
+            until,
+            kept(options.output, gpu.name if gpu else "CPU", chosen),
+        )
         found = run_all(session, chosen)
     print("\n" + table(found))
     return 1 if found.failed else 0
@@ -258,7 +300,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Check on a GPU what tunedeck claims about CUDA.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON file to write")
     parser.add_argument(
-        "--only", nargs="+", choices=[c.name for c in CHECKS], help="make these checks alone"
+        "--only",
+        nargs="+",
+        choices=names_of((*CHECKS, *MEMORY_CHECKS)),
+        help="make these checks alone",
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="make the checks of memory forecasts instead"
     )
     parser.add_argument(
         "--within", type=float, default=WITHIN, help="seconds for all of it (default %(default)s)"

@@ -192,6 +192,11 @@ def test_what_is_missing_is_asked_for() -> None:
             "search.rank_by",
             "needs validation data",
         ),
+        (
+            BARE + '[train]\noffload_optimizer = true\noptim = "adamw_8bit"\n',
+            "train.offload_optimizer",
+            'does not go with optim = "adamw_8bit"',
+        ),
         (BARE + "val_size = 1.5\n", "data.val_size", "neither a share nor a number of rows"),
         (
             BARE

@@ -259,3 +259,13 @@ def test_a_run_that_is_ended_ends_what_it_started(tmp_path: Path) -> None:
     assert process.returncode != 0
     assert left_behind(tmp_path) == []
     assert [p.name for p in tmp_path.iterdir() if p.name != "out.json"] == []
+
+
+def test_a_report_keeps_what_an_earlier_run_said_of_other_checks(tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+    results = tuple(Result(name, "", "passed", 1.0) for name in ("nvml", "forecasts"))
+    write(Report("2026-11-22", "cuda", "NVIDIA H100", "GPU-a", 80.0, "1", {}, 1.0, results), output)
+    again = [c for c in gpu_check.MEMORY_CHECKS if c.name == "forecasts"]
+    assert [r.name for r in gpu_check.kept(output, "NVIDIA H100", again)] == ["nvml"]
+    assert gpu_check.kept(output, "Tesla T4", again) == ()
+    assert gpu_check.kept(tmp_path / "none.json", "NVIDIA H100", again) == ()
