@@ -11,8 +11,7 @@ BENCHES = ("dashboard", "daemon", "worker", "memory")
 
 def main(names: list[str]) -> int:
     if names[:1] == ["memory"]:
-        import_module("bench.memory").main(names[1:])
-        return 0
+        return int(import_module("bench.memory").main(names[1:]))
     unknown = [n for n in names if n not in BENCHES]
     if unknown:
         print(
@@ -23,11 +22,12 @@ def main(names: list[str]) -> int:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     print(f"tunedeck {commit}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    missed = 0
     for name in names or BENCHES:
         print(f"\n{name}", flush=True)
         module = import_module(f"bench.{name}")
-        module.main(*([[]] if name == "daemon" else []))
-    return 0
+        missed |= int(module.main(*([[]] if name == "daemon" else [])) or 0)
+    return missed
 
 
 if __name__ == "__main__":

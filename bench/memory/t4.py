@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from bench.memory.goal import reached
 from bench.memory.published import shape as shape_of
 from core.dryrun.cuda import ROUND, cuda_semantics, transients
 from core.dryrun.masks import assumed_masks
@@ -154,8 +155,8 @@ def _repeated() -> Iterator[None]:
         sdpa_attention.use_gqa_in_sdpa = before
 
 
-def main(arguments: list[str]) -> None:
-    """Print each row's errors and their means."""
+def main(arguments: list[str]) -> int:
+    """Print each row's errors and their means; 1 where a goal is missed."""
     parser = argparse.ArgumentParser(prog="python -m bench memory t4")
     parser.add_argument("--csv", type=Path, default=MEASURED)
     parser.add_argument("--config", action="append", default=[], metavar="NAME=FILE")
@@ -175,6 +176,17 @@ def main(arguments: list[str]) -> None:
         print(
             f"{name:<12} mean {mean(sizes):5.2f} %  worst {max(sizes):5.2f} %  bias {mean(values):+5.2f} %"
         )
+    return 0 if all(_goals(errors)) else 1
+
+
+def _goals(errors: dict[str, list[float]]) -> list[bool]:
+    allocated = [abs(value) for value in errors["allocated"]]
+    reserved = [abs(value) for value in errors["reserved"]]
+    return [
+        reached("allocated, mean error", mean(allocated), 1.0, "%"),
+        reached("allocated, worst error", max(allocated), 2.5, "%"),
+        reached("reserved, mean error", mean(reserved), 5.0, "%"),
+    ]
 
 
 def _line(row: Row, found: Simulated, errors: dict[str, list[float]]) -> str:

@@ -4,7 +4,6 @@ Every run is the real worker in a process of its own, on a model of a well-known
 updates long. All forecasts are written before the first run.
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -12,6 +11,8 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
 
 from core.engine.target import target_from
 from core.memory.architecture import find_architecture
@@ -69,6 +70,7 @@ class Ran:
     report: WorkerReport | None
     run: RunInfo | None
     tokens_per_s: float | None
+    seconds_a_step: float | None
     log: str
 
     @property
@@ -184,10 +186,13 @@ def forecasts(place: Place) -> Figures:
         if isinstance(proof, ProofError):
             raise CheckFailedError(f"{case.name} cannot be proven: {proof}")
         forecast[case.name] = proof
-    written = place.folder / "forecasts.json"
-    written.write_text(json.dumps({name: f.total for name, f in forecast.items()}))
+    written: Figures = {
+        "forecasts written, all before the first run": datetime.now(UTC).isoformat(
+            timespec="seconds"
+        )
+    }
     ran = run_all(place, chosen, forecast, onto)
-    return compared(chosen, forecast, ran, onto)
+    return written | compared(chosen, forecast, ran, onto)
 
 
 def compared(
@@ -216,8 +221,9 @@ def compared(
                 reserved_errors.append(abs(expected.reserved / reserved - 1))
             figures[case.name] = (
                 f"forecast {said / GIB:.2f}, measured {measured / GIB:.2f} GiB ({error:+.1%}), "
-                f"reserved {expected.reserved / GIB:.2f} and {reserved / GIB:.2f}, "
-                f"context {expected.context / GIB:.2f} and {(run.report.context_bytes or 0) / GIB:.2f}"
+                f"reserved {expected.reserved / GIB:.2f} and {_gib(run.report.peak_reserved)}, "
+                f"context {expected.context / GIB:.2f} and {_gib(run.report.context_bytes)}; "
+                f"{_moments(expected, run.report)}; {run.seconds_a_step or 0:.3f} s a step"
             )
         else:
             figures[case.name] = f"forecast {expected.total / GIB:.2f} GiB; {run.ending[:120]}"
@@ -238,6 +244,19 @@ def compared(
         figures["reserved, mean error"] = round(statistics.fmean(reserved_errors), 4)
         require(close >= WITHIN_TWO_PERCENT, f"only {close:.0%} of the runs are within 2 %")
     return figures
+
+
+def _gib(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / GIB:.2f}"
+
+
+def _moments(expected: Forecast, report: WorkerReport) -> str:
+    """The peaks of each part of the run: forecast and measured, GiB."""
+    said = ", ".join(
+        f"{moment} {size / GIB:.2f} and {_gib((report.moments or {}).get(moment))}"
+        for moment, size in expected.moments.items()
+    )
+    return said or "no parts"
 
 
 def smallest(place: Place) -> Figures:
@@ -427,9 +446,11 @@ def run(place: Place, case: Case) -> Ran:
     points = [p for p in read_points(folder / METRICS_FILE) if p.tokens_per_s]
     # The first updates choose kernels and fill caches.
     rates = [p.tokens_per_s for p in points[2:] or points if p.tokens_per_s]
+    steps = [after.t - before.t for before, after in pairwise(points)]
     return Ran(
         read_record(folder / REPORT_FILE, WorkerReport),
         read_record(folder / RUN_FILE, RunInfo),
         statistics.median(rates) if rates else None,
+        min(steps) if steps else None,
         log.read_text(errors="replace"),
     )
