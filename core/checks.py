@@ -140,12 +140,8 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             "0 would train nothing",
             "1 or more, or below 0 for the first layers",
         )
-    if train and train.offload_optimizer and train.optim not in _OFFLOADABLE:
-        yield Problem(
-            "train.offload_optimizer",
-            f'does not go with optim = "{train.optim}", which runs where the weights are',
-            f"optim = {' or '.join(toml_value(name) for name in _OFFLOADABLE)}, or leave it out",
-        )
+    if train:
+        yield from _memory_problems(method, train)
     if data:
         yield from _unnamed_files(data)
     if not (data and train and search):
@@ -165,6 +161,23 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             "data.val_size",
             f"{toml_value(data.val_size)} is neither a share nor a number of rows",
             "below 1, or a whole number",
+        )
+
+
+def _memory_problems(method: MethodTable | None, train: TrainTable) -> Iterator[Problem]:
+    """Settings that save memory, beside others that they do not work with."""
+    if train.offload_optimizer and train.optim not in _OFFLOADABLE:
+        yield Problem(
+            "train.offload_optimizer",
+            f'does not go with optim = "{train.optim}", which runs where the weights are',
+            f"optim = {' or '.join(toml_value(name) for name in _OFFLOADABLE)}, or leave it out",
+        )
+    held = method.adapter_precision if method and method.finetuning_type == "lora" else "auto"
+    if train.precision == "fp16" and held == "bf16":
+        yield Problem(
+            "method.adapter_precision",
+            'bf16 does not go with precision = "fp16", whose loss scaling works on fp32 gradients',
+            '"auto" or "fp32", or precision = "bf16" where the GPU has it',
         )
 
 

@@ -35,7 +35,9 @@ def checkpoint_activations(model: Any, every: int = 1) -> None:
 
 
 def _layers(model: Any) -> list[Any]:
-    """The layers that checkpoint themselves, from the first to the last."""
+    """The decoder's layers that checkpoint themselves, from the first to the last. Those of a part for images, which
+    stands beside it, are not counted."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    modules = model.get_decoder().modules()
+    return [module for module in modules if isinstance(module, GradientCheckpointingLayer)]

@@ -6,6 +6,23 @@ from pathlib import Path
 from typing import Literal
 
 GIB = 2**30
+_SIGNS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "defaultcpuallocator: not enough memory",
+    "out of memory",
+    "cuda_error_out_of_memory",
+    "cudaerrormemoryallocation",
+    "std::bad_alloc",
+    "can't start new thread",
+    "cublas_status_alloc_failed",
+    # A handle that cannot be made for want of memory is reported as not initialised.
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
+    "cudnn_status_alloc_failed",
+    "allocation_failed",
+)
+"""What a RuntimeError of PyTorch says, in small letters, when memory has run out."""
 Device = Literal["cuda", "cpu"]
 
 
@@ -75,15 +92,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    signs = (
-        "can't allocate memory",
-        "cannot allocate memory",
-        "out of memory",
-        "std::bad_alloc",
-        "can't start new thread",
-        "cublas_status_alloc_failed",
-    )
-    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
+    if type(error).__name__ == "SafetensorError":
+        return "cannot allocate memory" in text or "(os error 12)" in text
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -9,6 +9,7 @@ The head is the model's own: its forward runs, with the decoder's output in plac
 there works as without chunks: an adapter on the head, tied embeddings, a scale, soft caps.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def chunk_loss(model: Any, tokens: int) -> None:
         raise _refusal("its decoder cannot be told from its head")
     if not _is_token_mean(model):
         raise _refusal("its loss is not the cross-entropy of the next token alone")
+    if not _calls_its_loss(model):
+        raise _refusal("its code computes a loss of its own")
     model.forward = ChunkedLoss(model, tokens)
     # Read by the Trainer: without it, a model that ignores num_items_in_batch is asked for logits.
     model.accepts_loss_kwargs = True
@@ -164,6 +167,13 @@ def _is_token_mean(model: Any) -> bool:
 
     router = getattr(model.config.get_text_config(), "output_router_logits", False)
     return model.loss_function is ForCausalLMLoss and not router
+
+
+def _calls_its_loss(model: Any) -> bool:
+    """Whether the model's forward uses its loss function. Some compute another loss and leave that aside: BART's and
+    Whisper's decoders take the same token for the next one."""
+    code = getattr(inspect.unwrap(type(model).forward), "__code__", None)
+    return code is not None and "loss_function" in code.co_names
 
 
 def _refusal(reason: str) -> ModelError:

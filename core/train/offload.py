@@ -163,6 +163,8 @@ class _Away:
     """A tensor that is in the host's memory."""
 
     copy: Any
+    """Of what is in memory: a tensor that repeats itself is copied once."""
+    shape: Any
     device: Any
     storage: StorageWeakRef
     """Of the tensor that was copied. While it is referred to, its address is no other storage's."""
@@ -185,20 +187,31 @@ class _Offload:
         )  # fmt: skip
         away = self._away.get(key)
         if away is None:
-            copy = _landing(tensor).copy_(tensor.detach(), non_blocking=_pins(tensor))
-            away = self._away[key] = _Away(copy, tensor.device, StorageWeakRef(storage))
+            once = _once(tensor.detach())
+            copy = _landing(once).copy_(once, non_blocking=_pins(tensor))
+            away = _Away(copy, tensor.shape, tensor.device, StorageWeakRef(storage))
+            self._away[key] = away
         return away
 
     def unpack(self, saved: Any) -> Any:
         if not isinstance(saved, _Away):
             return saved
-        return saved.copy.to(saved.device, non_blocking=True, copy=self._from_host)
+        back = saved.copy.to(saved.device, non_blocking=True, copy=self._from_host)
+        return back.expand(saved.shape)
 
     def _goes(self, tensor: Any) -> bool:
         if tensor.device.type == "cpu" and not self._from_host:
             return False
         return (
-            tensor.numel() * tensor.element_size() >= LEAST
-            and tensor.layout == torch.strided
+            tensor.layout == torch.strided
+            and _once(tensor).numel() * tensor.element_size() >= LEAST
             and tensor.untyped_storage()._cdata not in self._weights
         )
+
+
+def _once(tensor: Any) -> Any:
+    """A tensor without its repetitions, as an attention mask has that is expanded to every head."""
+    for axis, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            tensor = tensor.narrow(axis, 0, 1)
+    return tensor

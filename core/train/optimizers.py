@@ -11,6 +11,20 @@ BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"}
 """The values of train.optim that need the bitsandbytes package."""
 
 
+_STATES = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_8bit": "8-bit adamw",
+    "paged_adamw_8bit": "8-bit adamw",
+}
+"""Values of train.optim whose states are of one form; each other one has its own."""
+
+
+def same_states(one: str, other: str) -> bool:
+    """Whether an optimizer can go on with the states of another; both are values of train.optim."""
+    return _STATES.get(one, one) == _STATES.get(other, other)
+
+
 @dataclass(frozen=True, slots=True)
 class Optimizer:
     """An optimizer that is not built yet."""
@@ -91,15 +105,19 @@ def _from_bitsandbytes(train: TrainTable, device: Device) -> Optimizer:
             f'train.optim = "{train.optim}" needs a GPU: there is no memory to page to on the CPU. '
             'Take "adamw_torch", or "adamw_8bit" to save memory'
         )
-    from bitsandbytes.optim import AdamW
-
     bits = 8 if train.optim.endswith("8bit") else 32
     if device == "cpu" and bits == 8 and not _runs_on_cpu():
         raise SettingsError(
             'train.optim = "adamw_8bit" does not run on the CPU with this version of bitsandbytes; update it, or '
             'take "adamw_torch"'
         )
-    return Optimizer(AdamW, _adam(train) | {"optim_bits": bits, "is_paged": paged})
+    if paged:
+        from core.train.paged import PagedAdamW
+
+        return Optimizer(PagedAdamW, _adam(train) | {"optim_bits": bits, "is_paged": True})
+    from bitsandbytes.optim import AdamW
+
+    return Optimizer(AdamW, _adam(train) | {"optim_bits": bits, "is_paged": False})
 
 
 def _adam(train: TrainTable) -> dict[str, Any]:

@@ -35,9 +35,7 @@ def without_trace(model: Any) -> Iterator[None]:
     """
     python, numpy = random.getstate(), np.random.get_state()
     buffers = [(m, name, b) for m in model.modules() for name, b in m.named_buffers(recurse=False)]
-    lengths = [
-        (m, m.max_seq_len_cached) for m in model.modules() if hasattr(m, "max_seq_len_cached")
-    ]
+    lengths = [(m, _lengths(m)) for m in model.modules()]
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices=list(devices)):
@@ -47,5 +45,12 @@ def without_trace(model: Any) -> Iterator[None]:
         np.random.set_state(numpy)
         for module, name, buffer in buffers:
             setattr(module, name, buffer)
-        for module, length in lengths:
-            module.max_seq_len_cached = length
+        for module, before in lengths:
+            for name in _lengths(module).keys() - before.keys():
+                delattr(module, name)
+            vars(module).update(before)
+
+
+def _lengths(module: Any) -> dict[str, Any]:
+    """The lengths that a module's positions are for, of which kinds of layers may have their own."""
+    return {name: n for name, n in vars(module).items() if name.endswith("max_seq_len_cached")}

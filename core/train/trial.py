@@ -333,6 +333,13 @@ class Trial:
             raise SettingsError(
                 f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over"
             )
+        adapters = (folder / "adapter_config.json").is_file()
+        method = self._profile.method.finetuning_type
+        if adapters != (method == "lora"):
+            holds = "adapters" if adapters else "a whole model"
+            raise SettingsError(
+                f'{folder} holds {holds}, which finetuning_type = "{method}" cannot go on from; start the trial over'
+            )
         return str(folder)
 
     def _save_output(self, loaded: Loaded) -> None:

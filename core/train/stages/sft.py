@@ -15,9 +15,13 @@ from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
 from core.train.limits import is_out_of_memory
 from core.train.moments import Memory
+from core.train.optimizers import same_states
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 from core.train.report import say
 from core.train.signals import Requests
+
+_OPTIM_FILE = "optim.txt"
+"""In a checkpoint: which optimizer made its states, as train.optim says. Checkpoints without it are AdamW's."""
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
@@ -69,6 +73,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """Tokens, padding too, of the largest batch that ran with all that a batch can run with."""
         self._update = -1
         """The update (from 0) that the last batch was for."""
+        self._states_lost = False
+        """Whether the checkpoint's states were another optimizer's."""
         self._uncounted: torch.Tensor | None = None
         if not self.model_accepts_loss_kwargs:
             # Else a model that takes no num_items_in_batch would average over batches, not tokens.
@@ -84,10 +90,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self._uncounted = tokens if self._uncounted is None else self._uncounted + tokens
         size = inputs["input_ids"].numel()
         alone = self.args.gradient_accumulation_steps == 1
-        # The optimizer has its states once it has made an update, in this attempt or an earlier one; loss scaling
-        # leaves out updates that overflow.
-        updated = self.state.global_step > 0 and not self.accelerator.optimizer_step_was_skipped
-        if updated and not self._rehearsed:
+        if not self._rehearsed and self._has_states():
             self._rehearsed = True
             self._rehearse(model, size if alone else 0)
         # The first batch of an update runs without gradients of an earlier one beside it.
@@ -95,6 +98,13 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             self._widest = max(self._widest, size)
         self._update = self.state.global_step
         return self._train_on(model, inputs, num_items_in_batch)
+
+    def _has_states(self) -> bool:
+        """Whether a batch begins an update and the optimizer has its states: once it has made an update, in this
+        attempt or the one that left the checkpoint. Loss scaling leaves out updates that overflow."""
+        begins = self._update != self.state.global_step
+        first = self._update < 0 and (self._states_lost or self.state.global_step == 0)
+        return begins and not first and not self.accelerator.optimizer_step_was_skipped
 
     def _train_on(self, model: Any, inputs: Any, num_items_in_batch: Any) -> Any:
         """A forward and a backward pass."""
@@ -125,6 +135,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         batch = self.data_collator(longest_rows(self.train_dataset, self.args.train_batch_size))
         # On a GPU it is a moment, and the batches before the first update ran without the optimizer's states.
         seen = max(next_size, self._widest) if self.args.use_cpu else next_size
+        # Segments that narrower batches left would be used in part, and what is left of them would be lacking: up to a
+        # tenth of what the widest batch needs. No operation without a GPU.
+        torch.cuda.empty_cache()
         with without_trace(model):
             if batch["input_ids"].numel() > seen:
                 self._try_out("batch", batch, lambda: self._rehearse_training(model, batch))
@@ -230,6 +243,34 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self._memory.enter("save")
         super()._save_checkpoint(*arguments, **named)
         self._memory.enter("optimizer")
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        Path(output_dir, _OPTIM_FILE).write_text(self.args.optim.value, "utf-8")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Take up the states of a checkpoint; those of another optimizer, before a fix say, are of no use, and it
+        begins without."""
+        if checkpoint is not None:
+            file = Path(checkpoint, _OPTIM_FILE)
+            made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
+            if not same_states(made_by, self.args.optim.value):
+                say(
+                    f"the checkpoint is of {made_by}: {self.args.optim.value} begins without its states"
+                )
+                self._states_lost = True
+                self._load_scheduler(Path(checkpoint))
+                return
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scheduler(self, checkpoint: Path) -> None:
+        """The schedule of a checkpoint alone, and the rates that it has come to."""
+        self.lr_scheduler.load_state_dict(
+            torch.load(checkpoint / "scheduler.pt", weights_only=True)
+        )
+        rates = self.lr_scheduler.get_last_lr()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights that train: the adapter, or the whole model."""

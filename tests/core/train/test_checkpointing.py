@@ -81,6 +81,23 @@ def test_frozen_embeddings_do_not_end_the_backward_pass() -> None:
     assert list(learn(model)[1]) == ["model.layers.1.mlp.up_proj.weight"]
 
 
+def test_the_layers_of_a_part_for_images_are_not_counted() -> None:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 8,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision))
+    checkpoint_activations(model, 2)
+    layers = model.model.language_model.layers
+    assert [layer.gradient_checkpointing for layer in layers] == [True, False, True]
+
+
 def test_a_model_that_is_checkpointed_as_a_whole_cannot_leave_layers_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

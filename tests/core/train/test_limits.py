@@ -6,6 +6,7 @@ import mmap
 import pytest
 import torch
 
+from core.memory.oom_messages import recognise
 from core.train.limits import is_disk_full, is_out_of_memory, peak_resident_bytes, resident_bytes
 
 
@@ -30,6 +31,35 @@ from core.train.limits import is_disk_full, is_out_of_memory, peak_resident_byte
 )  # fmt: skip
 def test_endings_are_told_apart(error: BaseException, memory: bool, disk: bool) -> None:
     assert (is_out_of_memory(error), is_disk_full(error)) == (memory, disk)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY",
+        "CUDA error: cudaErrorMemoryAllocation",
+        "Triton Error [CUDA]: out of memory",
+        "[enforce fail at alloc_cpu.cpp:75] . DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes",
+    ],
+)
+def test_the_worker_knows_the_words_that_its_ending_is_read_by(message: str) -> None:
+    assert recognise("RuntimeError", message, capped=False)
+    assert is_out_of_memory(RuntimeError(message))
+
+
+def test_weights_that_cannot_be_mapped_into_memory_are_no_damaged_file() -> None:
+    class SafetensorError(Exception):
+        pass
+
+    full = SafetensorError("Cannot allocate memory (os error 12)")
+    assert recognise("SafetensorError", str(full), capped=False)
+    assert is_out_of_memory(full)
+    assert not is_out_of_memory(SafetensorError("Error while deserializing header"))
 
 
 def test_what_a_process_holds_is_read() -> None:

@@ -221,6 +221,22 @@ def test_a_router_s_own_loss_cannot_be_chunked() -> None:
         chunk_loss(AutoModelForCausalLM.from_config(config), 5)
 
 
+@pytest.mark.parametrize("kind", ["bart", "whisper", "xlm", "trocr", "cpmant"])
+def test_a_loss_that_a_model_computes_itself_cannot_be_chunked(kind: str) -> None:
+    """BART's decoder learns the same token, not the next one: another loss under the same name."""
+    settings = {
+        "vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "d_model": 32,
+        "decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 32, "encoder_layers": 1,
+        "emb_dim": 32, "n_layers": 1, "n_heads": 4, "hidden_size": 32, "num_attention_heads": 4, "dim_head": 8,
+        "num_hidden_layers": 1, "dim_ff": 32, "max_position_embeddings": 64, "is_decoder": True,
+        "decoder_start_token_id": 1, "suppress_tokens": [], "begin_suppress_tokens": [],
+    }  # fmt: skip
+    known = vars(CONFIG_MAPPING[kind]())
+    config = CONFIG_MAPPING[kind](**{k: v for k, v in settings.items() if k in known})
+    with pytest.raises(ModelError, match=r"loss_chunk_tokens does not work.*a loss of its own"):
+        chunk_loss(AutoModelForCausalLM.from_config(config), 5)
+
+
 def test_a_decoder_that_runs_twice_is_refused() -> None:
     model = make("untied head")
     forward = model.forward

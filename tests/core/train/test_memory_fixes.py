@@ -159,6 +159,64 @@ def test_optimizers_that_hold_less_go_on_exactly_after_a_pause(run_trial: Run, o
     assert resumed.losses == straight.losses
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("adamw_torch", "adamw_8bit"),
+        ("adamw_8bit", "adafactor"),
+        ("adafactor", "adamw_torch_fused"),
+    ],
+)
+def test_a_trial_goes_on_with_another_optimizer_than_its_checkpoint_s(
+    run_trial: Run, before: str, after: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fix for memory may change it: the weights and the rate go on, the states begin anew."""
+    settings = {"finetuning_type": "full", "max_steps": 6, "val_size": 0.0, "learning_rate": 1e-3}
+    straight = run_trial("straight", optim=after, **settings)
+    paused = run_trial("paused", ask=("paused", 3), optim=before, **settings)
+    resumed = run_trial(
+        "paused",
+        task={"attempt": 2, "resume_from": paused.report.checkpoint},
+        optim=after,
+        **settings,
+    )
+    assert resumed.report.outcome == "completed", resumed.report.error
+    assert (
+        f"the checkpoint is of {before}: {after} begins without its states"
+        in capsys.readouterr().out
+    )
+    assert [p.lr for p in resumed.points] == [p.lr for p in straight.points]
+    for (_, ours), (_, theirs) in zip(resumed.losses, straight.losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.03)
+
+
+def test_a_checkpoint_of_adamw_is_taken_up_by_the_fused_one(run_trial: Run) -> None:
+    settings = {"finetuning_type": "full", "max_steps": 6, "val_size": 0.0, "learning_rate": 1e-3}
+    straight = run_trial("straight", **settings)
+    paused = run_trial("paused", ask=("paused", 3), **settings)
+    resumed = run_trial(
+        "paused",
+        task={"attempt": 2, "resume_from": paused.report.checkpoint},
+        optim="adamw_torch_fused",
+        **settings,
+    )
+    for (_, ours), (_, theirs) in zip(resumed.losses, straight.losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [("full", "lora"), ("lora", "full")])
+def test_a_checkpoint_of_another_method_is_refused(run_trial: Run, before: str, after: str) -> None:
+    settings = {"max_steps": 4, "val_size": 0.0}
+    paused = run_trial("paused", ask=("paused", 2), finetuning_type=before, **settings)
+    report = run_trial(
+        "paused",
+        task={"attempt": 2, "resume_from": paused.report.checkpoint},
+        finetuning_type=after,
+        **settings,
+    ).report
+    assert report.usage_error and f'finetuning_type = "{after}" cannot go on from' in report.error
+
+
 def test_a_paged_optimizer_on_the_cpu_is_refused_before_the_model_is_loaded(run_trial: Run) -> None:
     report = run_trial(optim="paged_adamw_8bit").report
     assert report.usage_error and "needs a GPU" in report.error and report.phase == "start"

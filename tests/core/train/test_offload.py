@@ -272,6 +272,33 @@ def test_a_tensor_that_is_changed_in_place_is_another_one(moved: list[Any]) -> N
     assert weight.grad is not None and bool((weight.grad == 4).all())
 
 
+def test_a_tensor_that_repeats_itself_is_moved_once_and_comes_back_as_it_was(
+    moved: list[Any],
+) -> None:
+    """A mask that attention expands to every head is in memory once."""
+    weight = torch.ones(2, 16, 8, 8, requires_grad=True)
+    mask = torch.arange(128.0).view(2, 1, 8, 8)
+    back: list[Any] = []
+
+    class Times(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, weight: Any, factor: Any) -> Any:
+            context.save_for_backward(factor)
+            return weight * factor
+
+        @staticmethod
+        def backward(context: Any, gradient: Any) -> Any:
+            back.extend(context.saved_tensors)
+            return gradient * context.saved_tensors[0], None
+
+    model = Decoder(lambda: Times.apply(weight, mask.expand(2, 16, 8, 8)).sum())
+    offload_activations(model, from_host=True)
+    model().backward()
+    assert moved == [(2, 1, 8, 8)]
+    assert back[0].shape == (2, 16, 8, 8) and back[0].untyped_storage().nbytes() == 512
+    assert weight.grad is not None and torch.equal(weight.grad, mask.expand(2, 16, 8, 8))
+
+
 def test_what_is_in_the_host_s_memory_stays_there(moved: list[Any]) -> None:
     model = make()
     offload_activations(model)

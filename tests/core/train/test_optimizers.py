@@ -106,6 +106,30 @@ def test_paging_needs_a_gpu(optim: Any, bits: int) -> None:
     assert arguments["is_paged"] and arguments["optim_bits"] == bits
 
 
+def test_a_paged_optimizer_takes_the_states_of_a_checkpoint_into_paged_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As bitsandbytes loads them, they would stay in the GPU's own memory."""
+    table = TrainTable(optim="paged_adamw_32bit")
+    first, second = make(), make()
+    optimizer = find_optimizer(table, "cuda").build(first, 0.0)
+    step(first, optimizer)
+    again = find_optimizer(table, "cuda").build(second, 0.0)
+    pages: list[Any] = []
+
+    def page(weight: Any, dtype: Any) -> Any:
+        pages.append(torch.zeros_like(weight, dtype=dtype))
+        return pages[-1]
+
+    monkeypatch.setattr(again, "get_state_buffer", page)
+    again.load_state_dict(optimizer.state_dict())
+    held = [again.state[w][name] for w in again.state for name in ("state1", "state2")]
+    assert {id(tensor) for tensor in held} == {id(tensor) for tensor in pages}
+    for one, two in zip(optimizer.state.values(), again.state.values(), strict=True):
+        assert torch.equal(one["state1"], two["state1"]) and one["step"] == two["step"] == 3
+    assert len(held) == 2 * len(optimizer.state)
+
+
 def test_a_bitsandbytes_without_8_bit_updates_for_the_cpu_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

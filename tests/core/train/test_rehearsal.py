@@ -41,6 +41,7 @@ def test_nothing_is_left_of_what_runs_without_trace() -> None:
             super().__init__()
             self.register_buffer("inv_freq", torch.ones(4))
             self.max_seq_len_cached = 16
+            self.full_attention_max_seq_len_cached = 32
 
     model = torch.nn.Sequential(Positions())
     torch.manual_seed(0)
@@ -56,10 +57,14 @@ def test_nothing_is_left_of_what_runs_without_trace() -> None:
         torch.rand(7), random.random(), np.random.rand()
         model[0].inv_freq = torch.zeros(4)
         model[0].max_seq_len_cached = 999
+        model[0].full_attention_max_seq_len_cached = 999
+        model[0].sliding_attention_max_seq_len_cached = 999
         raise ValueError("out")
     assert torch.equal(torch.rand(3), expected[0])
     assert (random.random(), np.random.rand()) == plain
     assert model[0].inv_freq is buffer and model[0].max_seq_len_cached == 16
+    assert model[0].full_attention_max_seq_len_cached == 32
+    assert not hasattr(model[0], "sliding_attention_max_seq_len_cached")
 
 
 @pytest.fixture
@@ -122,6 +127,22 @@ def test_a_resumed_trial_rehearses_before_its_first_update(
     ran = run_trial(task={"attempt": 2, "resume_from": paused.report.checkpoint}, **settings)
     assert batches[:2] == [("train", 3, 2 * ran.run.longest_row)] * 2
     assert len(batches) == 2 + 3 * 2
+
+
+def test_a_trial_resumed_with_another_optimizer_makes_its_states_before_it_rehearses(
+    run_trial: Run, batches: list[Any]
+) -> None:
+    settings = {"max_steps": 6, "val_size": 0.0}
+    paused = run_trial("other", ask=("paused", 3), **settings)
+    batches.clear()
+    ran = run_trial(
+        "other",
+        task={"attempt": 2, "resume_from": paused.report.checkpoint},
+        optim="adafactor",
+        **settings,
+    )
+    assert [step for _, step, _ in batches] == [3, 3, 4, 4, 4, 4, 5, 5]
+    assert batches[2:4] == [("train", 4, 2 * ran.run.longest_row)] * 2
 
 
 @pytest.mark.parametrize(
