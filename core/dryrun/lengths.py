@@ -19,13 +19,16 @@ MULTIPLE = 8
 ALL = 2000
 """Up to so many rows all are tokenised."""
 SHARE = 0.05
-"""Of more rows, the share of them with the most characters."""
+"""Of more rows, the share of them that look the longest."""
+_PLAIN = b"abcdefghijklmnopqrstuvwxyz "
+"""What words are made of, several to a token; other bytes (digits, signs, capitals, other scripts) come to nearly a
+token each at worst."""
 
 
 def measure(profile: Profile) -> Lengths:
     """The longest rows to train and to evaluate on, padded.
 
-    Among more than ALL rows, the longest is looked for among those with the most characters.
+    Among more than ALL rows, the longest is looked for among those that look the longest (`_weight`).
 
     Raises:
         CannotProve: the data, the tokenizer or the template cannot be read.
@@ -71,7 +74,7 @@ def _widths(rows: Sequence[Conversation], encoder: ChatEncoder) -> list[int]:
     if len(rows) <= ALL:
         return [len(example.ids) for example in _examples(rows, encoder)]
     count = max(ALL // 2, round(len(rows) * SHARE))
-    ordered = sorted(rows, key=_characters, reverse=True)
+    ordered = sorted(rows, key=_weight, reverse=True)
     widths: list[int] = []
     while ordered and not widths:
         # Rows whose answer lies beyond cutoff_len are left out, and the longest are the first to be.
@@ -85,8 +88,13 @@ def _examples(rows: Sequence[Conversation], encoder: ChatEncoder) -> list[Any]:
     return [example for example in encoder.encode(rows) if example.learnt]
 
 
-def _characters(row: Conversation) -> int:
-    return sum(len(turn.text) for turn in row.turns)
+def _weight(row: Conversation) -> int:
+    """How many tokens a row may have, in thirds."""
+    size = 0
+    for turn in row.turns:
+        text = turn.text.encode(errors="replace")
+        size += len(text) + 2 * len(text.translate(None, _PLAIN))
+    return size
 
 
 def _padded(length: int) -> int:

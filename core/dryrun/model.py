@@ -1,6 +1,7 @@
 """The model that the worker would build, of fake tensors, with the history of how its weights would arrive."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from core.dryrun.quantized import (
     replace_linears,
 )
 from core.dryrun.tracker import Tracker
+from core.memory.shape import MOST_LAYERS
 from core.params import ModelTable
 from core.profile import Profile, model_path
 from core.train.errors import first_line
@@ -50,13 +52,17 @@ def read_config(profile: Profile) -> Any:
         folder = path if path.is_dir() else _cached(name, profile.model)
         _check(folder, profile.model)
     try:
-        return AutoConfig.from_pretrained(
+        config = AutoConfig.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True, **options
         )
     except Exception as error:
         raise CannotProve(
             f"the configuration of {path} cannot be read: {first_line(error)}"
         ) from None
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise CannotProve(f"the configuration of {path} says {layers} layers: no model has as many")
+    return config
 
 
 def _cached(name: str, table: ModelTable) -> Path:
@@ -117,19 +123,22 @@ def build(
     Raises:
         CannotProve: it is no causal language model, or quantised in a way that is not simulated.
     """
-    table = profile.model
-    notes = _notes(config)
-    table, more = _as_stored(config, table)
+    table, notes = _as_stored(config, profile.model)
     if table.quantization_bit and import_bitsandbytes() is None:
         raise CannotProve("bitsandbytes, which holds a model in 4 or 8 bits, is not installed here")
+    if cuda and table.quantization_bit == 8 and profile.method.use_dora:
+        raise CannotProve(
+            "what method.use_dora takes on weights of 8 bits is not simulated; with 4 bits it is"
+        )
     with torch._subclasses.fake_tensor.unset_fake_temporarily():
         model = _on_meta(config, table, weights)
+        notes = (*_unseen(model), *notes)
         if table.quantization_bit:
             replace_linears(model, table, numbers.compute)
     _load(model, table, weights, tracker, cuda=cuda, total=total)
     if table.quantization_bit == 8:
         notes += ("What 8-bit layers take for features with outliers depends on the data.",)
-    return Built(model, (*notes, *more))
+    return Built(model, notes)
 
 
 def _on_meta(config: Any, table: ModelTable, dtype: Any) -> Any:
@@ -182,12 +191,22 @@ def _as_stored(config: Any, table: ModelTable) -> tuple[ModelTable, tuple[str, .
     )
 
 
-def _notes(config: Any) -> tuple[str, ...]:
-    text = config.get_text_config()
-    experts = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-    if any((getattr(text, name, None) or 0) > 1 for name in experts):
-        return ("Which experts a mixture of experts sends tokens to is decided by the data.",)
-    return ()
+_KERNELS = ("use_kernel_func_from_hub_with_fallback", "load_wkv_cuda_kernel", "is_xlstm_available")
+"""What transformers' code of a model imports or defines where it runs kernels of other packages if they are there
+(mamba-ssm, causal-conv1d, flash-linear-attention, xlstm; RWKV compiles its own)."""
+
+
+def _unseen(model: Any) -> tuple[str, ...]:
+    """What of a model's run a simulation cannot see."""
+    notes: list[str] = []
+    if any("expert" in f"{n}.{type(m).__name__}".lower() for n, m in model.named_modules()):
+        notes.append("Which experts a mixture of experts sends tokens to is decided by the data.")
+    code = {sys.modules.get(type(module).__module__) for module in model.modules()}
+    if any(hasattr(module, name) for module in code for name in _KERNELS):
+        notes.append(
+            "On a GPU this model runs kernels of other packages where they are installed; what those take is not seen."
+        )
+    return tuple(notes)
 
 
 def _load(

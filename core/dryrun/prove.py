@@ -15,7 +15,7 @@ from core.dryrun.memo import Memo
 from core.dryrun.model import build, read_config
 from core.dryrun.offload import offload_fake
 from core.dryrun.optimizers import make_optimizer
-from core.dryrun.quantized import import_bitsandbytes
+from core.dryrun.quantized import dora_reads_4bit, import_bitsandbytes
 from core.dryrun.steps import Recipe, Shape, run
 from core.dryrun.summary import demand, peak
 from core.dryrun.tracker import Tracker
@@ -57,6 +57,8 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         stack.enter_context(assumed_masks(padded=lengths.padded))
         if cuda:
             stack.enter_context(cuda_semantics(capability))
+        if profile.method.use_dora and import_bitsandbytes() is not None:
+            stack.enter_context(dora_reads_4bit())
         tracker = Tracker(
             transients() if cuda else None,
             config.get_text_config().vocab_size,

@@ -113,6 +113,27 @@ def _quantise_4bit(module: Any, table: ModelTable, weight: Any) -> list[Any]:
     return held
 
 
+@contextmanager
+def dora_reads_4bit() -> Iterator[None]:
+    """Within it, peft's DoRA unpacks the fake 4-bit weights that it takes the norm of: it tells them by the class of
+    their parameters, which is bitsandbytes' own only with real ones."""
+    from bitsandbytes.functional import dequantize_4bit
+    from peft.tuners.lora import dora
+
+    before = dora.dequantize_module_weight
+
+    def unpacked(module: Any) -> Any:
+        if type(module).__name__ == "Linear4bit":
+            return dequantize_4bit(module.weight.data, module.quant_state)
+        return before(module)
+
+    dora.dequantize_module_weight = unpacked
+    try:
+        yield
+    finally:
+        dora.dequantize_module_weight = before
+
+
 def _quantise_8bit(module: Any, weight: Any) -> list[Any]:
     half = weight.to(torch.float16)
     values = torch.empty(half.shape, dtype=torch.int8)

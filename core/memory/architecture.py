@@ -5,6 +5,7 @@ read, and no network is asked.
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,24 @@ import msgspec
 
 from core.memory.families import OTHER_KINDS, READERS, Sizes, decoder, unknown
 from core.memory.gguf_header import GgufError, read_header
-from core.memory.shape import Architecture, ArchitectureError
+from core.memory.shape import LARGEST, MOST_LAYERS, Architecture, ArchitectureError
 from core.profile import Profile, model_path
 
 __all__ = [
     "Architecture",
     "ArchitectureError",
+    "NotDownloadedError",
     "cached_folder",
     "count_parameters",
     "find_architecture",
+    "likely_architecture",
     "of_size",
     "read_config",
 ]
+
+
+class NotDownloadedError(ArchitectureError):
+    """The hub's cache does not have the model."""
 
 
 def read_config(config: Sizes) -> Architecture:
@@ -41,9 +48,9 @@ def read_config(config: Sizes) -> Architecture:
     try:
         read = READERS.get(kind, unknown)
         found = read(text)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise ArchitectureError(_missing(kind, error)) from None
-    if min(found.hidden, found.layers, found.heads, found.vocabulary, found.kv_heads) < 1:
+    if not _sane(found):
         raise ArchitectureError(
             f"the sizes in config.json ({kind or 'no model_type'}) are no sizes of a model"
         )
@@ -53,32 +60,51 @@ def read_config(config: Sizes) -> Architecture:
     )
 
 
-def of_size(parameters: int, note: str) -> Architecture:
+def _sane(shape: Architecture) -> bool:
+    """Whether a shape can be that of a model; layers are gone through one by one."""
+    sizes = (
+        shape.hidden, shape.heads, shape.kv_heads, shape.head_dim, shape.intermediate, shape.vocabulary,
+    )  # fmt: skip
+    return (
+        min(sizes) >= 1
+        and max(sizes) <= LARGEST
+        and 1 <= shape.layers <= MOST_LAYERS
+        and 0 <= shape.experts <= LARGEST
+    )
+
+
+def of_size(parameters: int, note: str, *, vocabulary: int = 64_000) -> Architecture:
     """A typical decoder of so many parameters, for a model of which nothing else is known.
 
     Width and depth grow together as in the published dense models (about 128 numbers of width a layer), so that the
-    layers hold 12.5 × layers × hidden².
+    layers hold 12.5 × layers × hidden². Heads have 64 or 128 numbers, as attention's kernels want them.
     """
-    vocabulary, inside, hidden = 64_000, parameters, 64
-    hidden = max(64, round((parameters * 128 / 12.5) ** (1 / 3) / 64) * 64)
+    inside, hidden = parameters, _width(parameters)
     for _ in range(4):  # the embeddings take their share, and shrink with the width
         inside = max(parameters // 4, parameters - 2 * vocabulary * hidden)
-        hidden = max(64, round((inside * 128 / 12.5) ** (1 / 3) / 64) * 64)
+        hidden = _width(inside)
     layers = max(1, round(inside / (12.5 * hidden**2)))
-    heads = max(1, hidden // 128)
+    head = 128 if hidden >= 2048 else 64
     shape = decoder(
         {
             "model_type": "",
             "hidden_size": hidden,
             "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "head_dim": hidden // heads,
+            "num_attention_heads": hidden // head,
+            "head_dim": head,
             "intermediate_size": 64 * round(2.83 * hidden / 64),
             "vocab_size": vocabulary,
             "tie_word_embeddings": False,
         }
     )
     return msgspec.structs.replace(shape, kind="unknown", parameters=parameters, notes=(note,))
+
+
+def _width(parameters: int) -> int:
+    """How wide layers of so many parameters are: a multiple of 64, from 2048 on of 128."""
+    exact: float = (parameters * 128 / 12.5) ** (1 / 3)
+    step = 128 if exact >= 2048 - 64 else 64
+    return max(step, round(exact / step) * step)
 
 
 def _stored_quantization(config: Sizes) -> tuple[str, int]:
@@ -130,7 +156,8 @@ def find_architecture(profile: Profile) -> Architecture:
     """The architecture of a profile's model: of a folder, a .gguf file, or what the hub's cache has of a name.
 
     Raises:
-        ArchitectureError: the model is not on this machine, or its files do not say how large it is.
+        NotDownloadedError: the model is on the hub, and not on this machine.
+        ArchitectureError: there is no such model, or its files do not say how large it is.
     """
     name = model_path(profile)
     path = Path(name)
@@ -146,11 +173,48 @@ def find_architecture(profile: Profile) -> Architecture:
         raise ArchitectureError(f"there is no {name}")
     folder = cached_folder(name, profile.model.model_revision)
     if folder is None:
-        raise ArchitectureError(
+        raise NotDownloadedError(
             f"{name} has not been downloaded yet, so that its size is not known; the first trial does that, or "
             f"`hf download {name} config.json`"
         )
     return _of_folder(folder)
+
+
+def likely_architecture(profile: Profile) -> Architecture:
+    """As `find_architecture`; of a hub model that is not on this machine a typical one of the size in its name.
+
+    Raises:
+        ArchitectureError: as `find_architecture`, or no size stands in the name.
+    """
+    try:
+        return find_architecture(profile)
+    except NotDownloadedError:
+        name = model_path(profile)
+        size = _size_in(name)
+        if size is None:
+            raise
+    told, parameters = size
+    return of_size(
+        parameters,
+        f"The model's config.json is not here: this is an estimate from the {told} in its name. "
+        f"`hf download {name} config.json` makes a better one possible.",
+        vocabulary=_MODERN_VOCABULARY,
+    )
+
+
+def _size_in(name: str) -> tuple[str, int] | None:
+    """The size that a hub name tells (`Llama-3.2-1B`: 1B), as it stands there and in parameters; None where it tells
+    none. Experts by the number (8x7B) and quantised files are no ordinary model of that size."""
+    model = name.rpartition("/")[2]
+    if _QUANTIZED_NAME.search(model):
+        return None
+    units = {"M": 10**6, "B": 10**9}
+    found = [
+        (f"{number}{unit}", int(float(number) * units[unit.upper()]))
+        for number, unit in _SIZE_IN_NAME.findall(model)
+    ]
+    # A context length stands in some names as well (7B-Instruct-1M).
+    return max((size for size in found if size[1]), key=lambda size: size[1], default=None)
 
 
 def cached_folder(name: str, revision: str | None) -> Path | None:
@@ -202,6 +266,8 @@ def _of_folder(folder: Path) -> Architecture:
 
 def _read_json(file: Path) -> Sizes:
     try:
+        if file.stat().st_size > _LONGEST_CONFIG:
+            raise ArchitectureError(f"{file} is too large for a configuration")
         read = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
         raise ArchitectureError(
@@ -209,7 +275,7 @@ def _read_json(file: Path) -> Sizes:
         ) from None
     except OSError as error:
         raise ArchitectureError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ArchitectureError(f"{file} is not valid JSON") from None
     if not isinstance(read, dict):
         raise ArchitectureError(f"{file} is no JSON object")
@@ -270,6 +336,12 @@ def _of_gguf(file: Path) -> Architecture:
 
 
 CONFIG = "config.json"
+_LONGEST_CONFIG = 16 * 2**20
+"""Bytes; those of published models have some thousands."""
+_MODERN_VOCABULARY = 128_000
+"""About what models on the hub have today (Llama 3: 128,256, Qwen 2 and 3: 151,936)."""
+_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d{1,4}(?:\.\d{1,3})?)([BbMm])(?![A-Za-z0-9])")
+_QUANTIZED_NAME = re.compile(r"gptq|awq|bnb|gguf|fp8|nvfp4|int[48]|[48]-?bit", re.IGNORECASE)
 _LONGEST_HEADER = 100_000_000
 """The safetensors format allows no more."""
 _GGUF_KEYS = {

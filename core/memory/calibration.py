@@ -56,6 +56,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """What the process held outside of the allocator; None where it was not measured."""
     moments: dict[str, int] = {}
     """The most allocated in each part of the run."""
+    missed: bool = False
+    """It ran out of memory although it was proven to fit: `allocated` is what it held before it asked for too much."""
 
 
 def store() -> Path | None:
@@ -104,7 +106,7 @@ def guard(gpu: str, torch: str, path: Path | None = None) -> float:
     ][-KEPT:]
     if len(proofs) < ENOUGH:
         return GUARD_UNKNOWN
-    exceeded = any(m.allocated > m.forecast_allocated * (1 + TOLERATED) for m in proofs)
+    exceeded = any(m.missed or m.allocated > m.forecast_allocated * (1 + TOLERATED) for m in proofs)
     return GUARD_UNKNOWN if exceeded else GUARD_CALIBRATED
 
 

@@ -292,16 +292,21 @@ class _Passes:
         )
 
     def _mask(self) -> int:
-        """The mask that all layers share: one byte a pair of tokens, or a number for eager attention."""
+        """The masks that the layers share, one for those with a window and one for the others: one byte a pair of
+        tokens, or a number for eager attention."""
         if not self._regime.masked or self._regime.kernel == "flash":
             return 0
         width = self._regime.weight if self._regime.kernel == "eager" else 1
-        return rounded(self._batch.tokens * self._batch.length * width)
+        kinds = 2 if 0 < self._shape.windowed < 1 else 1
+        return kinds * rounded(self._batch.tokens * self._batch.length * width)
 
     def _entry(self) -> int:
-        """Mask and rotary positions, alive as long as the decoder runs."""
+        """Mask and rotary positions, alive as long as the decoder runs; without gradients, the embeddings and the
+        layer's input too."""
         rotary = 2 * self._batch.length * self._shape.head_dim * self._width
-        return self._mask() + (rotary if self._shape.rotary else 0)
+        # In training they are saved as the layers' inputs. Without, they are there as the decoder's code names them.
+        named = 0 if self._training else 2 * self._batch.tokens * self._shape.hidden * self._width
+        return self._mask() + (rotary if self._shape.rotary else 0) + named
 
 
 @dataclass(frozen=True, slots=True)

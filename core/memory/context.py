@@ -32,5 +32,7 @@ def context_of(target: Target, capability: tuple[int, int], *, quantized: bool) 
 PROCESS = 430 * MIB
 """A worker's private writable memory (VmData) after its first step with the demo model, its tensors left out: measured
 with two threads; each further one adds some 16 MiB."""
+GROWN = 54 * MIB
+"""How much of it comes with the model and the first step, after a worker tells its context (`context_bytes`)."""
 BITSANDBYTES = 45 * MIB
 """What bitsandbytes adds to it."""

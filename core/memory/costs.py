@@ -112,16 +112,15 @@ OFFLOADED_UPDATE = 28.0
 SOURCES = {
     "batch": "assumed: a batch's start costs as much as 64 to 768 tokens",
     "eval_batch": "training stays as it is",
-    "checkpointing": "published: 20 to 49 % more computation with all layers, most with LoRA; every n-th in proportion",
+    "checkpointing": "published: 20 to 49 % with all layers, every n-th in proportion",
     "attention": "published for flash-attention: a third of eager's time for the attention itself on an A100",
     "loss": "calculated: one more product with the head",
-    "optimizer": "calculated: the bytes that an update moves, at an assumed 12 to 25 GB/s where they cross PCIe",
+    "optimizer": "calculated: the bytes that an update moves",
     "adapters": "calculated: the same operations on smaller numbers",
-    "quantization": "published: with 4 bits 5 % at large batches (fms-acceleration, Mistral 7B) to 100 % at one short "
-    "row (LitGPT's tables); with 8 bits up to 200 % (bitsandbytes, issue 465)",
+    "quantization": "published: 4 bits 5 % (fms-acceleration) to 100 % (LitGPT), 8 bits up to 200 % (bitsandbytes)",
     "precision": "calculated: an update moves half the bytes",
     "method": "calculated: no gradients of the frozen weights",
-    "offload": "calculated: activations there and back at an assumed 12 to 25 GB/s of PCIe",
+    "offload": "calculated: activations there and back over PCIe at 12 to 25 GB/s",
     "length": "calculated: shorter attention, smaller batches",
 }
 """Where the slowdown of each kind of change comes from."""

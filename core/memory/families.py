@@ -331,6 +331,7 @@ def _gptj(config: Sizes) -> Architecture:
             base.hidden, base.hidden, base.hidden, False, False, out="out_proj"
         ),
         mlp=two_layers(base.hidden, base.intermediate, True, "fc_in", "fc_out"),
+        eager=True,
         gated=False,
         norm="layer",
         norm_weights=2,
@@ -344,7 +345,8 @@ def _gptj(config: Sizes) -> Architecture:
 def _bloom(config: Sizes) -> Architecture:
     base = decoder(config)
     return decoder(
-        {"tie_word_embeddings": True, **config, "hidden_act": "gelu_new"},
+        # Its own GELU saves its input alone.
+        {"tie_word_embeddings": True, **config, "hidden_act": "gelu"},
         kind="gpt2-like",
         attention=_fused(
             base.hidden, 3 * base.hidden, True, "query_key_value", "dense", base.hidden
@@ -355,6 +357,7 @@ def _bloom(config: Sizes) -> Architecture:
         norm="layer",
         norm_weights=2,
         rotary=False,
+        eager=True,
         embedding_norm=True,
         dropout=_rate(config, "hidden_dropout"),
     )
@@ -385,7 +388,7 @@ def _experts(config: Sizes) -> Architecture:
 
 def unknown(config: Sizes) -> Architecture:
     """Whatever has the usual names for its sizes."""
-    if any(key in config for key in ("num_local_experts", "num_experts", "n_routed_experts")):
+    if _pick(config, "num_local_experts", "num_experts", "n_routed_experts", default=0):
         return _experts(config)
     return decoder(config, kind="unknown")
 

@@ -402,6 +402,6 @@ def _unreproduced(runs: _Runs) -> str:
     shown = "the dry run" if runs.base.tier == "proof" else "the estimate"
     why = f" ({runs.problem})" if runs.problem else ""
     return (
-        f"cannot prove: {shown} needs {runs.base.needed / GIB:.2f} of {fit.capacity / GIB:.2f} GiB and does not show "
+        f"{shown} needs {runs.base.needed / GIB:.2f} of {fit.capacity / GIB:.2f} GiB and does not show "
         f"the crash{why}"
     )

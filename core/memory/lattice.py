@@ -21,7 +21,8 @@ Axis = Literal[
 Numerics = Literal["equivalent", "different"]
 
 SAME = "the same result up to rounding"
-MOST_BATCHES = 6
+MOST_BATCHES = 8
+"""Batches per device that are tried: of 256 all halves, down to one row."""
 CHUNKS = (1024, 256)
 """Tokens of a loss chunk. Below 256 a product with the head no longer fills a GPU."""
 EVERY = (4, 2, 1)
@@ -138,14 +139,17 @@ def _batches(profile: Profile, *, smaller: bool) -> tuple[Move, ...]:
 
 
 def _thinned(sizes: list[int]) -> list[int]:
-    """At most six of the sizes, the largest and then about half of the one before, and the smallest."""
+    """At most so many of the sizes: the largest and then about half of the one before, and the smallest.
+
+    The largest are kept, as the least change that fits is the best one.
+    """
     if len(sizes) <= MOST_BATCHES:
         return sizes
     kept = sizes[:1]
     for size in sizes:
         if size <= kept[-1] // 2:
             kept.append(size)
-    return [*kept[: MOST_BATCHES - 1], sizes[-1]] if kept[-1] != sizes[-1] else kept[-MOST_BATCHES:]
+    return [*(size for size in kept[: MOST_BATCHES - 1] if size != sizes[-1]), sizes[-1]]
 
 
 def _eval_batches(profile: Profile) -> tuple[Move, ...]:

@@ -189,7 +189,6 @@ def fused_attention(scene: Scene, query: Tensor, key: Tensor, value: Tensor) -> 
         key, value = _repeated(scene, key), _repeated(scene, value)
     width = regime.autocast or query.width
     taken = [tape.cast(t, width) for t in (query, key, value)]
-    tape.drop(query, key, value)
     if gathered:
         taken = [scaled(tape, t) for t in taken]
     rows = scene.tokens * shape.heads
@@ -203,7 +202,8 @@ def fused_attention(scene: Scene, query: Tensor, key: Tensor, value: Tensor) -> 
     kept = [t.store for t in (*saved, out)]
     scratch = _kernel_scratch(scene, rows, taken[0], taken[1])
     tape.record(Step(out, [t for t in taken if t.grad], kept, scratch))
-    tape.drop(*saved)
+    # The layer's code names what it gives as long as the kernel runs.
+    tape.drop(*saved, query, key, value)
     return scaled(tape, out) if gathered else out
 
 

@@ -159,7 +159,9 @@ def _dora(scene: Scene, given: Tensor, made: Tensor, layer: Linear) -> Tensor:
     tape.drop(dropped)
     total = tape.add(made, tape.add(one, two))
     tape.drop(given)
-    out = tape.cast(total, lower if regime.autocast else made.width)
+    # peft's quantised layers leave it as it is under autocast.
+    wider = regime.autocast and regime.bits < 16
+    out = tape.cast(total, total.width if wider else (lower if regime.autocast else made.width))
     tape.drop(total)
     return out
 

@@ -67,7 +67,10 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 def residual_width(regime: Regime, *, embedding_trains: bool) -> int:
-    """The width of the numbers between the layers: that of the embeddings."""
+    """The width of the numbers between the layers: that of the embeddings, or of what DoRA adds to them in quantised
+    layers under autocast."""
+    if regime.dora and regime.bits < 16 and regime.autocast:
+        return max(regime.weight, regime.trained)
     return regime.trained if embedding_trains and regime.method != "lora" else regime.weight
 
 

@@ -36,6 +36,8 @@ _PROGRAM = Path(__file__).resolve().parents[2] / "tunedeck.py"
 TIME_LIMIT = 180.0
 """Seconds that one answer may take; a model of 70 billion parameters takes about 15 on an idle core."""
 _CHUNK = 1 << 16
+_LONGEST = 1 << 20
+"""Bytes of an answer; one has a few thousand."""
 
 
 class ProofError(Exception):
@@ -184,6 +186,10 @@ class _Process:
             stderr=self._said,
             env=_environment(),
         )
+        if self._closed:
+            # close() came between, and saw no process to end.
+            self._end()
+            raise ProofError("the dry run has been closed")
         return self._child
 
     def _read_line(self, child: subprocess.Popen[bytes]) -> bytes:
@@ -208,6 +214,9 @@ class _Process:
                 if not chunk:
                     return b""
                 parts += chunk
+                if len(parts) > _LONGEST:
+                    self._end()
+                    raise ProofError("the dry run answered without an end and was ended")
         return bytes(parts)
 
     def _last_words(self, child: subprocess.Popen[bytes]) -> str:
@@ -223,7 +232,9 @@ class _Process:
         self._end()
         if self._closed:
             return "the dry run has been closed"
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if code is None:
+            return "the dry run's process closed its output and was ended"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = f": {lines[-1].strip()}" if lines else ""
         return f"the dry run's process ended ({how}){last}"
 

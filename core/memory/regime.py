@@ -122,7 +122,8 @@ def choose_kernel(
 ) -> Kernel:
     """The attention kernel that PyTorch takes: cuDNN's on Hopper and data-centre Blackwell; on other GPUs from Ampere
     on flash attention, which takes no mask, else the memory-efficient one (sdp_utils.cpp of torch 2.13)."""
-    if asked == "eager" or (architecture.score_cap and asked == "auto"):
+    capped = architecture.score_cap and asked == "auto"
+    if asked == "eager" or architecture.eager or capped:
         return "eager"
     if target.kind == "cpu":
         return "cpu"

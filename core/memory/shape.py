@@ -7,6 +7,11 @@ import msgspec
 Kind = Literal["llama-like", "gpt2-like", "unknown"]
 NormKind = Literal["rms", "rms-fp32", "layer"]
 
+MOST_LAYERS = 2000
+"""A model with more is taken for a damaged config.json: the deepest that was published has 1000 (DeepNet)."""
+LARGEST = 10**8
+"""The same for its widths and its vocabulary."""
+
 
 class ArchitectureError(Exception):
     """A model's shape cannot be found; the message says why and what would help."""
@@ -68,6 +73,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     dropout: float = 0.0
     """Of the residual and the embeddings, as the config has it."""
     attention_dropout: float = 0.0
+    eager: bool = False
+    """Whether its attention holds the whole matrix, whatever model.attn says: transformers has no other for it."""
     score_cap: bool = False
     """Whether attention's scores go through tanh (Gemma 2), which needs eager attention."""
     logit_cap: bool = False

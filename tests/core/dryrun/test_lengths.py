@@ -55,7 +55,19 @@ def test_they_are_the_workers(make: Any, settings: dict[str, Any]) -> None:
     assert found.evaluation == (padded(examples.evaluation) if examples.evaluation else 0)
 
 
-def test_of_many_rows_those_with_the_most_characters_are_enough(
+def test_a_short_row_of_many_tokens_is_found_among_many(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = make([60] * 99)
+    file = Path(dataset_files(profile)[0])
+    signs = json.dumps({"instruction": "Say it.", "output": "{[7]}=" * 50})
+    file.write_text(f"{file.read_text()}{signs}\n")
+    exact = measure(profile)
+    monkeypatch.setattr(module, "ALL", 20)
+    assert measure(profile).train == exact.train > padded(worker_examples(make([60])).train)
+
+
+def test_of_many_rows_those_that_look_the_longest_are_enough(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = make([n % 53 for n in range(300)])

@@ -205,6 +205,33 @@ def test_experts_are_an_estimate(prove_run: ProveRun) -> None:
     assert "experts" in forecast.notes[0]
 
 
+def test_kernels_of_other_packages_are_not_seen(prove_run: ProveRun) -> None:
+    forecast = prove_run(
+        config={"model_type": "lfm2", "layer_types": ["conv", "full_attention"]},
+        lengths=Lengths(32, 0),
+    )
+    assert forecast.tier == "estimate"
+    assert "kernels of other packages" in forecast.notes[0]
+
+
+def test_dora_takes_its_norms_of_unpacked_4_bit_weights(prove_run: ProveRun) -> None:
+    plain = prove_run(model__quantization_bit=4)
+    dora = prove_run(model__quantization_bit=4, method__use_dora=True)
+    assert dora.tier == "proof"
+    assert dora.parts["adapters"] > plain.parts["adapters"]
+    assert dora.allocated > plain.allocated
+
+
+def test_dora_over_8_bits_is_not_simulated_on_a_gpu(prove_run: ProveRun) -> None:
+    with pytest.raises(CannotProve, match="use_dora takes on weights of 8 bits"):
+        prove_run(model__quantization_bit=8, method__use_dora=True)
+
+
+def test_more_layers_than_a_model_has_are_not_built(prove_run: ProveRun) -> None:
+    with pytest.raises(CannotProve, match="1000000000 layers"):
+        prove_run(config={"num_hidden_layers": 10**9})
+
+
 def test_flash_attn_need_not_be_installed_here(prove_run: ProveRun) -> None:
     forecast = prove_run(model__attn="flash_attention_2", lengths=Lengths(256, 0))
     assert forecast.allocated < prove_run(model__attn="eager", lengths=Lengths(256, 0)).allocated

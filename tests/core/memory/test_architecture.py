@@ -11,7 +11,9 @@ import pytest
 from core.memory.architecture import (
     Architecture,
     ArchitectureError,
+    NotDownloadedError,
     find_architecture,
+    likely_architecture,
     of_size,
     read_config,
 )
@@ -208,12 +210,28 @@ def test_code_that_comes_with_a_model_is_told_and_not_run(tmp_path: Path) -> Non
         (llama(hidden_size="big"), "hidden_size is 'big', not a number"),
         (llama(num_hidden_layers=0), "are no sizes of a model"),
         (llama(num_attention_heads=0, head_dim=None), "how large the model is"),
+        (llama(num_hidden_layers=10**9), "are no sizes of a model"),
+        (llama(vocab_size=10**400), "are no sizes of a model"),
+        (llama(vocab_size=float("inf")), "how large the model is"),
+        (llama(intermediate_size=-5), "are no sizes of a model"),
+        (llama(model_type="mixtral", num_local_experts=-3), "are no sizes of a model"),
     ],
 )
 def test_a_config_without_sizes_is_refused_with_a_sentence(config: Config, message: str) -> None:
     with pytest.raises(ArchitectureError) as caught:
         read_config(config)
     assert message in str(caught.value)
+
+
+def test_no_experts_are_no_mixture() -> None:
+    assert read_config(llama(model_type="qwen3_next", num_experts=0)).experts == 0
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, " " * (17 * 2**20)])
+def test_a_config_that_would_fill_the_memory_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ArchitectureError, match=r"not valid JSON|too large"):
+        find_architecture(profile(tmp_path))
 
 
 def test_a_typical_model_has_the_number_of_parameters_that_is_known() -> None:
@@ -223,6 +241,8 @@ def test_a_typical_model_has_the_number_of_parameters_that_is_known() -> None:
         assert found.kind == "unknown"
         shape = found.layers * found.layer_size() + found.outside_size()
         assert shape == pytest.approx(count, rel=0.15)
+        # Attention with other heads has no kernel but the one that keeps all scores.
+        assert found.head_dim in (64, 128) and found.heads * found.head_dim == found.hidden
     assert of_size(7_000_000_000, "").layers in range(24, 41)
 
 
@@ -301,6 +321,46 @@ def test_a_hub_model_that_is_not_in_the_cache_says_how_to_get_it_there(hub: Path
     cached(hub, "main", "../../escape", llama())
     with pytest.raises(ArchitectureError, match="has not been downloaded"):
         find_architecture(profile("someone/model"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "parameters"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", "7B", 7e9),
+        ("Qwen/Qwen2.5-7B-Instruct-1M", "7B", 7e9),
+        ("meta-llama/Llama-3.2-1B", "1B", 1e9),
+        ("HuggingFaceTB/SmolLM2-135M", "135M", 135e6),
+        ("EleutherAI/pythia-1.4b", "1.4b", 1.4e9),
+        ("Qwen/Qwen3-30B-A3B", "30B", 30e9),
+    ],
+)
+def test_a_hub_model_that_is_not_here_is_estimated_from_its_name(
+    hub: Path, name: str, told: str, parameters: float
+) -> None:
+    found = likely_architecture(profile(name))
+    assert found.kind == "unknown" and found.size() == parameters
+    (note,) = found.notes
+    assert f"an estimate from the {told} in its name" in note
+    assert f"hf download {name} config.json" in note
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpt2", "7B/model", "a/phi-2", "a/Mixtral-8x7B", "a/gemma-3n-E4B", "a/0B", "a/Llama-8B-GPTQ",
+     "a/llama-3-8b-bnb-4bit"],
+)  # fmt: skip
+def test_a_name_that_does_not_tell_an_ordinary_size_gives_no_estimate(hub: Path, name: str) -> None:
+    with pytest.raises(NotDownloadedError, match="has not been downloaded yet"):
+        likely_architecture(profile(name))
+
+
+def test_what_is_here_counts_and_not_its_name(hub: Path, tmp_path: Path) -> None:
+    cached(hub, "main", "abc", llama(num_hidden_layers=7))
+    assert likely_architecture(profile("someone/model")).layers == 7
+    (tmp_path / "model-7B").mkdir()
+    for absent in (tmp_path / "model-7B", tmp_path / "none-7B"):
+        with pytest.raises(ArchitectureError, match="no "):
+            likely_architecture(profile(absent))
 
 
 def weights(file: Path, shapes: Mapping[str, list[int]]) -> None:

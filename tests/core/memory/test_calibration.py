@@ -62,6 +62,16 @@ def test_one_forecast_that_was_exceeded_keeps_the_guard_band_wide(store: Path) -
     assert guard(GPU, TORCH, store) == GUARD_UNKNOWN
 
 
+def test_a_trial_that_ran_out_of_memory_although_it_was_to_fit_widens_the_band_again(
+    store: Path,
+) -> None:
+    for _ in range(3):
+        record(measured(), store)
+    assert guard(GPU, TORCH, store) == GUARD_CALIBRATED
+    record(measured(0.95, missed=True), store)
+    assert guard(GPU, TORCH, store) == GUARD_UNKNOWN
+
+
 @pytest.mark.parametrize(
     "other",
     [

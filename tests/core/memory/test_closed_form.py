@@ -378,6 +378,11 @@ TINY: dict[str, dict[str, Any]] = {
         "model_type": "gpt_neox", "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
         "intermediate_size": 2048, "vocab_size": 20000, "max_position_embeddings": 2048, "hidden_act": "gelu",
     },
+    "gptj": {
+        "model_type": "gptj", "n_embd": 512, "n_layer": 6, "n_head": 8, "vocab_size": 20000, "rotary_dim": 32,
+        "n_positions": 2048,
+    },
+    "bloom": {"model_type": "bloom", "hidden_size": 512, "n_layer": 6, "n_head": 8, "vocab_size": 20000},
     "olmo2": {
         **LLAMA_7B, "model_type": "olmo2", "hidden_size": 512, "num_hidden_layers": 6, "num_attention_heads": 8,
         "num_key_value_heads": 8, "intermediate_size": 1536, "vocab_size": 20000, "pad_token_id": 0,
@@ -403,6 +408,17 @@ CASES: dict[str, tuple[str, Target, dict[str, Any]]] = {
     "on the CPU": ("llama", CPU, {"method__lora_dropout": 0.1}),
     "gpt2": ("gpt2", A100, {"train__precision": "pure_bf16"}),
     "gpt_neox": ("gpt_neox", A100, {"method__finetuning_type": "full", "train__optim": "adafactor"}),
+    "gptj": ("gptj", A100, {"method__finetuning_type": "full"}),
+    "bloom": ("bloom", A100, {}),
+    "4 bits, DoRA": ("llama", A100, {"model__quantization_bit": 4, "method__use_dora": True}),
+    "evaluated in chunks": (
+        "llama",
+        A100,
+        {
+            "train__per_device_eval_batch_size": 32, "train__loss_chunk_tokens": 128,
+            "method__finetuning_type": "full",
+        },
+    ),
     "olmo2": ("olmo2", A100, {"train__gradient_checkpointing": True, "train__gradient_checkpointing_every": 2}),
 }  # fmt: skip
 

@@ -44,13 +44,25 @@ def test_every_batch_that_is_offered_keeps_the_effective_batch(
     found = [m for m in moves(asked) if m.axis == "batch"]
     sizes = [int(m.changes["per_device_train_batch_size"]) for m in found]
     assert all(larger > smaller for larger, smaller in pairwise(sizes))
-    assert len(sizes) <= 6
+    assert len(sizes) <= 8
     assert not sizes or sizes[-1] == 1
     for move in found:
         changed = apply(asked, (move,))
         assert changed is not None
         assert changed.effective_batch() == batch * accumulation
         assert changed.train.per_device_train_batch_size < batch
+
+
+@pytest.mark.parametrize(
+    ("batch", "sizes"),
+    [(256, [128, 64, 32, 16, 8, 4, 2, 1]), (4096, [2048, 1024, 512, 256, 128, 64, 32, 1])],
+)
+def test_of_many_batches_the_largest_are_kept_as_the_least_change_is_the_best(
+    batch: int, sizes: list[int]
+) -> None:
+    asked = profile(train={"per_device_train_batch_size": batch, "gradient_accumulation_steps": 1})
+    found = [m for m in moves(asked) if m.axis == "batch"]
+    assert [m.changes["per_device_train_batch_size"] for m in found] == sizes
 
 
 @given(st.integers(1, 5000))

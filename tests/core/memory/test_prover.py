@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -110,6 +111,31 @@ def test_nonsense_is_told_from_an_answer(program: Any, model: Path) -> None:
     program("print('hello', flush=True); time.sleep(60)")
     with Prover() as prover, pytest.raises(ProofError, match="no answer"):
         prover.prove(profile_of(model), GPU, LENGTHS)
+
+
+def test_an_answer_without_an_end_does_not_fill_the_memory(program: Any, model: Path) -> None:
+    program("while True: sys.stdout.write('x' * 65536)")
+    with Prover() as prover, pytest.raises(ProofError, match="without an end"):
+        prover.prove(profile_of(model), GPU, LENGTHS)
+
+
+def test_closing_while_a_process_is_being_started_ends_it(
+    program: Any, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("time.sleep(60)")
+    prover = Prover()
+    started: list[subprocess.Popen[bytes]] = []
+    begin = subprocess.Popen
+
+    def popen(*arguments: Any, **named: Any) -> Any:
+        prover._workers[0]._closed = True
+        started.append(begin(*arguments, **named))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(ProofError, match="has been closed"):
+        prover.prove(profile_of(model), GPU, LENGTHS)
+    assert started[0].returncode is not None
 
 
 def test_closing_does_not_wait_for_a_proof(program: Any, model: Path) -> None:
