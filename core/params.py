@@ -674,8 +674,9 @@ class MemoryTable(Table):
     on_oom: Annotated[
         Literal["apply", "ask", "skip"],
         Field(
-            description="When a trial runs out of memory: `apply` the first remedy that keeps the effective batch and try again, `ask` "
-            "(show it and wait for your key), or `skip` the trial.",
+            description="When a trial runs out of memory, or is proven not to fit: `apply` the cheapest fix that leaves the result as it is "
+            "and try again, `ask` (show what would fit and wait for your key), or `skip` the trial. What changes the result is never "
+            "applied by itself.",
         ),
         Doc("On out of memory", works="apply over night, ask while you watch"),
     ] = "apply"

@@ -53,7 +53,7 @@ def _command(commands: Subparsers, name: str, run: str, text: str) -> argparse.A
 def _fix(command: argparse.ArgumentParser) -> None:
     which = command.add_mutually_exclusive_group()
     which.add_argument(
-        "--fix", metavar="N", type=int, help="which of its suggested fixes (1 by default)"
+        "--fix", metavar="N", type=_place, help="which of its suggested fixes (1 by default)"
     )
     which.add_argument(
         "--no-fix", dest="fix", action="store_const", const=0, help="as it is, whatever was found"
@@ -189,7 +189,7 @@ def _add_memory(commands: Subparsers) -> None:
     _question(fit)
     fit.add_argument("-o", "--output", metavar="FILE", help="write the profile that fits")
     fit.add_argument(
-        "--fix", metavar="N", type=int,
+        "--fix", metavar="N", type=_place,
         help="write this one (default: the first that leaves the result as it is)",
     )  # fmt: skip
     fit.add_argument("--force", action="store_true", help="replace the file if it exists")
@@ -220,12 +220,26 @@ def _gib(text: str) -> float:
     """A GPU's memory in GiB.
 
     Raises:
-        ValueError: it is no size that a GPU can have; argparse says so.
+        argparse.ArgumentTypeError: it is no size that a GPU can have.
     """
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 10_000:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text} is no size of a GPU: a number of GiB, as 24")
     return value
+
+
+def _place(text: str) -> int:
+    """A number in a list that begins with 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is no number of a fix: the first is 1")
+    return int(text)
 
 
 JSON_OF_ESTIMATE = """\
@@ -284,4 +298,4 @@ def is_ours(error: Exception) -> bool:
     if isinstance(error, StudyError | OSError):
         return True
     names = ("ProfileError", "EngineError", "UnknownParameterError", "ArchitectureError")
-    return type(error).__name__ in names
+    return any(kind.__name__ in names for kind in type(error).__mro__)

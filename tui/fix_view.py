@@ -24,7 +24,7 @@ class FixView:
     text: str
     changes: Mapping[str, Scalar] = field(default_factory=dict)
     needed: int | None = None
-    """The allocator's new peak; None where nothing says it."""
+    """What the device must have free for it, the process itself included; None where nothing says it."""
     headroom: int | None = None
     """What stays free."""
     slowdown: tuple[float, float] | None = None
@@ -68,7 +68,7 @@ def from_fix(fix: "Fix") -> FixView:
     return FixView(
         text=fix.text,
         changes=fix.changes,
-        needed=fix.forecast.needed,
+        needed=fix.forecast.total,
         headroom=fix.headroom,
         slowdown=fix.slowdown,
         source=fix.source,
@@ -108,7 +108,7 @@ def headline(advice: "Advice", faster: "Fix | None") -> str:
             lines.append("Nothing that was tried fits: a smaller model, or a GPU with more memory")
     if advice.problem:
         lines.append(f"Not proven: {advice.problem}")
-    return "\n".join(_sentence(line) for line in lines if line)
+    return "\n".join(sentence(line) for line in lines if line)
 
 
 def fix_lines(fix: FixView) -> list[Text]:
@@ -175,6 +175,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A text with a capital at its beginning and a stop at its end."""
     text = _capital(text.strip())
     return text + ("" if text.endswith((".", "!", "?", ":", ")")) else ".")

@@ -3,11 +3,12 @@
 `look` blocks and runs in a thread; everything else is quick enough for each key.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.engine.jobs import rows, shape
+from core.engine.row_bounds import bound
 from core.memory.forecast import Forecast, Lengths, Target
 from core.profile import Profile, model_path
 from tui import words
@@ -33,8 +34,6 @@ _READING = "reading the model"
 _UNCUT = 2**20
 _PADDING = 8
 """Rows are padded to a multiple of so many tokens."""
-_TEMPLATE_TOKENS = 64
-"""More than a chat template puts around a row's text."""
 Model = tuple[str, str | None, bool]
 
 
@@ -73,14 +72,14 @@ class Forecasting:
         return model_of(profile) not in self._architectures
 
     def look(self, profile: Profile, now: float) -> Findings:
-        """Read the devices, and the model unless it is known. Blocks."""
+        """Read the devices, and the model unless it is known well. Blocks."""
         reading = self.desk.devices()
         names = {gpu.name for gpu in reading.gpus.gpus}
         known = self.desk.known({*names, words.CPU})
         model = model_of(profile)
-        before = self._architectures.get(model)
-        if before is not None and before.architecture is not None:
-            return Findings(now, reading, known, model, before.architecture)
+        before = self.architecture(profile)
+        if before is not None and before.kind != "unknown":
+            return Findings(now, reading, known, model, before)
         try:
             return Findings(now, reading, known, model, self.desk.architecture(profile))
         except SourceError as error:
@@ -151,7 +150,9 @@ class Forecasting:
             return MemoryView(
                 problem="no forecast: none of the GPUs that the profile names is here"
             )
-        return MemoryView(in_order(lines), searched=varies(profile))
+        rough = about.architecture.kind == "unknown"
+        counting = tuple(replace(line, rough=rough) for line in in_order(lines))
+        return MemoryView(counting, searched=varies(profile))
 
     def _forecasts(
         self, profile: Profile, lengths: Lengths
@@ -197,16 +198,6 @@ def _rows(profile: Profile) -> str:
 
 def lengths_of(profile: Profile, data: DataCount) -> Lengths:
     """How long rows are at most: data.cutoff_len, or a token for each byte of the longest row where that is less."""
-    bound = Lengths.bound(profile)
-    if profile.data.packing or not data.known or data.share is not None:
-        return bound
-    train = _longest([f.longest for f in data.train], bound.train)
-    aside = [f.longest for f in (data.evaluation or data.train)]
-    return Lengths(train, min(bound.evaluation, _longest(aside, bound.train)))
-
-
-def _longest(sizes: Sequence[int | None], bound: int) -> int:
-    known = [size for size in sizes if size is not None]
-    if not known or len(known) < len(sizes):
-        return bound
-    return min(bound, max(known) + _TEMPLATE_TOKENS)
+    if not data.known or data.share is not None:
+        return Lengths.bound(profile)
+    return bound(profile, [f.longest for f in data.train], [f.longest for f in data.evaluation])

@@ -8,11 +8,12 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from core.memory.forecast import GUARD_UNKNOWN, Forecast, Lengths, Target, fit
+import msgspec
+
+from core.memory.forecast import GUARD_UNKNOWN, Forecast, Lengths, Target
 from core.profile import Profile
 from tui import words
 from tui.memory_view import Device
@@ -21,7 +22,7 @@ from tui.source import DeviceReading, SourceError
 if TYPE_CHECKING:
     from core.devices.gpu import GpuSnapshot
     from core.memory.architecture import Architecture
-    from core.memory.fixes import Advice, Fix
+    from core.memory.fixes import Advice, Fix, Prove
     from core.memory.prover import ProofError, Prover
 
 _PROCESSES = 2
@@ -107,6 +108,7 @@ class DiskDesk:
         return self._devices()
 
     def known(self, names: Collection[str]) -> Mapping[str, Known]:
+        from core.engine.versions import torch_version
         from core.memory import calibration
 
         torch = torch_version()
@@ -118,10 +120,10 @@ class DiskDesk:
     def architecture(self, profile: Profile) -> "Architecture":
         # What is computed at each key is imported with it, so that the first key is as quick as the rest.
         import core.memory.closed_form  # noqa: F401
-        from core.memory.architecture import ArchitectureError, find_architecture
+        from core.memory.architecture import ArchitectureError, likely_architecture
 
         try:
-            return find_architecture(profile)
+            return likely_architecture(profile)
         except ArchitectureError as error:
             raise SourceError(str(error)) from error
 
@@ -140,18 +142,31 @@ class DiskDesk:
         self, profile: Profile, architecture: "Architecture", device: Device, told: Told
     ) -> Remedies:
         from core.memory.fixes import fastest, find_fixes
+        from core.memory.prover import ProofError
+
+        def search(lengths: Lengths, prove: "Prove | None") -> Remedies:
+            asked = (profile, architecture, device.target, lengths, prove)
+            advice = find_fixes(*asked, guard=device.guard, crashed=False)
+            if not advice.fits:
+                return Remedies(advice, lengths)
+            faster = fastest(*asked, guard=device.guard, now=advice.forecast)
+            return Remedies(advice, lengths, faster)
 
         with _dry_runs(_PROCESSES, told) as runs:
-            lengths = runs.lengths(profile)
+            try:
+                lengths = runs.lengths(profile)
+            except ProofError as error:
+                if runs.given_up:
+                    raise
+                # Nothing can be dry-run: the model is not here, or the data. Estimates can be made all the same.
+                found = search(Lengths.bound(profile), None)
+                advice = msgspec.structs.replace(found.advice, problem=str(error))
+                return replace(found, advice=advice)
 
             def prove(profiles: Sequence[Profile]) -> "Sequence[Forecast | ProofError]":
                 return runs.prove_all(profiles, device.target, lengths)
 
-            asked = (profile, architecture, device.target, lengths, prove)
-            advice = find_fixes(*asked, guard=device.guard, crashed=False)
-            if not fit(advice.forecast, device.target, device.guard).fits:
-                return Remedies(advice, lengths)
-            return Remedies(advice, lengths, fastest(*asked, guard=device.guard))
+            return search(lengths, prove)
 
 
 @dataclass
@@ -212,14 +227,6 @@ def _dry_runs(processes: int, told: Told) -> Iterator[_DryRuns]:
             watch.join()
     if runs.given_up:
         raise GivenUpError
-
-
-def torch_version() -> str:
-    """PyTorch's version as trials report it, without importing it; "" where it is not installed."""
-    try:
-        return version("torch")
-    except PackageNotFoundError:
-        return ""
 
 
 def devices_of(

@@ -14,7 +14,7 @@ from core.memory.forecast import (
     Target,
     fit,
 )
-from core.memory.limits import Bound
+from core.memory.limits import STEP, Bound
 from core.memory.shape import Architecture
 from tui import words
 from tui.memory_view import MOMENT_WORDS
@@ -95,19 +95,20 @@ def verdict(forecast: Forecast, place: Place) -> str:
 def fit_text(
     profile: str, place: Place, advice: Advice, fastest: Fix | None, *, command: str
 ) -> str:
-    """The advice for people; `command` is what writes a fix."""
+    """The advice for people; `command` is what was asked."""
     lines = [*_wrapped(f"{profile}, on {place.label}"), *_wrapped(verdict(advice.forecast, place))]
     if advice.problem:
         lines += _wrapped(f"Nothing is proven: {advice.problem}")
+    for note in advice.forecast.notes:
+        lines += _wrapped(note) if note not in advice.problem else []
     if advice.fits:
         lines.append("")
         if fastest is None:
             return "\n".join(
                 [*lines, *_wrapped("Nothing faster with the same result fits as well.")]
             )
-        return "\n".join(
-            [*lines, "It fits already; the fastest that fits:", "", *_fix_lines(1, fastest)]
-        )
+        quicker = ["It fits already; the fastest that fits:", "", *_fix_lines(1, fastest)]
+        return "\n".join([*lines, *quicker, "", f"Write it as a profile: {command} -o FILE"])
     lines += ["", *_wrapped(advice.summary)]
     if not advice.fixes:
         nothing = (
@@ -116,7 +117,7 @@ def fit_text(
         return "\n".join([*lines, *_wrapped(nothing)])
     for number, fix in enumerate(advice.fixes, 1):
         lines += ["", *_fix_lines(number, fix)]
-    return "\n".join([*lines, "", f"Write one as a profile: {command}"])
+    return "\n".join([*lines, "", f"Write one as a profile: {command} --fix N -o FILE"])
 
 
 def estimate_json(said: Estimate) -> dict[str, Any]:
@@ -250,9 +251,10 @@ def _moments_table(forecast: Forecast) -> str:
 
 
 def _bounds_table(said: Estimate) -> str:
+    longest = _bound(said.sequence, "token") if said.sequence.value else f"below {STEP} tokens"
     rows = [
         ("largest batch that fits here", _bound(said.batch, "row"), f"now {said.batch_now}"),
-        ("longest rows that fit here", _bound(said.sequence, "token"), f"now {said.lengths.train}"),
+        ("longest rows that fit here", longest, f"now {said.lengths.train}"),
     ]
     if said.place.target.kind == "cuda":
         smallest = f"{said.smallest} GB" if said.smallest else "none: it needs more than 192 GB"
@@ -279,16 +281,17 @@ def _fix_lines(number: int, fix: Fix) -> list[str]:
     # It brings Textual's colours along, which an estimate, there in milliseconds, has no time for.
     from tui.fix_view import pace
 
-    how = "proven" if fix.proven else "an estimate"
-    needs = (
-        f"needs {words.size(fix.forecast.total)}, {words.size(max(0, fix.headroom))} to spare ({how}); "
-        f"{pace(fix.slowdown)} per token"
-    )
-    result = "changes the result" if fix.numerics == "different" else "result"
+    how = "proven" if fix.proven else "estimate"
+    needs = f"needs {words.size(fix.forecast.total)}, {words.size(max(0, fix.headroom))} to spare ({how})"
+    speed = f"{pace(fix.slowdown)} per token ({fix.source})"
+    told = [f"{needs}; {fix.effect}", speed]
+    if fix.numerics == "different":
+        told = [needs, speed, f"changes the result: {fix.effect}"]
     head = f"{number}. "
-    lines = textwrap.wrap(fix.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
-    for text in (needs, f"speed: {fix.source}", f"{result}: {fix.effect}"):
-        lines += textwrap.wrap(text, WIDTH, initial_indent="     ", subsequent_indent="     ")
+    indent = " " * len(head)
+    lines = textwrap.wrap(fix.text, WIDTH, initial_indent=head, subsequent_indent=indent)
+    for text in told:
+        lines += textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  ")
     return lines
 
 

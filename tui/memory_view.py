@@ -40,14 +40,15 @@ MOST_TRIALS = 8
 """Combinations of a search that are forecast while somebody types."""
 _SAME_FREE = words.GIB // 4
 """GPUs of one kind whose free memory differs by less share a line."""
-_CHOICES = frozenset(
+MEMORY_KEYS = frozenset(
     {
-        "finetuning_type", "lora_target", "quantization_bit", "precision", "optim", "attn", "packing",
-        "gradient_checkpointing", "offload_optimizer", "offload_activations", "adapter_precision", "use_dora",
-        "freeze_trainable_layers",
+        "per_device_train_batch_size", "per_device_eval_batch_size", "cutoff_len", "lora_rank", "lora_target",
+        "use_dora", "finetuning_type", "quantization_bit", "precision", "optim", "attn", "packing",
+        "gradient_checkpointing", "gradient_checkpointing_every", "loss_chunk_tokens", "adapter_precision",
+        "offload_optimizer", "offload_activations", "freeze_trainable_layers", "gradient_accumulation_steps",
     }
 )  # fmt: skip
-"""Parameters with few values that memory depends on; of those with numbers the largest needs the most."""
+"""What a run's memory depends on, of what a search can vary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class MemoryLine:
     moment: Moment
     step: int
     busy: bool = False
+    rough: bool = False
+    """Whether no more is known of the model than about how large it is."""
 
     @property
     def numbers(self) -> str:
@@ -110,7 +113,9 @@ class MemoryLine:
     @property
     def source(self) -> str:
         """How that is known."""
-        return "proven" if self.proven else "estimate"
+        if self.proven:
+            return "proven"
+        return "rough estimate" if self.rough else "estimate"
 
     @property
     def why(self) -> str:
@@ -238,7 +243,7 @@ def largest_trials(profile: Profile) -> tuple[Profile, ...]:
             ends[name] = [entry.high]
         elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in entry):
             ends[name] = [max(v for v in entry if isinstance(v, int | float))]
-        elif name in _CHOICES:
+        elif name in MEMORY_KEYS:
             ends[name] = list(entry)
     training = profile.as_training()
     corners = islice(product(*ends.values()), MOST_TRIALS)

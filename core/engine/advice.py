@@ -1,6 +1,12 @@
 """What follows from a look into a trial's memory: the records to write. Pure."""
 
-from core.engine.followup import ladder_fix, no_remedy, unwanted
+from core.engine.followup import (
+    OTHER_STATES,
+    checkpoint_for,
+    ladder_fix,
+    no_remedy,
+    unwanted,
+)
 from core.engine.jobs import Found, Result
 from core.memory.forecast import Forecast, Target
 from core.profile import Profile
@@ -128,7 +134,15 @@ def _fixes(
         text=first.text,
         fixes=tuple(each.option for each in found),
     )
-    chosen = next((f.option for f in found if f.option.numerics == "equivalent"), None)
+    # What is proven goes before what a dry run says with reservations.
+    same = sorted(
+        (f.option for f in found if f.option.numerics == "equivalent"),
+        key=lambda option: not option.proven,
+    )
+    if checkpoint_for(trial, ()) is not None:
+        # The cheapest of those that go on exactly where the checkpoint stands, if there is one.
+        same.sort(key=lambda option: not OTHER_STATES.isdisjoint(option.changes))
+    chosen = same[0] if same else None
     applies = profile.memory.on_oom == "apply" and _may_go_on(state, trial)
     if chosen is None or not applies:
         return [suggested]
@@ -139,8 +153,7 @@ def _fixes(
             trial=trial.number,
             attempt=trial.upcoming,
             overrides=chosen.changes,
-            # A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
-            resume_from=trial.resume_from if trial.kind == "full" else None,
+            resume_from=checkpoint_for(trial, chosen.changes),
             reason=chosen.text,
             unchecked=True,
         ),

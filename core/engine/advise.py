@@ -20,6 +20,7 @@ from core.engine.jobs import (
     rows,
     too_large,
 )
+from core.engine.row_bounds import bound_of_files
 from core.memory.architecture import Architecture, ArchitectureError, find_architecture
 from core.memory.fixes import Fix, find_fixes, fit_batch
 from core.memory.forecast import GUARD_UNKNOWN, Forecast, Lengths
@@ -107,8 +108,9 @@ def _look(job: Job, profile: Profile, architecture: Architecture, prover: Prover
 
 def _estimated(job: Job, profile: Profile, architecture: Architecture, why: str) -> Result:
     """The batch by the closed form, where no dry run is possible."""
-    lengths = known_lengths(Path(job.lengths), rows(profile)) or Lengths.bound(profile)
-    found = fit_batch(profile, architecture, job.target, lengths, None, guard=GUARD_UNKNOWN)
+    lengths = known_lengths(Path(job.lengths), rows(profile)) or bound_of_files(profile)
+    guard = max(job.guard, GUARD_UNKNOWN)
+    found = fit_batch(profile, architecture, job.target, lengths, None, guard=guard)
     return _fitted(job, found, why)
 
 
@@ -142,7 +144,7 @@ def _option(fix: Fix) -> FixOption:
     return FixOption(
         changes=fix.changes,
         text=fix.text,
-        needed=fix.forecast.needed,
+        needed=fix.forecast.total,
         headroom=fix.headroom,
         slowdown=fix.slowdown,
         source=fix.source,

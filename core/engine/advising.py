@@ -178,7 +178,7 @@ def _begin(service: Service, trial: Trial, about: Advice, device: Device | None)
     if trial.advising != about:
         asked = AdviceAsked(t=now(), trial=trial.number, attempt=trial.next_attempt, about=about)
         service.record(asked)
-    job = service.foresight.job(about, own, device)
+    job = service.foresight.job(about, trial, own, device)
     ticket = Ticket(trial.number, trial.next_attempt, about, job.shape)
     try:
         service.advisers.start(ticket, job, service.folder.trial(trial.number).path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.devices.process import boot_id
+from core.memory.forecast import GIB, GUARD_CALIBRATED
 from core.memory.oom import Evidence, OomKind, OomVerdict, read_ending
 from core.profile import Profile
 from core.search.smoothing import smooth
@@ -68,6 +69,8 @@ class Outcome:
     """What ran out, where memory did."""
     neighbour: bool = False
     """Whether it was another program's memory that was in the way."""
+    missed: bool = False
+    """Whether it ran out of its GPU's memory although a dry run had shown that it fits."""
 
 
 def gather(folder: TrialFolder, trial: Trial, profile: Profile) -> Facts:
@@ -103,6 +106,10 @@ def classify(facts: Facts, now: float) -> Outcome:
     evals = [p.eval_loss for p in facts.points if p.eval_loss is not None]
     # On the CPU a forecast is an estimate of the model's part of a process that is mostly libraries.
     forecast = facts.forecast if _on_gpu(facts) else None
+    missed = verdict is not None and ending == "oom" and _missed(forecast, verdict, report)
+    if forecast is not None and missed:
+        sizes = f"{forecast.needed / GIB:.1f} of {forecast.capacity / GIB:.1f} GiB"
+        reason += f" A dry run had shown that it fits ({sizes})."
     trained = bool(own) or run is not None or (report is not None and report.step > 0)
     event = TrialEnded(
         t=now,
@@ -129,6 +136,7 @@ def classify(facts: Facts, now: float) -> Outcome:
         evaluating=report is not None and report.phase == "eval",
         memory=verdict.kind if verdict is not None and ending == "oom" else None,
         neighbour=verdict is not None and ending == "oom" and verdict.whose == "others",
+        missed=missed,
     )
 
 
@@ -281,6 +289,22 @@ def _peak(facts: Facts, own: Iterable[Point]) -> int | None:
     if facts.trial.attempt is not None and not _on_gpu(facts) and facts.exit is not None:
         return max_or_none(peak, facts.exit.max_rss)
     return peak
+
+
+def _missed(
+    forecast: TrialForecast | None, verdict: OomVerdict, report: WorkerReport | None
+) -> bool:
+    """Whether an attempt that ran out of memory wanted more than a dry run had shown, where that fitted.
+
+    A dry run that filled the device to the brim promised nothing. An attempt that wanted less than its forecast found
+    less than there was to be: others held the rest.
+    """
+    if forecast is None or forecast.tier != "proof" or verdict.whose == "others":
+        return False
+    held = max_or_none(report.peak_reserved if report else None, verdict.held_bytes)
+    wanted = (held or 0) + (verdict.asked_bytes or 0)
+    fitted = forecast.needed * (1 + GUARD_CALIBRATED) <= forecast.capacity
+    return fitted and wanted > forecast.needed
 
 
 def _on_gpu(facts: Facts) -> bool:

@@ -1,5 +1,6 @@
 """What follows when an attempt has ended: a memory fix, another attempt, a pause of the study. Pure."""
 
+from collections.abc import Collection
 from typing import cast
 
 from core.engine.endings import Outcome
@@ -19,6 +20,9 @@ from core.values import Scalar
 PROVABLE = ("cuda", "cpu-allocator", "limit")
 """Kinds of out-of-memory endings that a dry run can show again. When the kernel killed the trial it was the machine's
 main memory that was short, of which a dry run knows nothing."""
+
+OTHER_STATES = frozenset({"optim", "offload_optimizer", "adapter_precision", "precision"})
+"""Parameters with which what goes on from a checkpoint may not go on with its optimizer's states."""
 
 SAME_FAILURES = 2
 """So many trials that fail alike before any has trained mean that the rest would too."""
@@ -78,6 +82,15 @@ def no_remedy(trial: Trial, now: float) -> Warned:
     )
 
 
+def checkpoint_for(trial: Trial, changes: Collection[str]) -> str | None:
+    """Where another attempt with these parameters changed by a fix goes on from; None from the beginning.
+
+    A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
+    """
+    # The weights of another method are no beginning for this one.
+    return trial.resume_from if trial.kind == "full" and "finetuning_type" not in changes else None
+
+
 def unwanted(trial: Trial) -> bool:
     """Whether the trial was to end anyway (a person or the guard asked for it), so that nothing starts it again."""
     return trial.asked_by in ("user", "guard")
@@ -111,7 +124,7 @@ def _smaller_evaluation(trial: Trial, profile: Profile) -> tuple[dict[str, Scala
         return None
     if batch is None or batch < 2:
         return None
-    text = f"per-device eval batch {batch} → {batch // 2}; training stays as it is"
+    text = f"per-device eval batch {batch} → {batch // 2}, tried without proof; training stays as it is"
     return {"per_device_eval_batch_size": batch // 2}, text
 
 
@@ -143,14 +156,12 @@ def _suggest(
     fix = FixSuggested(t=now, trial=number, attempt=trial.next_attempt, changes=changes, text=text)
     if profile.memory.on_oom == "ask" or not apply:
         return [fix]
-    # A probe begins again so that its profile alone reproduces it; a long training keeps what it has.
-    checkpoint = trial.resume_from if trial.kind == "full" else None
     again = TrialQueued(
         t=now,
         trial=number,
         attempt=trial.upcoming,
         overrides=changes,
-        resume_from=checkpoint,
+        resume_from=checkpoint_for(trial, changes),
         reason=text,
         # Whether it fits could not be told for the last attempt, and cannot for this one.
         unchecked=True,

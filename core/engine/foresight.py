@@ -8,6 +8,7 @@ import msgspec
 
 from core.engine.clearance import ANYWHERE, Gpu, Verdict, best_forecast, judge
 from core.engine.jobs import Job, Result, kind_of, known_lengths, read_result, rows, shape
+from core.engine.row_bounds import bound_of_files
 from core.engine.scheduler import Start
 from core.engine.supply import Pool
 from core.engine.target import target_from
@@ -15,10 +16,11 @@ from core.engine.versions import torch_version
 from core.memory.architecture import Architecture, ArchitectureError, find_architecture
 from core.memory.calibration import context, guard
 from core.memory.closed_form import estimate
-from core.memory.forecast import Forecast, Lengths, Target, capacity
+from core.memory.context import GROWN, PROCESS
+from core.memory.forecast import GUARD_CPU, Forecast, Lengths, Target, capacity
 from core.profile import Profile, ProfileError, dumps
 from core.study.events import Advice
-from core.study.files import TrialForecast, write_record
+from core.study.files import TrialForecast, WorkerReport, read_record, write_record
 from core.study.state import Trial
 from core.study.store import StudyFolder
 from core.values import Scalar
@@ -58,8 +60,9 @@ class Foresight:
         self._profile = profile
         self._own: dict[int, Own] = {}
         self._architectures: dict[str, Architecture | None] = {}
-        self._estimates: dict[tuple[str, Target, Lengths | None], Forecast] = {}
+        self._estimates: dict[tuple[str, Target, Lengths], Forecast] = {}
         self._lengths: dict[str, Lengths] = {}
+        self._bounds: dict[str, Lengths] = {}
         self._torch = torch_version()
         self.results: dict[str, Result] = {}
         """What was found out before a start, by shape."""
@@ -103,7 +106,12 @@ class Foresight:
         """The devices that trials may get; empty while no GPU can be seen that they wait for."""
         if not pool.on_gpu:
             target = target_from(None, self._profile)
-            return () if target is None else (self._device(target, "", "the CPU"),)
+            if target is None:
+                return ()
+            # Trials that run at once share the machine's memory.
+            share = min(target.free, target.total // pool.most)
+            target = msgspec.structs.replace(target, free=share)
+            return (self._device(target, "", "the CPU"),)
         found = []
         for gpu in pool.idle_gpus():
             target = target_from(gpu, self._profile, context=context(gpu.name, self._torch))
@@ -136,8 +144,12 @@ class Foresight:
             own.shapes[kind] = shape(own.profile, target)
         return own.shapes[kind]
 
-    def job(self, about: Advice, own: Own, device: Device) -> Job:
+    def job(self, about: Advice, trial: Trial, own: Own, device: Device) -> Job:
         """A question for an adviser."""
+        target = device.target
+        if about == "fix" and target.kind == "cpu":
+            held = self._held_besides(trial)
+            target = msgspec.structs.replace(target, context=held)
         # What the search varies is left as it was drawn, but for the batch, which the effective batch stands for.
         space = {k: v for k, v in self._profile.search.space.items() if k not in _BATCH}
         search = self._profile.search.model_copy(update={"space": space})
@@ -145,11 +157,20 @@ class Foresight:
             about=about,
             shape=self.shape(own, device.target),
             profile=dumps(replace(own.profile, search=search)),
-            target=device.target,
+            target=target,
             guard=device.guard,
             lengths=str(self._folder.lengths),
             fixes=self._profile.memory.on_oom != "skip",
         )
+
+    def _held_besides(self, trial: Trial) -> int | None:
+        """What the process of a trial that ended on the CPU held besides its model, which grows with the number of
+        threads; None takes what is typical, and so is what a process holds at least."""
+        report = read_record(self._folder.trial(trial.number).report, WorkerReport)
+        if report is None or report.context_bytes is None:
+            return None
+        held = report.context_bytes + GROWN
+        return held if held > PROCESS else None
 
     def write(self, trial: Trial, decided: Start, pool: Pool) -> None:
         """Leave the forecast of an attempt that starts in its folder, for whoever compares it with what comes.
@@ -170,7 +191,8 @@ class Foresight:
             write_record(file, _record(decided.attempt, gpu, forecast))
 
     def _device(self, target: Target, uuid: str, name: str) -> Device:
-        return Device(uuid, name, target, guard(target.name, self._torch))
+        measured = guard(target.name, self._torch)
+        return Device(uuid, name, target, GUARD_CPU if target.kind == "cpu" else measured)
 
     def _known(self, own: Own, device: Device) -> Gpu:
         own_shape = self.shape(own, device.target)
@@ -196,13 +218,15 @@ class Foresight:
             self._estimates[key] = estimate(own.profile, architecture, empty, lengths)
         return self._estimates[key]
 
-    def _lengths_of(self, own: Own) -> Lengths | None:
-        """The lengths of the rows, where an adviser has measured them by now."""
+    def _lengths_of(self, own: Own) -> Lengths:
+        """The lengths of the rows, as an adviser has measured them by now, else the longest that they can be."""
         own.rows = own.rows or rows(own.profile)
         if own.rows not in self._lengths:
             known = known_lengths(self._folder.lengths, own.rows)
             if known is None:
-                return None
+                if own.rows not in self._bounds:
+                    self._bounds[own.rows] = bound_of_files(own.profile)
+                return self._bounds[own.rows]
             self._lengths[own.rows] = known
         return self._lengths[own.rows]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from core.catalogue import UnknownParameterError, find
+from core.engine.followup import checkpoint_for
 from core.engine.messages import Reply, Request
 from core.params import SEARCHABLE_TABLES
 from core.profile import Profile, ProfileError
@@ -132,13 +133,16 @@ def _resume_study(state: StudyState, now: float) -> Answer:
     again = [t for t in state.trials.values() if _held_by_study(t)]
     if state.status == "running" and not again:
         raise _RefusedError("the study is running already; resume a paused trial by its number")
-    if not again and not state.queued() and not state.live():
+    # A trial that a fix is looked for is work yet.
+    mended = [t for t in state.trials.values() if t.advising == "fix"]
+    others = [*state.queued(), *state.live(), *mended]
+    if not again and not others:
         again = [t for t in state.trials.values() if t.status == "paused"]
-    if not again and not state.queued() and not state.live():
+    if not again and not others:
         raise _RefusedError("nothing is left to do: add a trial, retry or promote one")
     events: list[AnyEvent] = [StudyChanged(t=now, status="running")]
     events += [_queued(t, now, "the study was resumed") for t in again]
-    waiting = len(again) + len(state.queued()) + len(state.live())
+    waiting = len(again) + len(others)
     return Answer(Reply(True, f"the study goes on with {_count(waiting, 'trial')}"), tuple(events))
 
 
@@ -156,6 +160,11 @@ def _stop(state: StudyState, trial: Trial, now: float) -> Answer:
     if trial.status in ("queued", "paused"):
         events = _end_waiting(trial, "stop", "user", now, "stopped by you while it waited")
         return Answer(_yes(trial, "is stopped"), (*events, *_without(state, trial, now)))
+    if trial.advising == "fix" and trial.asked != "stop":
+        event = _asked(trial, "stop", "user", now, "stopped by you")
+        return Answer(
+            _yes(trial, "stays as it is; a fix that is found is only suggested"), (event,)
+        )
     raise _RefusedError(f"trial {trial.number} has ended already ({trial.status})")
 
 
@@ -191,9 +200,11 @@ def _retry(
     fix = _chosen(trial, request)
     wanted = fix.changes if fix else request.changes or {}
     changes = _checked(profile, trial.changes, wanted)
-    keeps = not changes or (fix is not None and trial.kind == "full")
-    # What diverged would diverge again from where it stood.
-    resume = trial.resume_from if keeps and trial.status != "diverged" else None
+    resume = trial.resume_from
+    if changes:
+        resume = checkpoint_for(trial, changes) if fix is not None else None
+    if trial.status == "diverged":
+        resume = None  # It would diverge again from where it stood.
     reason = fix.text if fix else ("with " + describe(changes) if changes else "tried again by you")
     queued = TrialQueued(
         t=now,

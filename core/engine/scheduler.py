@@ -117,10 +117,17 @@ def summary(state: StudyState) -> str:
     """How a study came out, in a line."""
     best = best_trial(state)
     if best is None:
-        return "no trial completed"
+        return "no trial completed" + _shared_fate(state)
     value = best.eval_loss if state.rank_by == "eval_loss" else best.loss
     measured = f", {state.rank_by} {value:.4g}" if value is not None else ""
     return f"best: trial {best.number}{measured}"
+
+
+def _shared_fate(state: StudyState) -> str:
+    """What became of all trials, where it was the same for all."""
+    fates = {t.status for t in state.trials.values()}
+    words = {"skipped": ": none fits its GPU", "oom": ": all ran out of memory"}
+    return words.get(fates.pop(), "") if len(fates) == 1 else ""
 
 
 def _shape(reason: str) -> str:

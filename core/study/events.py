@@ -149,7 +149,7 @@ class FixOption(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     changes: dict[str, Scalar]
     text: str
     needed: int
-    """The capacity that the run needs with it."""
+    """What the device must have free for the run with it, the process itself included."""
     headroom: int
     """What it leaves of the capacity that there is."""
     slowdown: tuple[float, float]

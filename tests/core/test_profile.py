@@ -197,6 +197,11 @@ def test_what_is_missing_is_asked_for() -> None:
             "train.offload_optimizer",
             'does not go with optim = "adamw_8bit"',
         ),
+        (
+            BARE + '[method]\nadapter_precision = "bf16"\n[train]\nprecision = "fp16"\n',
+            "method.adapter_precision",
+            "loss scaling works on fp32 gradients",
+        ),
         (BARE + "val_size = 1.5\n", "data.val_size", "neither a share nor a number of rows"),
         (
             BARE

@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 from core.devices.gpu import GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
@@ -80,6 +81,7 @@ class FakeDesk:
 
     cards: tuple[GpuSnapshot, ...] = (A100, RTX)
     problem: str = ""
+    kind: str = "llama-like"
     advice: Callable[[Profile], Any] | None = None
     gate: threading.Event = field(default_factory=threading.Event)
     asked: list[Any] = field(default_factory=list)
@@ -97,7 +99,7 @@ class FakeDesk:
     def architecture(self, profile: Profile) -> Any:
         if self.problem:
             raise SourceError(self.problem)
-        return cast(Any, "architecture")
+        return SimpleNamespace(kind=self.kind)
 
     def estimate(
         self, profile: Profile, architecture: Any, target: Target, lengths: Lengths

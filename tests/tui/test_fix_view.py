@@ -61,7 +61,7 @@ def test_a_fix_of_the_search_is_told_like_one_of_the_journal() -> None:
     fix = SimpleNamespace(
         changes=CHECKPOINTING.changes,
         text=CHECKPOINTING.text,
-        forecast=SimpleNamespace(needed=CHECKPOINTING.needed),
+        forecast=SimpleNamespace(total=CHECKPOINTING.needed),
         headroom=CHECKPOINTING.headroom,
         slowdown=CHECKPOINTING.slowdown,
         source=CHECKPOINTING.source,

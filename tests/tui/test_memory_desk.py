@@ -179,6 +179,45 @@ def test_fixes_are_proven_two_at_a_time(dry_runs: type[FakeProver]) -> None:
     assert remedies.lengths == MEASURED
 
 
+def test_where_nothing_can_be_dry_run_the_fixes_are_estimates(dry_runs: type[FakeProver]) -> None:
+    dry_runs.error = "there is no such model on this machine"
+    desk = DiskDesk(reading)
+    found = profile()
+    large = replace(
+        found, train=found.train.model_copy(update={"per_device_train_batch_size": 512})
+    )
+    remedies = desk.fixes(large, desk.architecture(large), device(2), lambda _: True)
+    assert remedies.advice.problem == dry_runs.error
+    assert remedies.advice.fixes and not any(fix.proven for fix in remedies.advice.fixes)
+    assert not remedies.lengths.measured and dry_runs.made[0].proven == 0
+
+
+def test_a_search_for_fixes_that_is_given_up_makes_no_estimates(
+    dry_runs: type[FakeProver],
+) -> None:
+    dry_runs.gate.clear()
+    desk = DiskDesk(reading)
+    with pytest.raises(GivenUpError):
+        desk.fixes(profile(), desk.architecture(profile()), device(24), lambda _: False)
+
+
+def test_a_hub_model_that_is_not_here_is_known_roughly_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    found = profile()
+    for name in ("org/model-7B", "org/model"):
+        model = found.model.model_copy(update={"model_name_or_path": name})
+        named = replace(found, model=model)
+        if name == "org/model":
+            with pytest.raises(SourceError, match="has not been downloaded yet"):
+                DiskDesk(reading).architecture(named)
+        else:
+            assert DiskDesk(reading).architecture(named).kind == "unknown"
+
+
 def test_for_a_profile_that_fits_a_faster_one_is_looked_for(dry_runs: type[FakeProver]) -> None:
     desk = DiskDesk(reading)
     found = profile()

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from core.study.events import FixSuggested, StudyChanged, TrialEnded, TrialQueued
+from core.memory.creep import Creep
+from core.study.events import FixSuggested, StudyChanged, TrialEnded, TrialQueued, Warned
 from tests.tui.fake import NOW, FakeSource
 from tui.news import news
 from tui.snapshot import study_view
@@ -60,3 +61,14 @@ def test_a_trial_that_is_not_started_for_its_memory_is_said_and_what_is_done_abo
         TrialQueued(t=NOW, trial=7, attempt=1, overrides=changes, reason=FIX),
     )
     assert said == f"Trial 7 would not fit and starts changed: {FIX}"
+
+
+def test_memory_that_grows_towards_its_limit_is_said_once() -> None:
+    creep = Creep(100 << 20)
+    for step in range(1, 9):
+        assert creep.observe(step, 50 << 20) is None
+    warning = creep.observe(9, 96 << 20)
+    assert warning is not None
+    said = after(Warned(t=NOW, trial=1, text=warning))
+    assert said == f"Trial 1: {warning}"
+    assert after(Warned(t=NOW, trial=1, text="one spike of the loss")) == ""

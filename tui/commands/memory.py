@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ import msgspec
 
 from core.devices.gpu import GpuSnapshot, NvmlReader, visible
 from core.engine.target import best_gpu, imagined, target_from
+from core.engine.versions import torch_version
 from core.memory import calibration
-from core.memory.architecture import find_architecture
+from core.memory.architecture import likely_architecture
 from core.memory.closed_form import estimate as closed_form
 from core.memory.fixes import Advice, Fix, Prove, fastest, find_fixes
 from core.memory.forecast import GIB, Forecast, Lengths, Target
@@ -26,27 +28,11 @@ from core.profile import Profile, ProfileError, load, resolve, save
 from tui import words
 from tui.commands.profiles import missing_files
 from tui.commands.run import parse_changes
-from tui.memory_desk import torch_version
-from tui.memory_text import (
-    Estimate,
-    Place,
-    estimate_json,
-    estimate_text,
-    fit_json,
-    fit_text,
-)
+from tui.memory_text import Estimate, Place, estimate_json, estimate_text, fit_json, fit_text
+from tui.memory_view import MEMORY_KEYS
 
 PROCESSES = 2
 """Dry runs side by side; each holds about 0.6 GB."""
-MEMORY_KEYS = frozenset(
-    {
-        "per_device_train_batch_size", "per_device_eval_batch_size", "cutoff_len", "lora_rank", "lora_target",
-        "use_dora", "finetuning_type", "quantization_bit", "precision", "optim", "attn", "packing",
-        "gradient_checkpointing", "gradient_checkpointing_every", "loss_chunk_tokens", "adapter_precision",
-        "offload_optimizer", "offload_activations", "freeze_trainable_layers", "gradient_accumulation_steps",
-    }
-)  # fmt: skip
-"""What a run's memory depends on, of what a search can vary."""
 
 
 class StopError(Exception):
@@ -85,7 +71,7 @@ def estimate(arguments: argparse.Namespace) -> int:
     else:
         print(estimate_text(said))
         if not said.fits:
-            print(f"\nTo make it fit: tunedeck fit {arguments.profile}{_device_words(arguments)}")
+            print(f"\nTo make it fit: {_again(arguments)}")
     return 0 if said.fits else 1
 
 
@@ -110,8 +96,7 @@ def fit(arguments: argparse.Namespace) -> int:
         said = fit_json(asked.name, asked.place, advice, quicker, written)
         print(json.dumps(said, indent=1))
     else:
-        command = f"tunedeck fit {arguments.profile}{_device_words(arguments)} --fix N -o FILE"
-        print(fit_text(asked.name, asked.place, advice, quicker, command=command))
+        print(fit_text(asked.name, asked.place, advice, quicker, command=_again(arguments)))
         if written:
             print(f"\nSaved as {written}: {chosen.text if chosen else 'the profile as it is'}")
     if stopped is not None:
@@ -132,7 +117,7 @@ def _asked(arguments: argparse.Namespace, *, with_data: bool) -> Asked:
     if problems:
         raise ProfileError(str(path), problems)
     place = _place(arguments, profile)
-    return Asked(profile.profile.name, profile, find_architecture(profile), place)
+    return Asked(profile.profile.name, profile, likely_architecture(profile), place)
 
 
 def _place(arguments: argparse.Namespace, profile: Profile) -> Place:
@@ -328,10 +313,16 @@ def _write(asked: Asked, fix: Fix | None, target: Path) -> None:
         raise StopError(f"{target} cannot be written: {why}", 1) from None
 
 
-def _device_words(arguments: argparse.Namespace) -> str:
+def _again(arguments: argparse.Namespace) -> str:
+    """The `tunedeck fit` of what the command line asks about."""
+    parts = ["tunedeck", "fit", arguments.profile]
     if arguments.gpu_gib is not None:
-        return f" --gpu-gib {arguments.gpu_gib:g}"
-    return "" if arguments.device is None else f" --device {arguments.device}"
+        parts += ["--gpu-gib", f"{arguments.gpu_gib:g}"]
+    elif arguments.device is not None:
+        parts += ["--device", arguments.device]
+    for change in arguments.changes:
+        parts += ["--set", change]
+    return shlex.join(parts)
 
 
 def _stopped(error: StopError) -> int:

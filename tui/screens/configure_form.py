@@ -404,6 +404,7 @@ class ConfigureForm(DeckScreen):
             return
         changed = changed_key(self._history.present, history.present)
         self._history = history
+        self.say("")  # What was said was about the change that is taken back.
         self._show_draft()
         if changed:
             self.form.move_to(changed)

@@ -139,7 +139,9 @@ class ConfigureMemory(ConfigureForm):
             else:
                 self.say("Proven: it holds until something changes that memory depends on.")
         elif problem:
-            self.deck.fail(problem)
+            from tui.fix_view import sentence
+
+            self.deck.fail(sentence(problem))
         if self.is_attached:
             self._show_memory()
 
@@ -205,9 +207,9 @@ class ConfigureMemory(ConfigureForm):
         """Put a fix into the draft, as one step of undo."""
         draft, taken = with_changes(self._history.present, changes)
         self._change(draft)
-        names = ", ".join(find(name).name for name in changes)
+        titles = ", ".join(find(name).doc.title for name in changes)
         told = f" No longer searched: {', '.join(taken)}." if taken else ""
-        self.say(f"Changed: {names}.{told} u takes it back.")
+        self.say(f"u takes back: {titles}.{told}")
         self._go_to(find(next(iter(changes))).key)
 
     def _about_memory(self) -> tuple[Device, Profile, Forecast] | None:
@@ -230,6 +232,6 @@ def with_changes(draft: Draft, changes: Mapping[str, Scalar]) -> tuple[Draft, li
         parameter = find(name)
         if parameter.key in draft.space:
             draft = draft.without_space(parameter.key)
-            taken.append(parameter.name)
+            taken.append(parameter.doc.title)
         draft = draft.with_text(parameter.key, text_of(parameter, value))
     return draft, taken

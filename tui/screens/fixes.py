@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -17,7 +18,7 @@ from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
 from tui.ascii_text import ascii_text
-from tui.fix_view import FixView, fix_lines
+from tui.fix_view import FixView, fix_lines, sentence
 from tui.memory_desk import GivenUpError
 from tui.screens.confirm import Dialog
 from tui.source import SourceError
@@ -28,7 +29,10 @@ from tui.widgets.text_pane import spelled, wrap
 MOST_FIXES = 9
 _ROWS_AROUND = 11
 """Lines of the dialog and around it besides the list and the headline."""
-_COLUMNS_AROUND = 8
+_COLUMNS_AROUND = 6
+_SCROLLBAR = 2
+_LEAST_LIST = 7
+"""Lines that a long headline leaves to the list."""
 _INDENT = 3
 _WIDEST = 100
 
@@ -109,7 +113,7 @@ class FixDialog(Dialog[FixView]):
         except GivenUpError:
             return
         except SourceError as error:
-            found = Found(str(error))
+            found = Found(sentence(str(error)))
         if not worker.is_cancelled:
             self.app.call_from_thread(self._show, found)
 
@@ -124,8 +128,9 @@ class FixDialog(Dialog[FixView]):
             self._hint("Esc closes this")
             return
         room = self.app.size.height - _ROWS_AROUND
-        said = sum(1 + len(part) // self._width for part in found.headline.splitlines())
-        said = min(said, max(1, room // 3))
+        parts = found.headline.splitlines()
+        said = sum(max(1, len(textwrap.wrap(part, self._headline_width))) for part in parts)
+        said = min(said, max(1, room - _LEAST_LIST))
         self.query_one("#fix-headline", Static).styles.max_height = said
         options = [self._option(place, fix) for place, fix in enumerate(found.fixes)]
         listed.add_options([Option(text) for text in options])
@@ -153,7 +158,11 @@ class FixDialog(Dialog[FixView]):
     @property
     def _width(self) -> int:
         """Cells of a line of the list."""
-        return max(20, min(_WIDEST, self.app.size.width * 95 // 100) - _COLUMNS_AROUND - _INDENT)
+        return max(20, self._headline_width - _SCROLLBAR - _INDENT)
+
+    @property
+    def _headline_width(self) -> int:
+        return max(20, min(_WIDEST, self.app.size.width * 95 // 100) - _COLUMNS_AROUND)
 
     def _hint(self, text: str) -> None:
         self.query_one(".dialog-hint", Static).update(text)

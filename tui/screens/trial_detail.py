@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PANES = ("chart", "settings", "log", "memory", "advice")
 TROUBLE = ("oom", "skipped", "diverged", "failed", "lost")
-NO_MEMORY = "no memory measured yet"
+NO_MEMORY = "no memory measured"
 _ADVISING = {
     "start": "a dry run finds out whether it fits…",
     "fit": "looking for the largest batch that fits…",
@@ -108,7 +108,9 @@ class TrialDetail(Vertical):
         self.show_pane(panes[(panes.index(self.shown_pane) + by) % len(panes)])
 
     def show_pane(self, name: str) -> None:
-        """Show the pane `name`."""
+        """Show the pane `name`, from its beginning if it is another one; a log from its end."""
+        if name != self.shown_pane:
+            self.pane.scroll_home_now()
         self._pane = name
         self._arrange()
 

@@ -14,7 +14,7 @@ from textual.timer import Timer
 
 from tui import keymap, theme
 from tui.actions import Context
-from tui.widgets.lines import LineWidget, Piece, fit, line
+from tui.widgets.lines import LineWidget, Piece, fit, line, shorten
 
 Severity = Literal["information", "warning", "error"]
 MESSAGE_SECONDS = 8.0
@@ -28,7 +28,7 @@ TABS: tuple[tuple[str, str, str], ...] = (
 
 
 class Pieces(LineWidget):
-    """One or more lines of styled text, each cut to the width."""
+    """One or more lines of styled text, each cut to the width with a mark that it goes on."""
 
     DEFAULT_CSS = "Pieces { height: 1; width: 1fr; }"
 
@@ -45,7 +45,8 @@ class Pieces(LineWidget):
         base = self.rich_style
         if y >= len(self._lines):
             return Strip.blank(width, base)
-        return line([(t, base + s) for t, s in self._lines[y]], width, base)
+        pieces = shorten(self._lines[y], width, ascii=self.ascii)
+        return line([(t, base + s) for t, s in pieces], width, base)
 
 
 class TabsLine(LineWidget):
@@ -129,7 +130,10 @@ class FooterLine(LineWidget):
             self.call = call
 
     def say(self, text: str, severity: Severity = "information") -> None:
-        """Show a message; the next one replaces it."""
+        """Show a message; the next one replaces it, an empty one takes it away."""
+        if not text:
+            self.clear()
+            return
         self._message = (text, severity)
         if self._timer is not None:
             self._timer.stop()

@@ -8,7 +8,7 @@ from its left edge up to the end of that part; `tui.repaint` makes it send just 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -71,6 +71,21 @@ def merge(pieces: Iterable[Piece]) -> list[Segment]:
 def line(pieces: Iterable[Piece], width: int, fill: Style) -> Strip:
     """A strip of exactly `width` cells made of `pieces`, cut or filled with blanks in `fill`."""
     return Strip(merge(pieces)).adjust_cell_length(width, fill)
+
+
+def shorten(pieces: Sequence[Piece], width: int, *, ascii: bool = False) -> list[Piece]:
+    """The pieces in at most `width` cells; where something is cut off, the last cell says so."""
+    if cell_len("".join(text for text, _ in pieces).rstrip()) <= width:
+        return list(pieces)
+    kept: list[Piece] = []
+    for text, style in pieces:
+        cells = cell_len(text)
+        if cells >= width:
+            kept.append((fit(text + " ", width, ascii=ascii), style))
+            break
+        kept.append((text, style))
+        width -= cells
+    return kept
 
 
 def changed_span(old: Strip, new: Strip) -> tuple[int, int] | None:

@@ -90,6 +90,8 @@ class TextPane(LineWidget, can_focus=True):
         if self._follow:
             self._top = self._last_top
         self._top = min(self._top, self._last_top)
+        # The lines may have been painted for where the text stood before.
+        self.sync()
 
     def action_scroll_by(self, lines: int) -> None:
         self._top = min(self._last_top, max(0, self._top + lines))

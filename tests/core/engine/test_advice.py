@@ -76,6 +76,18 @@ class TestCrash:
         assert after(trial, THREE)[2].resume_from == "checkpoints/checkpoint-9"
         assert after(crashed(resume_from="checkpoints/checkpoint-9"), THREE)[2].resume_from is None
 
+    def test_a_full_training_takes_the_fix_with_which_its_optimizer_goes_on(self) -> None:
+        trial = crashed(kind="full", resume_from="checkpoints/checkpoint-9")
+        paged = found(8, changes={"optim": "paged_adamw_32bit"}, text="paged")
+        again = after(trial, result(fixes=(paged, found(9, text="smaller"))))[2]
+        assert (again.reason, again.resume_from) == ("smaller", trial.resume_from)
+        assert after(crashed(kind="full"), result(fixes=(paged, found(9))))[2].reason == "paged"
+
+    def test_a_full_training_by_another_method_starts_over(self) -> None:
+        trial = crashed(kind="full", resume_from="checkpoints/checkpoint-9")
+        lora = found(8, changes={"finetuning_type": "lora"}, text="LoRA")
+        assert after(trial, result(fixes=(lora,)))[2].resume_from is None
+
     def test_what_cannot_be_proven_falls_back_to_the_ladder_and_says_so(self) -> None:
         given, fix, again = after(crashed(), result(problem="no dry run of packed rows"))
         assert given.text == "cannot prove: no dry run of packed rows"

@@ -72,3 +72,53 @@ def test_the_ending_carries_forecast_and_measurement() -> None:
 def test_without_a_whole_training_on_a_gpu_nothing_is_learnt(given: dict[str, Any]) -> None:
     made = facts(**given)
     assert measurement(made, ended(made)) is None
+
+
+def out_of_memory(**more: Any) -> WorkerReport:
+    return msgspec.structs.replace(
+        REPORT, peak_reserved=69 * GIB, outcome="failed", phase="train", step=0, error_type="torch.OutOfMemoryError",
+        error="CUDA out of memory. Tried to allocate 2.00 GiB.", moment="backward", **more,
+    )  # fmt: skip
+
+
+class TestOutOfMemoryAlthoughItWasToFit:
+    def test_the_ending_says_so(self) -> None:
+        outcome = ended(facts(report=out_of_memory()))
+        assert (outcome.event.ending, outcome.missed) == ("oom", True)
+        assert outcome.event.reason.endswith("A dry run had shown that it fits (17.0 of 70.0 GiB).")
+
+    @pytest.mark.parametrize("run", [RUN, None])
+    def test_it_is_kept_as_a_forecast_that_was_wrong(self, run: RunInfo | None) -> None:
+        given = facts(report=out_of_memory(), run=run)
+        kept = measurement(given, ended(given))
+        assert kept is not None
+        assert (kept.gpu, kept.missed) == ("NVIDIA H100", True)
+
+    @pytest.mark.parametrize(
+        "forecast",
+        [
+            msgspec.structs.replace(FORECAST, tier="estimate"),
+            msgspec.structs.replace(FORECAST, capacity=17 * GIB),
+            None,
+        ],
+    )
+    def test_what_promised_nothing_was_not_wrong(self, forecast: TrialForecast | None) -> None:
+        given = facts(report=out_of_memory(), forecast=forecast)
+        outcome = ended(given)
+        assert not outcome.missed
+        assert "dry run" not in outcome.event.reason
+        assert measurement(given, outcome) is None
+
+    def test_what_wanted_less_than_was_forecast_found_less_than_there_was_to_be(self) -> None:
+        early = msgspec.structs.replace(out_of_memory(), peak_reserved=3 * GIB, peak_memory=3 * GIB)
+        assert not ended(facts(report=early)).missed
+
+    def test_a_neighbours_memory_is_no_fault_of_the_forecast(self) -> None:
+        error = (
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.00 GiB "
+            "is free. Process 4242 has 60.00 GiB memory in use. Including non-PyTorch memory, this process has "
+            "18.00 GiB memory in use. Of the allocated memory 17.00 GiB is allocated by PyTorch, and 500.00 MiB is "
+            "reserved by PyTorch but unallocated."
+        )
+        outcome = ended(facts(report=msgspec.structs.replace(out_of_memory(), error=error)))
+        assert (outcome.neighbour, outcome.missed) == (True, False)

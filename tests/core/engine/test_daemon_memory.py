@@ -178,7 +178,7 @@ class TestBeforeAStart:
         served.start()
         state = served.wait_status("finished")
         trial = state.trials[1]
-        assert state.reason == "no trial completed"
+        assert state.reason == "no trial completed: none fits its GPU"
         assert (trial.status, trial.attempts) == ("skipped", ())
         assert trial.reason == "proven not to fit: needs 16.5 GiB, GPU 0 has 8.0 GiB free"
         assert [o.changes for o in trial.suggestion.fixes] == [BATCH_2, BATCH_1]

@@ -81,6 +81,14 @@ class TestStudy:
         assert ask(state, "resume").ok
         assert state.trials[2].status == "queued"
 
+    def test_a_trial_that_a_fix_is_looked_for_is_work_to_go_on_with(self) -> None:
+        state = study("completed", status="paused")
+        state.trials[2] = trial(2, "oom", advising="fix")
+        reply = ask(state, "resume")
+        assert (reply.ok, state.status) == (True, "running")
+        assert reply.text == "the study goes on with 1 trial"
+        assert state.trials[2].advising == "fix"
+
     def test_stopping_ends_what_waits_and_asks_what_runs(self) -> None:
         state = study("completed", "running", "queued", "paused")
         assert ask(state, "stop").ok
@@ -151,6 +159,13 @@ class TestStopAndPause:
         assert state.trials[1].status == status
         assert {name: getattr(state.trials[1], name) for name in kept} == kept
 
+    def test_a_trial_that_a_fix_is_looked_for_can_be_kept_from_starting_again(self) -> None:
+        state = study("oom", advising="fix")
+        assert ask(state, "stop", 1).ok
+        stopped = state.trials[1]
+        assert (stopped.status, stopped.asked_by, stopped.advising) == ("oom", "user", "fix")
+        assert not ask(state, "stop", 1).ok
+
     def test_a_pausing_trial_can_still_be_stopped(self) -> None:
         state = study("pausing")
         assert ask(state, "stop", 1).ok
@@ -209,6 +224,23 @@ class TestRetry:
         assert (again.status, again.next_attempt, again.resume_from) == ("queued", 2, None)
         assert again.overrides == fix.changes
         assert again.fixes == ("half the batch",)
+
+    @pytest.mark.parametrize(
+        ("changes", "keeps"),
+        [
+            ({"optim": "adamw_8bit"}, True),
+            ({"per_device_train_batch_size": 2}, True),
+            ({"finetuning_type": "lora"}, False),
+        ],
+    )
+    def test_a_full_training_keeps_what_it_has_saved_unless_its_method_changes(
+        self, changes: dict[str, Any], keeps: bool
+    ) -> None:
+        saved = "checkpoints/checkpoint-5"
+        fix = Suggestion(changes, "a fix")
+        state = study("oom", suggestion=fix, resume_from=saved, kind="full")
+        assert ask(state, "retry", 1).ok
+        assert state.trials[1].resume_from == (saved if keeps else None)
 
     options = tuple(
         FixOption(changes={"per_device_train_batch_size": n}, text=f"batch {n}", needed=1, headroom=1, slowdown=(1.0, 1.1))

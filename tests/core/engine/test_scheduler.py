@@ -106,6 +106,12 @@ def test_trials_that_ask_about_memory_do_not_keep_a_study_open() -> None:
     assert (decided.change.status, decided.change.reason) == ("finished", "no trial completed")
 
 
+def test_a_study_of_which_nothing_fits_says_so() -> None:
+    decided = schedule(state("skipped", "skipped"), CPU, 9.0)
+    assert decided.change is not None
+    assert decided.change.reason == "no trial completed: none fits its GPU"
+
+
 def test_a_paused_trial_that_is_left_pauses_the_study() -> None:
     decided = schedule(state("completed", "paused"), CPU, 9.0)
     assert decided.change is not None

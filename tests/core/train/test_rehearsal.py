@@ -107,6 +107,16 @@ def test_the_widest_batch_runs_first_as_soon_as_the_optimizer_has_its_states(
     )
 
 
+def test_the_widest_batch_finds_no_segments_of_narrower_ones(
+    run_trial: Run, batches: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied_before: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied_before.append(len(batches)))
+    run_trial(eval_steps=99, val_size=6)
+    first_update = 2
+    assert first_update in emptied_before
+
+
 def test_what_ran_already_is_not_rehearsed(run_trial: Run, batches: list[Any]) -> None:
     """One batch is the whole data, and the first update is evaluated."""
     run_trial(per_device_train_batch_size=24, gradient_accumulation_steps=1, eval_steps=1)

@@ -229,6 +229,55 @@ def test_without_data_an_estimate_is_possible_and_a_proof_is_not(
     assert "later.jsonl does not exist" in capsys.readouterr().err
 
 
+def test_the_way_on_asks_about_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ("--set", "per_device_train_batch_size=64", "--set", "profile.notes=two words")
+    for command, end in (("estimate", ""), ("fit", " --fix N -o FILE")):
+        run(command, "p.toml", *changes, "--gpu-gib", "8")
+        asked = "tunedeck fit p.toml --gpu-gib 8 --set per_device_train_batch_size=64 "
+        assert f"{asked}--set 'profile.notes=two words'{end}" in capsys.readouterr().out
+
+
+def test_a_hub_model_that_is_not_here_is_estimated_from_its_name(
+    place: type[FakeProver],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place.fails = "there is no such model on this machine"
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HUGGINGFACE_HUB_CACHE", raising=False)
+    named = ("p.toml", "--gpu-gib", "80", "--set")
+    for command in ("estimate", "fit"):
+        assert run(command, *named, "model.model_name_or_path=org/model-1.5B") == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert "an estimate from the 1.5B in its name" in out
+        assert "hf download org/model-1.5B config.json" in out
+    assert run("estimate", *named, "model.model_name_or_path=org/model") == 1
+    assert "org/model has not been downloaded yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "nan", "inf", "1e9", "big"])
+def test_what_is_no_size_of_a_gpu_is_said(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("estimate", "p.toml", "--gpu-gib", size) == 2
+    assert f"{size} is no size of a GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("retry", "s", "1"), ("fit", "p.toml", "-o", "f.toml")])
+def test_the_first_fix_is_number_1(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*command, "--fix", "0") == 2
+    assert "0 is no number of a fix: the first is 1" in capsys.readouterr().err
+
+
+def test_rows_that_are_too_long_at_any_told_length_are_not_called_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("estimate", "p.toml", "--gpu-gib", "8", "--set", "per_device_train_batch_size=4096")
+    assert "below 64 tokens" in capsys.readouterr().out
+
+
 def test_a_model_without_config_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     Path("model/config.json").unlink()
     for command in ("estimate", "fit"):

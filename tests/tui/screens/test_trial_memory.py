@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from rich.text import Text
 
 from core.devices.gpu import GpuReading
 from core.engine.messages import Request
@@ -15,6 +16,7 @@ from core.study.events import (
 )
 from tests.tui.fake import NOW, FakeSource, gpu, trial_forecast
 from tests.tui.screens.conftest import Opened, screen_text, settle
+from tui.screens.trial_detail import TrialDetail
 from tui.screens.trials import TrialsScreen
 
 GIB = 2**30
@@ -233,3 +235,18 @@ async def test_a_gpu_without_forecasts_has_no_such_line(opened: Opened, source: 
     async with opened() as (app, pilot):
         await press(app, pilot, "4")
         assert "forecast" not in screen_text(app)
+
+
+async def test_after_the_memory_a_text_is_read_from_its_beginning(opened: Opened) -> None:
+    async with opened(size=(80, 24)) as (app, pilot):
+        detail = app.screen.query_one(TrialDetail)
+        await press(app, pilot, "3")
+        detail.show_pane("log")
+        detail.pane.set_lines([Text(str(number)) for number in range(400)], follow=True)
+        await settle(app, pilot)
+        detail.show_pane("memory")
+        await settle(app, pilot)
+        detail.show_pane("advice")
+        await settle(app, pilot)
+        first = detail.pane.plain.splitlines()[0]
+        assert first and first in screen_text(app)

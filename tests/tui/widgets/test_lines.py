@@ -5,7 +5,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from tui.widgets.lines import changed_span, clean, fit, line, merge
+from tui.widgets.lines import changed_span, clean, fit, line, merge, shorten
 
 RED, BOLD, PLAIN = Style(color="red"), Style(bold=True), Style()
 pieces = st.lists(
@@ -71,3 +71,15 @@ def test_only_the_changed_number_is_in_the_span():
     new = line([("trial 3  loss ", PLAIN), ("2.39", RED), ("  running", PLAIN)], 40, PLAIN)
     assert changed_span(old, new) == (16, 18)
     assert changed_span(old, old) is None
+
+
+def test_pieces_that_are_cut_off_say_so() -> None:
+    plain = Style.null()
+    cut = [("abc", plain), ("  ", plain), ("defg", plain), ("  ", plain)]
+
+    def shown(width: int, *, ascii: bool = False) -> str:
+        return "".join(text for text, _ in shorten(cut, width, ascii=ascii))
+
+    assert [shown(width) for width in (0, 1, 3, 4, 8)] == ["", "…", "ab…", "abc…", "abc  de…"]
+    assert shown(8, ascii=True) == "abc  de~"
+    assert shown(9).rstrip() == shown(10).rstrip() == shown(40).rstrip() == "abc  defg"

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.engine import row_bounds
+from core.engine.row_bounds import bound, bound_of_files
+from core.memory.forecast import Lengths
+from core.profile import Profile, from_document
+
+
+def profile(dataset: str = "d", **data: Any) -> Profile:
+    return from_document(
+        {
+            "model": {"model_name_or_path": "m"},
+            "data": {"dataset": dataset, "cutoff_len": 2048, "val_size": 0.1, **data},
+        }
+    )
+
+
+def rows(file: Path, length: int) -> str:
+    """A data file whose longest row has `length` bytes."""
+    frame = len(json.dumps({"text": ""}))
+    lines = [json.dumps({"text": "x" * (size - frame)}) for size in (length - 1, 20)]
+    file.write_text("\n".join(lines) + "\n")
+    return str(file)
+
+
+def test_short_rows_are_known_to_be_short_before_anybody_counts_tokens(tmp_path: Path) -> None:
+    found = bound_of_files(profile(rows(tmp_path / "short.jsonl", 200)))
+    assert found == Lengths(264, 264)
+    assert not found.measured
+
+
+def test_rows_to_evaluate_on_have_a_file_of_their_own(tmp_path: Path) -> None:
+    short, long = rows(tmp_path / "s.jsonl", 200), rows(tmp_path / "l.jsonl", 500)
+    assert bound_of_files(profile(short, eval_dataset=long, val_size=0)) == Lengths(264, 564)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "data"), [([9000], {}), ([200, None], {}), ([], {}), ([200], {"packing": True})]
+)
+def test_else_they_may_be_as_long_as_the_cut_off(sizes: list[int | None], data: Any) -> None:
+    assert bound(profile(**data), sizes, []) == Lengths(2048, 2048)
+
+
+def test_files_that_are_large_missing_or_malformed_tell_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text("[{")
+    files = [str(wrong), str(tmp_path / "none.jsonl"), rows(tmp_path / "large.jsonl", 200)]
+    monkeypatch.setattr(row_bounds, "LARGEST", 100)
+    assert [bound_of_files(profile(f)).train for f in files] == [2048, 2048, 2048]
