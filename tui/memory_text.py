@@ -15,7 +15,7 @@ from core.memory.forecast import (
     fit,
 )
 from core.memory.limits import STEP, Bound
-from core.memory.shape import Architecture
+from core.memory.models.shape import Architecture
 from tui import words
 from tui.memory_view import MOMENT_WORDS
 from tui.text_table import table

@@ -16,7 +16,7 @@ from core.dryrun.quantized import (
     replace_linears,
 )
 from core.dryrun.tracker import Tracker
-from core.memory.shape import MOST_LAYERS
+from core.memory.models.shape import MOST_LAYERS
 from core.params import ModelTable
 from core.profile import Profile, model_path
 from core.train.errors import first_line

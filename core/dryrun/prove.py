@@ -19,7 +19,7 @@ from core.dryrun.quantized import dora_reads_4bit, import_bitsandbytes
 from core.dryrun.steps import Recipe, Shape, run
 from core.dryrun.summary import demand, peak
 from core.dryrun.tracker import Tracker
-from core.memory.context import context_of, workspace_of
+from core.memory.estimate.context import context_of, workspace_of
 from core.memory.forecast import Forecast, Lengths, Target
 from core.profile import Profile
 from core.train.build import check_fits, prepare

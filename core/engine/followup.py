@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import cast
 
 from core.engine.endings import Outcome
-from core.memory.ladder import next_fix
+from core.memory.remedies.ladder import next_fix
 from core.profile import Profile, ProfileError
 from core.study.events import (
     AdviceAsked,

@@ -16,7 +16,7 @@ from core.engine.versions import torch_version
 from core.memory.architecture import Architecture, ArchitectureError, find_architecture
 from core.memory.calibration import context, guard
 from core.memory.closed_form import estimate
-from core.memory.context import GROWN, PROCESS
+from core.memory.estimate.context import GROWN, PROCESS
 from core.memory.forecast import GUARD_CPU, Forecast, Lengths, Target, capacity
 from core.profile import Profile, ProfileError, dumps
 from core.study.events import Advice

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from core.memory.families import OTHER_KINDS, READERS, Sizes, decoder, unknown
-from core.memory.gguf_header import GgufError, read_header
-from core.memory.shape import LARGEST, MOST_LAYERS, Architecture, ArchitectureError
+from core.memory.models.families import OTHER_KINDS, READERS, Sizes, decoder, unknown
+from core.memory.models.gguf_header import GgufError, read_header
+from core.memory.models.shape import LARGEST, MOST_LAYERS, Architecture, ArchitectureError
 from core.profile import Profile, model_path
 
 __all__ = [

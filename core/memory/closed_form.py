@@ -8,9 +8,8 @@ alike, so that one of each is enough.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from core.memory.context import context_of, workspace_of
-from core.memory.forecast import CATEGORIES, Category, Forecast, Lengths, Moment, Target
-from core.memory.passes import (
+from core.memory.estimate.context import context_of, workspace_of
+from core.memory.estimate.passes import (
     Batch,
     Kind,
     LayerCost,
@@ -19,9 +18,8 @@ from core.memory.passes import (
     residual_width,
     tail_cost,
 )
-from core.memory.regime import Regime, decide
-from core.memory.shape import Architecture
-from core.memory.states import (
+from core.memory.estimate.regime import Regime, decide
+from core.memory.estimate.states import (
     base_weights,
     optimizer_states,
     rounded,
@@ -29,7 +27,9 @@ from core.memory.states import (
     trained_groups,
     update_scratch,
 )
-from core.memory.tape import LABELS, Peak
+from core.memory.estimate.tape import LABELS, Peak
+from core.memory.forecast import CATEGORIES, Category, Forecast, Lengths, Moment, Target
+from core.memory.models.shape import Architecture
 from core.profile import Profile
 
 Held = dict[Category, int]

@@ -12,11 +12,13 @@ from typing import Literal
 
 import msgspec
 
-from core.memory import dominance
-from core.memory.candidates import Candidate, Candidates, Question
-from core.memory.costs import SOURCES
 from core.memory.forecast import GIB, Category, Forecast, Lengths, Target
-from core.memory.lattice import (
+from core.memory.models.shape import Architecture
+from core.memory.prover import ProofError
+from core.memory.remedies import dominance
+from core.memory.remedies.candidates import Candidate, Candidates, Question
+from core.memory.remedies.costs import SOURCES
+from core.memory.remedies.lattice import (
     SAME,
     Move,
     batch_move,
@@ -26,8 +28,6 @@ from core.memory.lattice import (
     searched,
     tightening,
 )
-from core.memory.prover import ProofError
-from core.memory.shape import Architecture
 from core.profile import Profile
 from core.values import Scalar
 

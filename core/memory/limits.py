@@ -8,8 +8,8 @@ import msgspec
 from core.memory.closed_form import estimate
 from core.memory.fixes import Prove
 from core.memory.forecast import GIB, GUARD_UNKNOWN, Forecast, Lengths, Target, fit
+from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError
-from core.memory.shape import Architecture
 from core.profile import Profile
 
 COMMON_GPUS: dict[int, float] = {

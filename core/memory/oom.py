@@ -13,10 +13,17 @@ import signal
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from core.memory.endings.log import last_errors, last_lines, warnings_of_nccl
+from core.memory.endings.messages import (
+    UNITS,
+    Sizes,
+    Wording,
+    read_sizes,
+    recognise,
+    recognise_line,
+)
+from core.memory.endings.messages import OomKind as OomKind
 from core.memory.forecast import Moment
-from core.memory.oom_log import last_errors, last_lines, warnings_of_nccl
-from core.memory.oom_messages import UNITS, Sizes, Wording, read_sizes, recognise, recognise_line
-from core.memory.oom_messages import OomKind as OomKind
 
 REAL_SHARE = 0.05
 """Less than this share of the memory explains no ending: neither scattered remains nor a neighbour."""

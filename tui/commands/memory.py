@@ -22,8 +22,8 @@ from core.memory.closed_form import estimate as closed_form
 from core.memory.fixes import Advice, Fix, Prove, fastest, find_fixes
 from core.memory.forecast import GIB, Forecast, Lengths, Target
 from core.memory.limits import LONGEST, largest_batch, longest_sequence, smallest_gpu
+from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError, Prover
-from core.memory.shape import Architecture
 from core.profile import Profile, ProfileError, load, resolve, save
 from tui import words
 from tui.commands.profiles import missing_files

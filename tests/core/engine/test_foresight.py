@@ -10,7 +10,7 @@ from core.engine import foresight as module
 from core.engine.foresight import Foresight
 from core.engine.scheduler import Start
 from core.engine.supply import Pool
-from core.memory.context import GROWN, PROCESS
+from core.memory.estimate.context import GROWN, PROCESS
 from core.memory.forecast import GIB, GUARD_CPU, GUARD_UNKNOWN, MIB, Target
 from core.profile import Profile, from_document
 from core.study.files import TrialForecast, WorkerReport, read_record, write_record

@@ -12,8 +12,8 @@ import pytest
 
 from core.memory.architecture import read_config
 from core.memory.forecast import GIB, Category, Forecast, Lengths, Target, Tier
+from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError
-from core.memory.shape import Architecture
 from core.profile import Profile, from_document
 
 SHAPE: Architecture = read_config(
@@ -129,6 +129,6 @@ class World:
                 parts=true.parts, moments=true.moments, peak="backward",
             )  # fmt: skip
 
-        monkeypatch.setattr("core.memory.candidates.estimate", estimate)
+        monkeypatch.setattr("core.memory.remedies.candidates.estimate", estimate)
         monkeypatch.setattr("core.memory.limits.estimate", estimate)
         return self

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from core.memory.candidates import Candidates, Question
 from core.memory.fixes import MOST_PROOFS, Advice, Fix, Prove, fastest, find_fixes, fit_batch
 from core.memory.forecast import Forecast
-from core.memory.lattice import SAME, tightening
 from core.memory.prover import ProofError
+from core.memory.remedies.candidates import Candidates, Question
+from core.memory.remedies.lattice import SAME, tightening
 from core.profile import Profile
 from tests.core.memory.fake_memory import LENGTHS, SHAPE, World, gpu, profile
 

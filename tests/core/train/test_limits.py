@@ -6,7 +6,7 @@ import mmap
 import pytest
 import torch
 
-from core.memory.oom_messages import recognise
+from core.memory.endings.messages import recognise
 from core.train.limits import is_disk_full, is_out_of_memory, peak_resident_bytes, resident_bytes
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from core.memory.shape import Architecture, Linear
+from core.memory.models.shape import Architecture, Linear
 
 Sizes = Mapping[str, Any]
 

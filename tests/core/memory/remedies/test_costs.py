@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from core.memory.costs import CHEAP, SOURCES, slowdown, time_per_token, trainable
 from core.memory.forecast import Lengths, Target
-from core.memory.lattice import tightening
+from core.memory.remedies.costs import CHEAP, SOURCES, slowdown, time_per_token, trainable
+from core.memory.remedies.lattice import tightening
 from core.profile import Profile
 from tests.core.memory.fake_memory import LENGTHS, SHAPE, gpu, profile
 

@@ -4,9 +4,9 @@ Each function follows the code that it is named after (torch 2.13, peft 0.21, bi
 which tensors exist, in which type, and which of them are saved for the backward pass.
 """
 
-from core.memory.scene import Scene
-from core.memory.shape import Linear
-from core.memory.tape import Step, Tape, Tensor, Weight
+from core.memory.estimate.scene import Scene
+from core.memory.estimate.tape import Step, Tape, Tensor, Weight
+from core.memory.models.shape import Linear
 
 BLOCK = 64
 """Weights of 4 bits that share a scale (bitsandbytes)."""

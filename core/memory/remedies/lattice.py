@@ -10,7 +10,7 @@ from itertools import combinations, product
 from typing import Literal
 
 from core.memory.forecast import Lengths, Target
-from core.memory.shape import Architecture
+from core.memory.models.shape import Architecture
 from core.profile import Profile, ProfileError
 from core.values import Scalar
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from core.memory.dominance import explain
 from core.memory.forecast import GIB, Category, Forecast
+from core.memory.remedies.dominance import explain
 from core.profile import Profile
 from tests.core.memory.fake_memory import profile
 

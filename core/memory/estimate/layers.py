@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from core.memory.linears import linear, product, scaled
-from core.memory.scene import Scene
-from core.memory.shape import Linear
-from core.memory.tape import Step, Tape, Tensor, Weight
+from core.memory.estimate.linears import linear, product, scaled
+from core.memory.estimate.scene import Scene
+from core.memory.estimate.tape import Step, Tape, Tensor, Weight
+from core.memory.models.shape import Linear
 
 
 def decoder_layer(scene: Scene, hidden: Tensor, rotary_width: int) -> Tensor:

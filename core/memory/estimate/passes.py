@@ -2,12 +2,12 @@
 
 import msgspec
 
-from core.memory.layers import decoder_layer, norm
-from core.memory.linears import product, scaled
-from core.memory.regime import Regime
-from core.memory.scene import Scene
-from core.memory.shape import Architecture
-from core.memory.tape import LABELS, Peak, Step, Tape, Tensor, Weight
+from core.memory.estimate.layers import decoder_layer, norm
+from core.memory.estimate.linears import product, scaled
+from core.memory.estimate.regime import Regime
+from core.memory.estimate.scene import Scene
+from core.memory.estimate.tape import LABELS, Peak, Step, Tape, Tensor, Weight
+from core.memory.models.shape import Architecture
 
 Parts = list[int]
 """Bytes by label, in the order of tape.LABELS."""

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from core.memory.architecture import read_config
+from core.memory.estimate.regime import Regime, decide
 from core.memory.forecast import GIB, Target
-from core.memory.regime import Regime, decide
 from core.profile import from_document
 
 LLAMA = read_config(

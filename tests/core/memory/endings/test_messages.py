@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.memory.endings.messages import Sizes, read_sizes
 from core.memory.oom import Evidence, OomVerdict, read_ending
-from core.memory.oom_messages import Sizes, read_sizes
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from core.memory.regime import Regime
-from core.memory.shape import Architecture
-from core.memory.tape import Tape, Tensor, Weight
+from core.memory.estimate.regime import Regime
+from core.memory.estimate.tape import Tape, Tensor, Weight
+from core.memory.models.shape import Architecture
 
 
 @dataclass(slots=True)

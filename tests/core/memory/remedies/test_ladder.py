@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.memory.ladder import MemoryFix, next_fix
+from core.memory.remedies.ladder import MemoryFix, next_fix
 
 
 def fix(batch: int, accumulation: int, checkpointing: bool = False) -> MemoryFix | None:

@@ -8,7 +8,7 @@ Times are in FLOPs a token, which is what a GPU of known speed turns into second
 from dataclasses import dataclass
 
 from core.memory.forecast import Lengths, Target
-from core.memory.shape import Architecture
+from core.memory.models.shape import Architecture
 from core.profile import Profile
 
 

@@ -12,10 +12,10 @@ from itertools import islice
 import msgspec
 
 from core.memory.closed_form import estimate
-from core.memory.costs import slowdown
 from core.memory.forecast import Fit, Forecast, Lengths, Target, capacity, fit
-from core.memory.lattice import Axis, Move, apply, combined
-from core.memory.shape import Architecture
+from core.memory.models.shape import Architecture
+from core.memory.remedies.costs import slowdown
+from core.memory.remedies.lattice import Axis, Move, apply, combined
 from core.profile import Profile
 
 MANY_CHANGES = 0.03

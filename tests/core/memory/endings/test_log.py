@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.memory.endings.log import moment_of
 from core.memory.forecast import Moment
 from core.memory.oom import Evidence, OomVerdict, read_ending
-from core.memory.oom_log import moment_of
 
 MIB, GIB = 1 << 20, 1 << 30
 

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from core.memory.regime import FEED_FORWARD, Regime, names
-from core.memory.shape import Architecture, Linear
+from core.memory.estimate.regime import FEED_FORWARD, Regime, names
+from core.memory.models.shape import Architecture, Linear
 from core.params import MethodTable, TrainTable
 
 ROUND = 512

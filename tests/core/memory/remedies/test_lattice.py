@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.memory.forecast import Lengths, Target
-from core.memory.lattice import (
+from core.memory.remedies.lattice import (
     SAME,
     Move,
     apply,

@@ -1,6 +1,6 @@
 """The sum of allocations in the order of autograd, on operations that can be followed by hand."""
 
-from core.memory.tape import Step, Tape, Tensor, Weight
+from core.memory.estimate.tape import Step, Tape, Tensor, Weight
 
 KIB = 1024
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from core.memory.forecast import Target
-from core.memory.shape import Architecture, Linear
+from core.memory.models.shape import Architecture, Linear
 from core.profile import Profile
 
 Kernel = Literal["flash", "cudnn", "efficient", "math", "eager", "cpu"]
