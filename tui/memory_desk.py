@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from core.memory.forecast import GUARD_UNKNOWN, Forecast, Lengths, Target
+from core.memory.forecast import GUARD_CPU, GUARD_UNKNOWN, Forecast, Lengths, Target
 from core.profile import Profile
 from tui import words
 from tui.memory_view import Device
@@ -269,4 +269,4 @@ def _cpu(reading: DeviceReading, profile: Profile, known: Known) -> Device:
     target = target_from(None, profile, reading.host, context=known.context)
     if target is None:
         raise SourceError("the machine does not tell its memory")
-    return Device("CPU", target, known.guard)
+    return Device("CPU", target, GUARD_CPU)

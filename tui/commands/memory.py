@@ -20,7 +20,7 @@ from core.memory import calibration
 from core.memory.architecture import likely_architecture
 from core.memory.closed_form import estimate as closed_form
 from core.memory.fixes import Advice, Fix, Prove, fastest, find_fixes
-from core.memory.forecast import GIB, Forecast, Lengths, Target
+from core.memory.forecast import GIB, GUARD_CPU, Forecast, Lengths, Target
 from core.memory.limits import LONGEST, largest_batch, longest_sequence, smallest_gpu
 from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError, Prover
@@ -160,7 +160,7 @@ def _cpu(profile: Profile, why: str) -> Place:
     room = f"{words.size(target.free)} of {words.size(target.total)} of the host's memory free"
     if capped is not None and target.free == int(capped * GIB):
         room = f"memory.limit_gib allows {capped:g} GiB"
-    return Place(target, f"the CPU, {why} ({room})")
+    return Place(target, f"the CPU, {why} ({room})", guard=GUARD_CPU)
 
 
 def _limit_words(target: Target) -> str:

@@ -21,6 +21,8 @@ Axis = Literal[
 Numerics = Literal["equivalent", "different"]
 
 SAME = "the same result up to rounding"
+OTHER_DRAWS = f"{SAME} and to what dropout and noise draw, which differs with the batch"
+"""What another batch per device does to a run that draws random numbers for each row."""
 MOST_BATCHES = 8
 """Batches per device that are tried: of 256 all halves, down to one row."""
 CHUNKS = (1024, 256)
@@ -119,7 +121,10 @@ def batch_move(profile: Profile, batch: int) -> Move:
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulation,
     }
-    return Move("batch", changes, text)
+    random = profile.train.neftune_noise_alpha is not None or (
+        profile.method.finetuning_type == "lora" and profile.method.lora_dropout > 0
+    )
+    return Move("batch", changes, text, effect=OTHER_DRAWS if random else SAME)
 
 
 def divisors(number: int) -> list[int]:

@@ -189,3 +189,11 @@ def test_quicker_ways_leave_the_result_as_it_is() -> None:
     assert all(m.numerics == "equivalent" for m in found)
     assert 16 in [m.changes.get("per_device_train_batch_size") for m in found]
     assert {"gradient_checkpointing": False} in [dict(m.changes) for m in found]
+
+
+def test_a_smaller_batch_says_that_dropout_draws_otherwise() -> None:
+    plain = profile(method={"finetuning_type": "lora"})
+    assert batch_move(plain, 1).effect == SAME
+    dropped = plain.with_changes({"lora_dropout": 0.1})
+    assert "dropout" in batch_move(dropped, 1).effect
+    assert batch_move(dropped, 1).numerics == "equivalent"
