@@ -11,7 +11,7 @@ import pytest
 from core.devices.gpu import GpuReading
 from core.engine.target import imagined
 from core.memory import prover
-from core.memory.forecast import Forecast, Lengths, Target
+from core.memory.forecast import GUARD_CPU, Forecast, Lengths, Target
 from core.memory.prover import ProofError
 from core.params import SearchTable
 from core.profile import Profile, load, resolve
@@ -62,7 +62,7 @@ def test_what_trials_measured_on_a_device_counts_there(monkeypatch: pytest.Monke
     (gpu,) = devices_of(reading(card(0, "Tesla T4", 14.6)), profile(), known)
     assert (gpu.guard, gpu.target.context) == (0.03, 123)
     (cpu,) = devices_of(reading(), profile(), known)
-    assert (cpu.guard, cpu.target.context, cpu.target.free) == (0.05, 456, 40 * GIB)
+    assert (cpu.guard, cpu.target.context, cpu.target.free) == (GUARD_CPU, 456, 40 * GIB)
 
 
 def test_a_gpu_that_somebody_uses_is_busy_and_one_that_tells_no_memory_is_left_out() -> None:
