@@ -101,7 +101,9 @@ def compare(name: str, profile: Profile, folder: Path) -> Compared:
     save(profile, folder / TRIAL_FILE)
     task = TrialTask(trial=1, attempt=1, kind="full", budget=1.0, device="cpu", threads=1)
     trial = _Watched(folder, task, profile, Requests(), Stopwatch())
-    sys.modules.pop("bitsandbytes", None)
+    if sys.modules.get("bitsandbytes", sys) is None:
+        # An earlier trial hid it; the next may need it.
+        del sys.modules["bitsandbytes"]
     try:
         with redirect_stdout(StringIO()):
             trial.run()
