@@ -1,10 +1,12 @@
 """The app itself: screens by digits, help, palette, leaving, and errors that nobody caught."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.widget import Widget
 
 from core.study.events import TrialEnded
 from tests.tui.fake import NOW, FakeSource
@@ -17,7 +19,7 @@ from tui.screens.confirm import MessageDialog
 from tui.screens.help import HelpDialog
 from tui.screens.studies import StudiesScreen
 from tui.screens.trials import TrialsScreen
-from tui.snapshot import study_view
+from tui.snapshot import StudyReading, study_view
 from tui.source import Wanted, shell_path
 
 STUDY = Path("/studies/sft-night")
@@ -192,3 +194,30 @@ async def test_nothing_is_asked_of_a_study_that_cannot_be_read() -> None:
         app._show(study_view(reading, NOW))
         await press(app, pilot, "p")
         assert source.asked == [] and "moved or deleted" in screen_text(app)
+
+
+async def test_a_reading_that_ends_while_the_dashboard_closes_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = FakeSource()
+    app = TunedeckApp(source, STUDY)
+    closing, read, prune = threading.Event(), source.feed.read, app._prune
+
+    def read_slowly(wanted: Wanted) -> StudyReading:
+        closing.wait(10)
+        return read(wanted)
+
+    async def let_it_end(root: Widget) -> None:
+        await prune(root)
+        closing.set()
+        await app.workers.wait_for_complete()
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        source.feed.tell(
+            TrialEnded(t=NOW, trial=5, attempt=1, ending="diverged", reason="loss rose to 9")
+        )
+        monkeypatch.setattr(source.feed, "read", read_slowly)
+        monkeypatch.setattr(app, "_prune", let_it_end)
+        app.poll_soon()
+        await pilot.pause()

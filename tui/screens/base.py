@@ -32,12 +32,17 @@ class DeckScreen(Screen[None]):
     FILTERS: ClassVar[str] = ""
     """What the filter line suggests; a screen without one has no filter."""
     ESCAPE_TO_MINIMIZE = False
-    ready = False
-    """Whether its widgets are there."""
+    _mounted = False
 
     def on_mount(self) -> None:
         # Textual calls this besides a subclass's own.
-        self.ready = True
+        self._mounted = True
+
+    @property
+    def ready(self) -> bool:
+        """Whether its widgets are there: not before it is mounted, nor while the dashboard closes, when a reading that
+        was under way may still come."""
+        return self._mounted and self.app.is_running
 
     @property
     def deck(self) -> TunedeckApp:
