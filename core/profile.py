@@ -389,6 +389,11 @@ def eval_files(profile: Profile) -> list[str]:
     return _files(profile.data.eval_dataset or [])
 
 
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be a path: one on the hub is `owner/name`."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
+
+
 def model_path(profile: Profile) -> str:
     """The model of a profile, `demo` spelled out."""
     name = profile.model.model_name_or_path

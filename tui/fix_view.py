@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from core.memory.fixes import Advice, Fix
     from core.memory.forecast import Forecast
 
-GIB = 2**30
-
 
 @dataclass(frozen=True, slots=True)
 class FixView:
@@ -156,19 +154,14 @@ def pace(slowdown: tuple[float, float]) -> str:
     if low == high == 0:
         return "at the same speed"
     if low >= 0:
-        return f"{_range(low, high)} slower" if low else f"up to {_percent(high)} slower"
+        return f"{_range(low, high)} slower" if low else f"up to {high} % slower"
     if high <= 0:
-        return f"{_range(-high, -low)} faster" if high else f"up to {_percent(-low)} faster"
-    return f"{-low} % faster to {_percent(high)} slower"
+        return f"{_range(-high, -low)} faster" if high else f"up to {-low} % faster"
+    return f"{-low} % faster to {high} % slower"
 
 
 def _range(low: int, high: int) -> str:
-    return _percent(low) if low == high else f"{low}-{_percent(high)}"
-
-
-def _percent(value: int) -> str:
-    """A percentage; from the double on as a factor."""
-    return f"{value} %"
+    return f"{low} %" if low == high else f"{low}-{high} %"
 
 
 def _capital(text: str) -> str:

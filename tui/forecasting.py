@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from core.data_size import PADDED_TO
 from core.engine.jobs import rows, shape
 from core.engine.row_bounds import bound
 from core.memory.forecast import Forecast, Lengths, Target
@@ -32,8 +33,6 @@ FRESH_SECONDS = 5.0
 _ANY = Target(kind="cpu", total=0, free=0)
 _READING = "reading the model"
 _UNCUT = 2**20
-_PADDING = 8
-"""Rows are padded to a multiple of so many tokens."""
 Model = tuple[str, str | None, bool]
 
 
@@ -106,7 +105,7 @@ class Forecasting:
         """How long the profile's rows are, as far as that is known."""
         cut, known = self._lengths.get(_rows(profile), (0, None))
         now = profile.data.cutoff_len
-        if known is None or (now > cut and max(known.train, known.evaluation) + _PADDING > cut):
+        if known is None or (now > cut and max(known.train, known.evaluation) + PADDED_TO > cut):
             return lengths_of(profile, data)
         return Lengths(min(known.train, now), min(known.evaluation, now), measured=True)
 

@@ -19,7 +19,7 @@ import torch
 
 from bench.memory.goal import reached
 from bench.memory.published import shape as shape_of
-from core.dryrun.cuda import ROUND, cuda_semantics, transients
+from core.dryrun.cuda import cuda_semantics, transients
 from core.dryrun.masks import assumed_masks
 from core.dryrun.memo import Memo
 from core.dryrun.model import build
@@ -28,14 +28,16 @@ from core.dryrun.quantized import import_bitsandbytes
 from core.dryrun.steps import Recipe, Shape, run
 from core.dryrun.summary import Demand, Peak, demand, peak
 from core.dryrun.tracker import Tracker
-from core.memory.forecast import MIB
+from core.memory.allocator import ROUND
+from core.memory.estimate.context import cublas_workspace
+from core.memory.forecast import MIB, Target
 from core.profile import Profile, loads
 from core.train.checkpointing import checkpoint_activations
 from core.train.precision import Numbers
 
 MEASURED = Path(__file__).resolve().parents[2] / "tests" / "data" / "gpu-memory-t4.csv"
-TURING = (7, 5)
 TOTAL = 15360 * MIB
+T4 = Target(kind="cuda", capability=(7, 5), total=TOTAL, free=TOTAL)
 BITS = {"none": None, "fp16": None, "nf4": 4, "fp4": 4, "4bit": 4, "int8": 8, "8bit": 8}
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
@@ -64,10 +66,6 @@ class Simulated:
 
     peak: Peak
     demand: Demand
-
-
-CUBLAS_WORKSPACE = 8320 * 1024
-"""What each of cuBLAS' two handles takes before Hopper (CUDABlas.cpp: 2 × 4096 KiB + 8 × 16 KiB)."""
 
 
 def read(file: Path) -> list[Row]:
@@ -103,7 +101,12 @@ def simulate(row: Row, document: dict[str, Any]) -> Simulated:
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     config.use_cache = False
     half = Numbers("fp16", torch.float16, torch.float16, torch.float32)
-    with fake_mode() as mode, assumed_masks(padded=False), cuda_semantics(TURING), _repeated():
+    with (
+        fake_mode() as mode,
+        assumed_masks(padded=False),
+        cuda_semantics(T4.assumed_capability),
+        _repeated(),
+    ):
         tracker = Tracker(transients(), config.vocab_size, ROUND, Memo(mode).run)
         tracker.begin("load", 0)
         built = build(config, _profile(row), half, torch.float16, tracker, cuda=True, total=TOTAL)
@@ -111,7 +114,7 @@ def simulate(row: Row, document: dict[str, Any]) -> Simulated:
             model = _adapted(built.model, row)
             trained = [p for p in model.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(trained, lr=1e-4, foreach=True)
-        recipe = Recipe(max_grad_norm=None, keep_outputs=True, workspace=CUBLAS_WORKSPACE)
+        recipe = Recipe(max_grad_norm=None, keep_outputs=True, workspace=cublas_workspace(T4))
         shape = Shape(row.batch, row.length)
         # An output that is kept goes when the next forward begins: not all of a pass is over with it.
         run(model, optimizer, shape, recipe, tracker, in_full=True)

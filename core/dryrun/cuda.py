@@ -10,11 +10,6 @@ import torch
 from core.dryrun.attention import Capability, cuda_attention
 from core.dryrun.tracker import Transients
 
-ASSUMED: Capability = (8, 0)
-"""Where the capability is not known."""
-ROUND = 512
-"""The allocator's smallest block."""
-
 
 @contextmanager
 def cuda_semantics(capability: Capability) -> Iterator[None]:

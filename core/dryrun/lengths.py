@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.data_size import PADDED_TO, batch_width
 from core.dryrun.errors import CannotProve
 from core.memory.forecast import Lengths
 from core.profile import Profile, dataset_files, eval_files, model_path
@@ -14,8 +15,6 @@ from core.train.errors import UsageError
 from core.train.formats import Conversation
 from core.train.source import Source
 
-MULTIPLE = 8
-"""What batches are padded to on CUDA (core.train.trial)."""
 ALL = 2000
 """Up to so many rows all are tokenised."""
 SHARE = 0.05
@@ -60,10 +59,10 @@ def measure(profile: Profile) -> Lengths:
         )
     every = {*train, *evaluation}
     return Lengths(
-        _padded(max(train)),
-        _padded(max(evaluation, default=0)),
+        batch_width(max(train), cuda=True),
+        batch_width(max(evaluation, default=0), cuda=True),
         measured=True,
-        padded=len(every) > 1 or max(every) % MULTIPLE > 0,
+        padded=len(every) > 1 or max(every) % PADDED_TO > 0,
     )
 
 
@@ -95,10 +94,6 @@ def _weight(row: Conversation) -> int:
         text = turn.text.encode(errors="replace")
         size += len(text) + 2 * len(text.translate(None, _PLAIN))
     return size
-
-
-def _padded(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
 
 
 def _source(profile: Profile) -> Source:

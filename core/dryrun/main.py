@@ -92,10 +92,13 @@ def _listen(source: BinaryIO, lines: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _prepare_process() -> None:
-    """Settings that libraries read once, when they are imported."""
+    """Settings that libraries read once, when they are imported. One thread: nothing is computed. No GPU and no
+    network: neither is needed."""
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -18,7 +18,7 @@ from core.dryrun.quantized import (
 from core.dryrun.tracker import Tracker
 from core.memory.models.shape import MOST_LAYERS
 from core.params import ModelTable
-from core.profile import Profile, model_path
+from core.profile import Profile, is_path, model_path
 from core.train.errors import first_line
 from core.train.precision import Numbers
 
@@ -69,7 +69,7 @@ def _cached(name: str, table: ModelTable) -> Path:
     """The folder of the hub's cache that holds a model."""
     from core.train.source import cached_folder
 
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+    if is_path(name):
         raise CannotProve(f"model.model_name_or_path: there is no {name}")
     folder = cached_folder(name, table)
     if folder is None:

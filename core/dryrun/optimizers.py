@@ -5,15 +5,9 @@ from typing import Any
 
 import torch
 
+from core.memory.estimate.states import BLOCK, LEAST_8BIT, LEAST_PAGED
 from core.params import TrainTable
 from core.train.optimizers import BITSANDBYTES, Optimizer, find_optimizer, parameter_groups
-
-BLOCK = 256
-"""Numbers of an 8-bit state that share a scale (bitsandbytes)."""
-LEAST_8BIT = 4096
-"""Weights of fewer numbers keep states of 32 bits."""
-LEAST_PAGED = 100_000
-"""States of fewer numbers are not paged."""
 
 
 def make_optimizer(train: TrainTable, model: Any, *, cuda: bool) -> Any:

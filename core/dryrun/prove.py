@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from core.dryrun.cuda import ASSUMED, ROUND, cuda_semantics, transients
+from core.data_size import batch_width
+from core.dryrun.cuda import cuda_semantics, transients
 from core.dryrun.errors import CannotProve
 from core.dryrun.masks import assumed_masks
 from core.dryrun.memo import Memo
@@ -19,15 +20,13 @@ from core.dryrun.quantized import dora_reads_4bit, import_bitsandbytes
 from core.dryrun.steps import Recipe, Shape, run
 from core.dryrun.summary import demand, peak
 from core.dryrun.tracker import Tracker
-from core.memory.estimate.context import context_of, workspace_of
-from core.memory.forecast import Forecast, Lengths, Target
+from core.memory.allocator import ROUND
+from core.memory.estimate.context import context_of, cublas_workspace
+from core.memory.forecast import AMPERE, Forecast, Lengths, Target
 from core.profile import Profile
 from core.train.build import check_fits, prepare
 from core.train.errors import UsageError
 from core.train.precision import Numbers, decide
-
-MULTIPLE = 8
-"""What batches are padded to on CUDA (core.train.trial)."""
 
 
 def prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
@@ -48,7 +47,6 @@ def prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
 def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
     import_libraries()
     cuda = target.kind == "cuda"
-    capability = target.capability or ASSUMED
     numbers = _numbers(profile, target)
     config = read_config(profile)
     shape = _shape(profile, target, lengths)
@@ -56,7 +54,7 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         mode = stack.enter_context(fake_mode())
         stack.enter_context(assumed_masks(padded=lengths.padded))
         if cuda:
-            stack.enter_context(cuda_semantics(capability))
+            stack.enter_context(cuda_semantics(target.assumed_capability))
         if profile.method.use_dora and import_bitsandbytes() is not None:
             stack.enter_context(dora_reads_4bit())
         tracker = Tracker(
@@ -70,7 +68,7 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         check_fits(model, 0, max(shape.length, shape.eval_length), profile.model.model_name_or_path)
         with tracker:
             optimizer = make_optimizer(profile.train, model, cuda=cuda)
-        recipe = _recipe(profile, numbers, workspace_of(target, capability) // 2)
+        recipe = _recipe(profile, numbers, cublas_workspace(target))
         run(model, optimizer, shape, recipe, tracker)
     return _forecast(tracker, profile, target, (*notes, *_blind_spots(profile, target)))
 
@@ -83,18 +81,16 @@ def import_libraries() -> None:
 
 
 def _numbers(profile: Profile, target: Target) -> Numbers:
-    capability = target.capability or ASSUMED
     # An older GPU emulates bf16 where it is asked for by name.
-    bf16 = capability >= (8, 0) or profile.train.precision != "auto"
+    bf16 = target.assumed_capability >= AMPERE or profile.train.precision != "auto"
     return decide(profile.train, profile.method, target.kind, bf16)
 
 
 def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
     train = profile.train
-    multiple = MULTIPLE if target.kind == "cuda" else 1
 
     def width(longest: int) -> int:
-        return -(-min(longest, profile.data.cutoff_len) // multiple) * multiple
+        return batch_width(min(longest, profile.data.cutoff_len), cuda=target.kind == "cuda")
 
     return Shape(
         batch=train.per_device_train_batch_size,
@@ -167,14 +163,13 @@ def _forecast(
         # Blocks are not split where little would be left over; what is left counts as allocated.
         parts = parts | {"workspace": parts["workspace"] + max(0, needs.allocated - size)}
         size = max(size, needs.allocated)
-    capability = target.capability or ASSUMED
     quantized = profile.model.quantization_bit is not None
     return Forecast(
         tier="estimate" if notes else "proof",
         allocated=size,
         reserved=max(reserved, size),
         needed=max(needed, size),
-        context=context_of(target, capability, quantized=quantized),
+        context=context_of(target, quantized=quantized),
         parts=parts,
         moments=found.moments | {found.moment: size},
         peak=found.moment,

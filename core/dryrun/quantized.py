@@ -8,12 +8,8 @@ from typing import Any
 
 import torch
 
+from core.memory.estimate.states import NESTED, SCALED
 from core.params import ModelTable
-
-BLOCK = 64
-"""Weights of 4 bits that share a scale."""
-NESTED_BLOCK = 256
-"""Scales that share one, with double quantisation."""
 
 
 def import_bitsandbytes() -> ModuleType | None:
@@ -78,18 +74,18 @@ def _quantise_4bit(module: Any, table: ModelTable, weight: Any) -> list[Any]:
     from bitsandbytes.functional import QuantState
 
     count = weight.numel()
-    blocks = -(-count // BLOCK)
+    blocks = -(-count // SCALED)
     packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8)
     absmax = torch.empty(blocks)
     code = torch.empty(16)
     common = {
-        "shape": weight.shape, "dtype": weight.dtype, "blocksize": BLOCK, "code": code,
+        "shape": weight.shape, "dtype": weight.dtype, "blocksize": SCALED, "code": code,
         "quant_type": table.quantization_type,
     }  # fmt: skip
     held = [packed, code]
     if table.double_quantization:
         nested = QuantState(
-            absmax=torch.empty(-(-blocks // NESTED_BLOCK)), code=torch.empty(256), blocksize=NESTED_BLOCK,
+            absmax=torch.empty(-(-blocks // NESTED)), code=torch.empty(256), blocksize=NESTED,
             dtype=torch.float32,
         )  # fmt: skip
         offset = absmax.mean()

@@ -8,7 +8,7 @@ from core.engine.followup import (
     unwanted,
 )
 from core.engine.jobs import Found, Result
-from core.memory.forecast import Forecast, Target
+from core.memory.forecast import GIB, Forecast, Target
 from core.profile import Profile
 from core.study.events import (
     Advice,
@@ -19,8 +19,6 @@ from core.study.events import (
     TrialQueued,
 )
 from core.study.state import StudyState, Trial
-
-GIB = 2**30
 
 
 def after_fit(trial: Trial, result: Result, now: float) -> list[AnyEvent]:

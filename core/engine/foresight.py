@@ -11,13 +11,13 @@ from core.engine.jobs import Job, Result, kind_of, known_lengths, read_result, r
 from core.engine.row_bounds import bound_of_files
 from core.engine.scheduler import Start
 from core.engine.supply import Pool
-from core.engine.target import target_from
+from core.engine.target import guard_of, target_from
 from core.engine.versions import torch_version
 from core.memory.architecture import Architecture, ArchitectureError, find_architecture
-from core.memory.calibration import context, guard
+from core.memory.calibration import context
 from core.memory.closed_form import estimate
 from core.memory.estimate.context import GROWN, PROCESS
-from core.memory.forecast import GUARD_CPU, Forecast, Lengths, Target, capacity
+from core.memory.forecast import Forecast, Lengths, Target, capacity
 from core.profile import Profile, ProfileError, dumps
 from core.study.events import Advice
 from core.study.files import TrialForecast, WorkerReport, read_record, write_record
@@ -191,8 +191,7 @@ class Foresight:
             write_record(file, _record(decided.attempt, gpu, forecast))
 
     def _device(self, target: Target, uuid: str, name: str) -> Device:
-        measured = guard(target.name, self._torch)
-        return Device(uuid, name, target, GUARD_CPU if target.kind == "cpu" else measured)
+        return Device(uuid, name, target, guard_of(target, self._torch))
 
     def _known(self, own: Own, device: Device) -> Gpu:
         own_shape = self.shape(own, device.target)

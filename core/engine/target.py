@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 from core.devices.gpu import GpuSnapshot, visible
 from core.devices.host import HostReader, HostSnapshot
-from core.memory.forecast import GIB, Target
+from core.memory import calibration
+from core.memory.forecast import GIB, GUARD_CPU, Target
 from core.profile import Profile
 
 USABLE_SHARE = 0.98
@@ -52,6 +53,11 @@ def target_from(
         expandable=expandable_segments(os.environ if environment is None else environment),
         flash_attention=has_flash_attention(),
     )
+
+
+def guard_of(target: Target, torch: str) -> float:
+    """The share of a forecast that has to stay free on `target` under this version of PyTorch."""
+    return GUARD_CPU if target.kind == "cpu" else calibration.guard(target.name, torch)
 
 
 def imagined(

@@ -15,7 +15,7 @@ import msgspec
 from core.memory.models.families import OTHER_KINDS, READERS, Sizes, decoder, unknown
 from core.memory.models.gguf_header import GgufError, read_header
 from core.memory.models.shape import LARGEST, MOST_LAYERS, Architecture, ArchitectureError
-from core.profile import Profile, model_path
+from core.profile import Profile, is_path, model_path
 
 __all__ = [
     "Architecture",
@@ -169,7 +169,7 @@ def find_architecture(profile: Profile) -> Architecture:
                 f"{path} is a file; a model is a folder, a .gguf file or a hub name"
             )
         return _of_gguf(path)
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf"):
+    if is_path(name):
         raise ArchitectureError(f"there is no {name}")
     folder = cached_folder(name, profile.model.model_revision)
     if folder is None:

@@ -8,7 +8,8 @@ alike, so that one of each is enough.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from core.memory.estimate.context import context_of, workspace_of
+from core.data_size import batch_width
+from core.memory.estimate.context import context_of, cublas_workspace
 from core.memory.estimate.passes import (
     Batch,
     Kind,
@@ -86,7 +87,7 @@ class _Run:
             "weights": base_weights(self._shape, regime, profile.method),
             "adapters": adapters,
             "optimizer": optimizer_states(self._groups, profile.train, regime.trained),
-            "workspace": workspace_of(self._target, regime.capability),
+            "workspace": 2 * cublas_workspace(self._target),
         }
 
     def load(self) -> None:
@@ -166,7 +167,7 @@ class _Run:
             allocated=most.size,
             reserved=reserved,
             needed=needed,
-            context=context_of(self._target, self._regime.capability, quantized=quantized),
+            context=context_of(self._target, quantized=quantized),
             parts={c: most.parts[c] for c in CATEGORIES if most.parts.get(c)},
             moments={m: held.size for m, held in self._moments.items()},
             peak=peak,
@@ -350,8 +351,7 @@ class _Plan:
 def _padded(length: int, profile: Profile, regime: Regime) -> int:
     """How wide the longest row is in a batch: no row is longer than the cut-off, and on CUDA rows are padded to a
     multiple of 8 (core.train.data.Collator)."""
-    longest = min(length, profile.data.cutoff_len)
-    return -(-longest // 8) * 8 if regime.cuda else longest
+    return batch_width(min(length, profile.data.cutoff_len), cuda=regime.cuda)
 
 
 FRAGMENTS = {"checkpointed": (1.05, 1.10), "plain": (1.026, 1.06), "expandable": (1.01, 1.03)}

@@ -22,6 +22,9 @@ GUARD_CPU = 0.25
 """The same on the CPU, where the heap's gaps and what kernels take while they compute are not seen: 17 to 25 % of the
 demo model's training (batch 128, fp32, torch 2.13), by the memory limits at which it runs out and goes through."""
 
+AMPERE = (8, 0)
+"""The first compute capability with bf16 and flash attention."""
+
 Tier = Literal["estimate", "proof"]
 Category = Literal[
     "weights", "adapters", "gradients", "optimizer", "activations", "logits", "workspace"
@@ -42,7 +45,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     """As the driver names it."""
     capability: tuple[int, int] | None = None
-    """CUDA's compute capability; None where it is not known (then Ampere's 8.0 is assumed)."""
+    """CUDA's compute capability; None where it is not known."""
     total: int
     """The device's memory."""
     free: int
@@ -56,6 +59,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the allocator works with expandable segments."""
     flash_attention: bool = False
     """Whether the flash-attn package is there."""
+
+    @property
+    def assumed_capability(self) -> tuple[int, int]:
+        """The compute capability that is gone by: Ampere's where it is not known."""
+        return self.capability or AMPERE
 
 
 class Lengths(msgspec.Struct, frozen=True):

@@ -184,7 +184,6 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env=_environment(),
         )
         if self._closed:
             # close() came between, and saw no process to end.
@@ -251,17 +250,6 @@ class _Process:
                         pipe.close()
         if said is not None:
             said.close()
-
-
-def _environment() -> dict[str, str]:
-    """One thread: nothing is computed. No GPU and no network: neither is needed."""
-    return os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "RAYON_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
 
 
 def _document(profile: Profile) -> dict[str, dict[str, object]]:

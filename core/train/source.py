@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.params import ModelTable
-from core.profile import Profile, model_path
+from core.profile import Profile, is_path, model_path
 from core.train.errors import ModelError
 from core.train.gguf import unpacked
 from core.train.optimizers import BITSANDBYTES
@@ -33,10 +33,7 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
     """
     path = model_path(profile)
     file = Path(path)
-    looks_like_path = (
-        path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.endswith(".gguf")
-    )
-    if looks_like_path and not file.exists():
+    if is_path(path) and not file.exists():
         raise ModelError(f"model.model_name_or_path: there is no {path}")
     if file.is_dir():
         _check_folder(file)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.data_size import PADDED_TO
 from core.profile import Profile, dataset_files, eval_files, model_path
 from core.study.files import (
     CHECKPOINTS,
@@ -249,7 +250,7 @@ class Trial:
         trainer = SftTrainer(
             collator=data.Collator(
                 loaded.tokenizer.eos_token_id if pad is None else pad,
-                8 if task.device == "cuda" else 1,
+                PADDED_TO if task.device == "cuda" else 1,
             ),
             data_seed=train.data_seed,
             requests=self._requests,

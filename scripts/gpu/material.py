@@ -41,15 +41,15 @@ def build_model(demo: Path, folder: Path, size: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def write_rows(demo: Path, file: Path, rows: int) -> None:
-    """Write `rows` alpaca rows, each of CHARACTERS characters at least, to a .jsonl file."""
+def write_rows(demo: Path, file: Path, rows: int, characters: int = CHARACTERS) -> None:
+    """Write `rows` alpaca rows, each of `characters` characters at least, to a .jsonl file."""
     answers = [json.loads(line)["output"] for line in demo.read_text().splitlines()]
     random.Random(0).shuffle(answers)
     endless = cycle(answers)
     with file.open("w") as out:
         for number in range(rows):
             text = ""
-            while len(text) < CHARACTERS:
+            while len(text) < characters:
                 text += next(endless) + " "
             out.write(json.dumps({"instruction": f"Text {number}.", "output": text}) + "\n")
 

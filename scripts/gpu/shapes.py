@@ -5,12 +5,13 @@ the demo model's: its tokens are among the first of every vocabulary. It runs ap
 GPU holds no torch and no CUDA context.
 """
 
-import json
-import random
 import sys
-from itertools import cycle
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from scripts.gpu.material import write_rows
 
 CHARACTERS = 24_000
 """Of a row: the demo's tokenizer makes about one token of four characters, so that 4096 tokens are always there."""
@@ -63,23 +64,10 @@ def build_model(name: str, demo: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(demo).save_pretrained(folder)
 
 
-def write_rows(demo: Path, file: Path) -> None:
-    """Write ROWS alpaca rows of CHARACTERS characters each."""
-    answers = [json.loads(line)["output"] for line in demo.read_text().splitlines()]
-    random.Random(0).shuffle(answers)
-    endless = cycle(answers)
-    with file.open("w") as out:
-        for number in range(ROWS):
-            text = ""
-            while len(text) < CHARACTERS:
-                text += next(endless) + " "
-            out.write(json.dumps({"instruction": f"Text {number}.", "output": text}) + "\n")
-
-
 def main(folder: Path, names: list[str]) -> None:
     root = Path(__file__).resolve().parents[2] / "core" / "assets" / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    write_rows(root / "instructions.jsonl", folder / "long.jsonl")
+    write_rows(root / "instructions.jsonl", folder / "long.jsonl", ROWS, CHARACTERS)
     for name in names:
         build_model(name, root / "model", folder / name)
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import msgspec
 
 from core.devices.gpu import GpuSnapshot, NvmlReader, visible
-from core.engine.target import best_gpu, imagined, target_from
+from core.engine.target import best_gpu, guard_of, imagined, target_from
 from core.engine.versions import torch_version
 from core.memory import calibration
 from core.memory.architecture import likely_architecture
 from core.memory.closed_form import estimate as closed_form
 from core.memory.fixes import Advice, Fix, Prove, fastest, find_fixes
-from core.memory.forecast import GIB, GUARD_CPU, Forecast, Lengths, Target
+from core.memory.forecast import GIB, Forecast, Lengths, Target
 from core.memory.limits import LONGEST, largest_batch, longest_sequence, smallest_gpu
 from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError, Prover
@@ -150,7 +150,7 @@ def _gpu(gpu: GpuSnapshot, profile: Profile) -> Place:
         raise StopError(f"the driver does not tell how much memory GPU {gpu.index} has", 1)
     free = f"{words.size(target.free)} of {words.size(target.total)} free"
     label = f"GPU {gpu.index}, {gpu.name} ({free}){_limit_words(target)}"
-    return Place(target, label, guard=calibration.guard(gpu.name, torch))
+    return Place(target, label, guard=guard_of(target, torch))
 
 
 def _cpu(profile: Profile, why: str) -> Place:
@@ -160,7 +160,7 @@ def _cpu(profile: Profile, why: str) -> Place:
     room = f"{words.size(target.free)} of {words.size(target.total)} of the host's memory free"
     if capped is not None and target.free == int(capped * GIB):
         room = f"memory.limit_gib allows {capped:g} GiB"
-    return Place(target, f"the CPU, {why} ({room})", guard=GUARD_CPU)
+    return Place(target, f"the CPU, {why} ({room})", guard=guard_of(target, torch_version()))
 
 
 def _limit_words(target: Target) -> str:

@@ -1,19 +1,19 @@
 """What a process takes of a device besides its tensors."""
 
-from core.memory.forecast import MIB, Target
+from core.memory.forecast import AMPERE, MIB, Target
 
 HOPPER = (9, 0)
 
 
-def workspace_of(target: Target, capability: tuple[int, int]) -> int:
-    """cuBLAS' workspaces, one for the thread of the forward and one for that of the backward pass: CUDABlas.cpp's
-    default, :4096:2:16:8 before Hopper and 32 MiB from then on (torch 2.13)."""
+def cublas_workspace(target: Target) -> int:
+    """What each of cuBLAS' two handles takes, that of the forward pass's thread and that of the backward pass's:
+    CUDABlas.cpp's default, :4096:2:16:8 before Hopper and 32 MiB from then on (torch 2.13)."""
     if target.kind == "cpu":
         return 0
-    return 2 * (32 * MIB if capability >= HOPPER else 2 * 4096 * 1024 + 8 * 16 * 1024)
+    return 32 * MIB if target.assumed_capability >= HOPPER else 2 * 4096 * 1024 + 8 * 16 * 1024
 
 
-def context_of(target: Target, capability: tuple[int, int], *, quantized: bool) -> int:
+def context_of(target: Target, *, quantized: bool) -> int:
     """CUDA's context with the kernels that are loaded on demand, or, on the CPU, the process; typical values where
     nothing was measured.
 
@@ -24,9 +24,9 @@ def context_of(target: Target, capability: tuple[int, int], *, quantized: bool) 
         return target.context
     if target.kind == "cpu":
         return PROCESS + (BITSANDBYTES if quantized else 0)
-    if capability >= HOPPER:
+    if target.assumed_capability >= HOPPER:
         return 620 * MIB
-    return (510 if capability >= (8, 0) else 330) * MIB
+    return (510 if target.assumed_capability >= AMPERE else 330) * MIB
 
 
 PROCESS = 430 * MIB

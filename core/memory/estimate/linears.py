@@ -5,11 +5,9 @@ which tensors exist, in which type, and which of them are saved for the backward
 """
 
 from core.memory.estimate.scene import Scene
+from core.memory.estimate.states import SCALED
 from core.memory.estimate.tape import Step, Tape, Tensor, Weight
 from core.memory.models.shape import Linear
-
-BLOCK = 64
-"""Weights of 4 bits that share a scale (bitsandbytes)."""
 
 
 def linear(scene: Scene, given: Tensor, layer: Linear) -> Tensor:
@@ -51,7 +49,7 @@ def _linear_4bit(scene: Scene, given: Tensor, layer: Linear) -> Tensor:
     tape, regime = scene.tape, scene.regime
     width = regime.autocast or (4 if regime.precision == "fp32" else 2)
     lowered = tape.cast(given, width)
-    scales = 2 * 4 * layer.weight // BLOCK if regime.nested else 0
+    scales = 2 * 4 * layer.weight // SCALED if regime.nested else 0
     out = tape.apply(
         (lowered,),
         given.count // layer.inputs * layer.outputs,

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from core.memory.forecast import Target
+from core.memory.forecast import AMPERE, Target
 from core.memory.models.shape import Architecture, Linear
 from core.profile import Profile
 
@@ -16,8 +16,6 @@ ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 """What transformers calls a layer's attention."""
 FEED_FORWARD = ("mlp", "feed_forward", "block_sparse_moe")
 """And its feed-forward part."""
-AMPERE = (8, 0)
-"""Assumed where a GPU's capability is not known."""
 
 
 class Regime(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +72,7 @@ def decide(
 ) -> Regime:
     """The regime of `profile` on `target`; `padded` says whether batches may hold padding."""
     cuda = target.kind == "cuda"
-    capability = target.capability or AMPERE
+    capability = target.assumed_capability
     precision: str = profile.train.precision
     if precision == "auto":
         precision = ("bf16" if capability >= AMPERE else "fp16") if cuda else "fp32"

@@ -2,12 +2,11 @@
 
 import msgspec
 
+from core.memory.allocator import ROUND
 from core.memory.estimate.regime import FEED_FORWARD, Regime, names
 from core.memory.models.shape import Architecture, Linear
 from core.params import MethodTable, TrainTable
 
-ROUND = 512
-"""The allocator rounds every tensor up to so many bytes."""
 SCALED = 64
 """Weights of 4 bits that share a scale (bitsandbytes)."""
 NESTED = 256

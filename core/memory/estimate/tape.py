@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from core.memory.allocator import ROUND
+
 Label = Literal["activations", "logits", "weights", "gradients"]
 LABELS: tuple[Label, ...] = ("activations", "logits", "weights", "gradients")
-ROUND = 512
-"""The allocator rounds every tensor up to so many bytes."""
 OFFLOADED = 2**20
 """Saved tensors of at least so many bytes go to the host, where activations are offloaded."""
 

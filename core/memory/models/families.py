@@ -128,13 +128,13 @@ def _qwen3(config: Sizes) -> Architecture:
 
 
 def _granite(config: Sizes) -> Architecture:
-    return decoder(config, scaled_embeddings=True, residual_scale=True, logit_scale=True)
+    return decoder(config, residual_scale=True, logit_scale=True)
 
 
 def _gemma(config: Sizes, **known: Any) -> Architecture:
     activation = str(config.get("hidden_activation") or "gelu_pytorch_tanh")
     filled = {"head_dim": 256, "tie_word_embeddings": True, **config, "hidden_act": activation}
-    return decoder(filled, norm="rms-fp32", scaled_embeddings=True, **known)
+    return decoder(filled, norm="rms-fp32", **known)
 
 
 def _gemma2(config: Sizes) -> Architecture:

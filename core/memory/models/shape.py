@@ -68,7 +68,6 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     embedding_norm: bool = False
     parallel: bool = False
     """Whether attention and feed-forward read the same residual and are added at once."""
-    scaled_embeddings: bool = False
     residual_scale: bool = False
     dropout: float = 0.0
     """Of the residual and the embeddings, as the config has it."""
