@@ -656,6 +656,16 @@ class TrainTable(Table):
         ),
         Doc("Data seed", llamafactory="data_seed", advanced=True),
     ] = 42
+    order_seed: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=2**32 - 1,
+            description="Decides the order of the data alone, and leaves what is set aside for evaluation as it is. Not set: data_seed decides "
+            "that too.",
+        ),
+        Doc("Seed of the order", advanced=True),
+    ] = None
 
 
 class MemoryTable(Table):
@@ -729,13 +739,24 @@ class SearchTable(Table):
     """How trials are chosen, how long they run and what ranks them."""
 
     strategy: Annotated[
-        Literal["grid", "random"],
+        Literal["auto", "grid", "random", "bayesian", "portfolio"],
         Field(
-            description="`grid` tries every combination and needs lists; `random` draws from lists and ranges and finds good values "
-            "with fewer trials when there are several parameters.",
+            description="Which settings are tried. `grid`: every combination of lists. `random`: draws from lists and ranges, which finds good "
+            "values with fewer trials when there are several parameters. `bayesian`: draws where earlier trials did well (Optuna's TPE). "
+            "`portfolio`: a ranked list of settings that are known to be good for this method and size of model. `auto` decides by the "
+            "space and the number of trials, and says why.",
         ),
-        Doc("Strategy", works="grid for one or two lists, random otherwise"),
-    ] = "random"
+        Doc("Strategy", works="auto"),
+    ] = "auto"
+    stopping: Annotated[
+        Literal["auto", "none", "halving", "asha"],
+        Field(
+            description="Which trials are ended early because others do better. `halving`: all run to a rung (a tenth of the probe at first), "
+            "are paused, and the best go on from exactly there. `asha`: the same without waiting for the slowest, for many GPUs. `none`: all "
+            "run to their end. `auto` decides by the number of trials and GPUs.",
+        ),
+        Doc("Early stopping", works="auto"),
+    ] = "auto"
     trials: Annotated[
         int,
         Field(
@@ -748,19 +769,123 @@ class SearchTable(Table):
         Field(
             gt=0,
             le=1,
-            description="The share of the full training that a trial runs. With epochs, all batch sizes get the same number of rows; with "
-            "max_steps, the same number of updates. Short probes "
+            description="The share of the full training that a trial runs at most. All trials see the same rows in the same order, "
+            "whatever their batch: they can be compared. Short probes "
             "prefer learning rates that are a little too high: on near ties the lower rate is ranked first.",
         ),
         Doc("Budget of a trial", works="0.1 – 0.3"),
     ] = 0.2
-    rank_by: Annotated[
-        Literal["auto", "eval_loss", "loss"],
+    budget_tokens: Annotated[
+        int | None,
         Field(
-            description="What decides: the evaluation loss, or the smoothed training loss. `auto`: the evaluation loss where there is validation data."
+            ge=1,
+            le=10**15,
+            description="The budget of a trial in tokens trained on (padding left out) in place of a share. For spaces in which trials differ in "
+            "how many tokens a row has (cutoff_len, packing).",
+        ),
+        Doc("Budget in tokens", works="not set", advanced=True),
+    ] = None
+    rank_by: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="What decides: `eval_loss`, `loss` (the smoothed training loss), `loss_fall` (how fast the training loss falls), or any "
+            "other metric that trials log. `auto`: the evaluation loss where there is validation data, else the training loss.",
         ),
         Doc("Rank by", works="auto"),
     ] = "auto"
+    rank_direction: Annotated[
+        Literal["auto", "min", "max"],
+        Field(
+            description="Whether a small or a large value of rank_by is good. `auto`: as is usual for that metric."
+        ),
+        Doc("Direction", works="auto", advanced=True),
+    ] = "auto"
+    confirm: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10,
+            description="So many of the best trials run once more with another seed before a winner is named, and count by their mean. 0: "
+            "the first result stands.",
+        ),
+        Doc("Confirm the best", works="0, or 2 where differences are small"),
+    ] = 0
+    portfolio: Annotated[
+        bool,
+        Field(
+            description="Begin with settings that are known to be good for this method and size of model, as far as they lie in the space; what "
+            "is drawn then follows."
+        ),
+        Doc("Known-good first", works="true"),
+    ] = True
+    hold_effective_batch: Annotated[
+        bool,
+        Field(
+            description="Where the batch per device is searched, change the accumulation so that the effective batch stays as the profile has it."
+        ),
+        Doc("Hold the effective batch", advanced=True),
+    ] = False
+    hold_lora_ratio: Annotated[
+        bool,
+        Field(
+            description="Where lora_rank is searched and lora_alpha is not, change lora_alpha so that lora_alpha / lora_rank stays: the adapter's "
+            "weight, and with it the best learning rate, then hardly depend on the rank."
+        ),
+        Doc("Hold lora_alpha / lora_rank", works="true", advanced=True),
+    ] = True
+    scale_rate_with_batch: Annotated[
+        bool,
+        Field(
+            description="Multiply the learning rate by the square root of how many times larger a trial's effective batch is than the profile's, "
+            "as Adam bears it."
+        ),
+        Doc("Scale the rate with √batch", advanced=True),
+    ] = False
+    first_rung: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Where trials are compared first when they are stopped early: a share of the probe.",
+        ),
+        Doc("First rung", works="0.1", advanced=True),
+    ] = 0.1
+    reduction: Annotated[
+        float,
+        Field(
+            gt=1,
+            le=10,
+            description="At each rung the best 1/reduction of the trials go on, as many times further (η).",
+        ),
+        Doc("Reduction at a rung", works="3", advanced=True),
+    ] = 3.0
+    finalists: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description="So many trials run to the end of the probe at least: a lone survivor may yet diverge late.",
+        ),
+        Doc("Finalists", works="2 or more", advanced=True),
+    ] = 2
+    probe_schedule: Annotated[
+        Literal["own", "full"],
+        Field(
+            description="The learning-rate schedule of a probe. `own`: the whole schedule, warm-up and decay, over the probe's length, which "
+            "tells best how good a setting is. `full`: the first part of the full training's, which can then continue from the probe as if "
+            "it had never ended."
+        ),
+        Doc("Schedule of a probe", works="own", advanced=True),
+    ] = "own"
+    keep_checkpoints: Annotated[
+        bool,
+        Field(
+            description="Keep the last checkpoint of every trial that ran its whole probe, so that the full training can continue from it. Takes "
+            "disk: weights that train and optimizer states of each."
+        ),
+        Doc("Keep the checkpoints", advanced=True),
+    ] = False
     fit: Annotated[
         bool,
         Field(
@@ -774,7 +899,7 @@ class SearchTable(Table):
         Field(
             ge=0,
             le=2**32 - 1,
-            description="Decides which settings random search draws, and in which order.",
+            description="Decides which settings a search draws, and in which order.",
         ),
         Doc("Search seed", advanced=True),
     ] = 0
@@ -799,7 +924,14 @@ class TunedTable(Table):
     study: Annotated[str, Field(description="The study's folder.")] = ""
     trial: Annotated[int, Field(ge=0, description="The trial's number.")] = 0
     metric: Annotated[str, Field(description="What it was ranked by.")] = ""
-    value: Annotated[float | None, Field(description="The winner's value, nats per token.")] = None
+    value: Annotated[
+        float | None, Field(description="The winner's value; a loss is in nats per token.")
+    ] = None
+    strategy: Annotated[str, Field(description="How the trials were chosen.")] = ""
+    stopping: Annotated[str, Field(description="How trials were ended early.")] = ""
+    seeds: Annotated[
+        int, Field(ge=0, description="How many runs of these settings the value is the mean of.")
+    ] = 1
     steps: Annotated[int, Field(ge=0, description="The updates that the trial ran.")] = 0
     trials: Annotated[int, Field(ge=0, description="How many trials were ranked.")] = 0
     runner_up: Annotated[int | None, Field(description="The second-best trial.")] = None

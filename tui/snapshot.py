@@ -32,7 +32,7 @@ class StudyReading:
     name: str
     status: StudyStatus
     reason: str
-    rank_by: Literal["eval_loss", "loss"]
+    rank_by: str
     planned: int
     created: float
     updated: float
@@ -324,7 +324,7 @@ def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def rank_trials(trials: Sequence[Trial], rank_by: Literal["eval_loss", "loss"]) -> list[Ranked]:
+def rank_trials(trials: Sequence[Trial], rank_by: str) -> list[Ranked]:
     """The probes in order, best first; those that did not complete have no place."""
     return rank((candidate(t) for t in trials if t.kind == "probe" and t.ended), rank_by)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-RankBy = Literal["eval_loss", "loss"]
+RankBy = str
 
 TIE_TOLERANCE = 0.002
 """Losses within 0.2 % of the best of their group are ties: 0.004 nats at a loss of 2, about what

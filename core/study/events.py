@@ -11,14 +11,19 @@ import msgspec
 from core.study.files import ProcessRecord
 from core.values import Scalar
 
-JOURNAL_VERSION = 2
+JOURNAL_VERSION = 3
 """The version of the journal's records that this program writes and the newest that it reads."""
 
 StudyStatus = Literal["running", "paused", "stopped", "finished"]
-TrialKind = Literal["probe", "full"]
-Ending = Literal["completed", "paused", "diverged", "oom", "failed", "stopped", "lost", "skipped"]
-"""How an attempt ended. `lost`: neither the worker nor its shim could say. `skipped`: it was proven not to fit and was
-never started."""
+TrialKind = Literal["probe", "full", "range"]
+"""A shortened trial, the full training, or a learning-rate range test."""
+Source = Literal["search", "portfolio", "confirm", "user", "promote"]
+"""Who wanted a trial: the search, its list of known-good settings, a second run of a winner, or a person."""
+Ending = Literal[
+    "completed", "paused", "rung", "diverged", "oom", "failed", "stopped", "lost", "skipped"
+]
+"""How an attempt ended. `rung`: it came to its rung, saved a checkpoint and waits for a decision. `lost`: neither the
+worker nor its shim could say. `skipped`: it was proven not to fit and was never started."""
 Asked = Literal["pause", "stop"]
 Asker = Literal["user", "guard", "study"]
 Advice = Literal["start", "fit", "fix"]
@@ -38,9 +43,16 @@ class StudyCreated(Event, frozen=True, kw_only=True, tag="study-created"):
     name: str
     tunedeck: str
     """The program's version."""
-    rank_by: Literal["eval_loss", "loss"]
+    rank_by: str
+    """The metric that decides: eval_loss, loss, loss_fall or another that trials log."""
+    direction: Literal["min", "max"] = "min"
+    """Whether a small or a large value of it is good."""
     planned: int
     """How many trials the search will run at most."""
+    strategy: Literal["grid", "random", "bayesian", "portfolio"] = "random"
+    stopping: Literal["none", "halving", "asha"] = "none"
+    choice: str = ""
+    """Why the search is run so, in a line for people."""
 
 
 class StudyChanged(Event, frozen=True, kw_only=True, tag="study-changed"):
@@ -59,10 +71,16 @@ class TrialAdded(Event, frozen=True, kw_only=True, tag="trial-added"):
     settings: dict[str, Scalar]
     """What differs from the profile: parameter name → value."""
     kind: TrialKind = "probe"
-    source: str = "search"
-    """Who wanted it: "search", "user", or "promote"."""
+    source: Source = "search"
     parent: int | None = None
     """The trial whose settings it continues with."""
+    sampled: dict[str, Scalar] = {}
+    """The point of the search space that it stands for; `settings` hold what follows from it besides (a held ratio, a
+    scaled rate). Empty where nothing was drawn."""
+    until: float = 1.0
+    """The share of the probe after which it waits at a rung; 1 runs to the end."""
+    continues: str | None = None
+    """The checkpoint that a full training continues from, relative to the study's folder: its probe's last one."""
 
 
 class TrialQueued(Event, frozen=True, kw_only=True, tag="trial-queued"):
@@ -129,6 +147,10 @@ class TrialEnded(Event, frozen=True, kw_only=True, tag="trial-ended"):
     """The smoothed training loss at the end, nats per token; None where it is not finite."""
     eval_loss: float | None = None
     """The last evaluation loss, nats per token; None where there is none or it is not finite."""
+    value: float | None = None
+    """The last value of what the study ranks by; None where there is none or it is not finite."""
+    tokens: int | None = None
+    """Tokens trained on so far, padding left out."""
     peak_memory: int | None = None
     """The most that was allocated at once, bytes."""
     peak_reserved: int | None = None
@@ -176,6 +198,29 @@ class FixSuggested(Event, frozen=True, kw_only=True, tag="fix-suggested"):
     be looked for and the remedy is the next rung of the ladder."""
 
 
+class RungDecided(Event, frozen=True, kw_only=True, tag="rung-decided"):
+    """Who goes on from a rung, and who does not."""
+
+    rung: int
+    """From 1."""
+    at: float
+    """The share of the probe at which trials were compared."""
+    kept: dict[int, float]
+    """Trial → the share of the probe that it goes on to. One that an earlier rung dropped may be among them."""
+    dropped: dict[int, str] = {}
+    """Trial → why it is not worth going on, in words."""
+    text: str = ""
+    """The decision in a line for people."""
+
+
+class TrialStalled(Event, frozen=True, kw_only=True, tag="trial-stalled"):
+    """A trial has logged nothing for long, or logs again (`text` is empty then)."""
+
+    trial: int
+    attempt: int
+    text: str = ""
+
+
 class Warned(Event, frozen=True, kw_only=True, tag="warned"):
     text: str
     trial: int | None = None
@@ -194,6 +239,8 @@ AnyEvent = (
     | TrialAsked
     | TrialEnded
     | FixSuggested
+    | RungDecided
+    | TrialStalled
     | Warned
 )
 

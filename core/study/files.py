@@ -38,7 +38,7 @@ class TrialTask(msgspec.Struct, frozen=True):
 
     trial: int
     attempt: int
-    kind: Literal["probe", "full"]
+    kind: Literal["probe", "full", "range"]
     budget: float
     """The share of the full training to run, in (0, 1]."""
     device: Literal["cuda", "cpu"]
@@ -50,6 +50,24 @@ class TrialTask(msgspec.Struct, frozen=True):
     """Whether the trained weights are written to `output/` at the end."""
     threads: int | None = None
     """The most CPU threads to compute with; None leaves it to the library."""
+    until: float = 1.0
+    """The share of the probe at which to evaluate, save a checkpoint and end with the outcome "rung"; 1 runs to the
+    end. Never before the warm-up is over."""
+    budget_tokens: int | None = None
+    """Ends a probe with the first update after so many tokens (padding left out) in place of `budget`."""
+    full_rows: int | None = None
+    """Rows of the full training of the study's own profile, where `max_steps` gives its length: probes of other
+    effective batches run `budget` of as many rows, not of as many updates."""
+    schedule: Literal["own", "full"] = "own"
+    """Whether the learning-rate schedule spans the probe or the full training."""
+    keep_checkpoint: bool = False
+    """Whether a checkpoint is saved at the end and kept."""
+    continues: str | None = None
+    """A probe's last checkpoint, relative to the trial's folder, that this full training continues from."""
+    range_low: float = 1e-7
+    range_high: float = 1.0
+    range_steps: int = 100
+    """Of a learning-rate range test: the rate rises exponentially from low to high over so many updates."""
 
 
 class RunInfo(msgspec.Struct, frozen=True):
@@ -77,6 +95,10 @@ class RunInfo(msgspec.Struct, frozen=True):
     longest_row: int | None = None
     """Tokens of the longest row (or packed sequence) to train on: what the widest batch is as wide as, but for padding
     to a multiple of 8 on CUDA."""
+    rung_step: int | None = None
+    """The update after which this attempt waits at its rung; None where it runs to its end."""
+    epoch_tokens: int | None = None
+    """Tokens of one pass over the training rows, padding left out."""
     longest_eval_row: int | None = None
     """The same of the rows to evaluate on; None where there are none."""
 
@@ -85,14 +107,14 @@ class WorkerReport(msgspec.Struct, frozen=True):
     """How a worker says that it ended (`report.json`). A worker that was killed leaves none."""
 
     attempt: int
-    outcome: Literal["completed", "paused", "stopped", "failed"]
+    outcome: Literal["completed", "paused", "rung", "stopped", "failed"]
     phase: Phase
     step: int = 0
     loss: float | None = None
     """The last logged training loss, nats per token; None where there is none or it is not finite."""
     eval_loss: float | None = None
     checkpoint: str | None = None
-    """The checkpoint saved by a pause, relative to the trial's folder."""
+    """The checkpoint saved by a pause, at a rung or (where it is kept) at the end, relative to the trial's folder."""
     error_type: str | None = None
     """The exception's full name, as torch.OutOfMemoryError."""
     error: str | None = None

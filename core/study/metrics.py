@@ -37,6 +37,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     mem_reserved: int | None = None
     mem_peak: int | None = None
     """The most bytes held so far."""
+    more: dict[str, float] | None = None
+    """Other measures by name, as a stage logs them (eval_accuracy …)."""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -53,6 +55,7 @@ class _Line(msgspec.Struct, frozen=True):
     mem_allocated: int | None = None
     mem_reserved: int | None = None
     mem_peak: int | None = None
+    more: dict[str, float | str] | None = None
 
 
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -66,8 +69,14 @@ def encode_point(point: Point) -> bytes:
     fields = {k: v for k, v in msgspec.structs.asdict(point).items() if v is not None}
     for key, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
-            fields[key] = "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+            fields[key] = _name(value)
+        elif key == "more":
+            fields[key] = {k: v if math.isfinite(v) else _name(v) for k, v in value.items()}
     return msgspec.json.encode(fields) + b"\n"
+
+
+def _name(value: float) -> str:
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def decode_point(line: bytes) -> Point | None:
@@ -87,6 +96,10 @@ def decode_point(line: bytes) -> Point | None:
             if fields[key] not in _NAMES:
                 return None
             fields[key] = _NAMES[fields[key]]
+    if read.more is not None:
+        if any(isinstance(v, str) and v not in _NAMES for v in read.more.values()):
+            return None
+        fields["more"] = {k: _NAMES[v] if isinstance(v, str) else v for k, v in read.more.items()}
     return Point(**fields)
 
 

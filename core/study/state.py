@@ -21,6 +21,8 @@ from core.study.events import (
     Ending,
     FixOption,
     FixSuggested,
+    RungDecided,
+    Source,
     StudyChanged,
     StudyCreated,
     StudyStatus,
@@ -29,6 +31,7 @@ from core.study.events import (
     TrialEnded,
     TrialKind,
     TrialQueued,
+    TrialStalled,
     TrialStarted,
     TrialStarting,
     Warned,
@@ -38,13 +41,14 @@ from core.values import Scalar
 
 TrialStatus = Literal[
     "queued", "starting", "running", "pausing", "stopping",
-    "paused", "completed", "diverged", "oom", "failed", "stopped", "lost", "skipped",
+    "paused", "rung", "completed", "pruned", "diverged", "oom", "failed", "stopped", "lost", "skipped",
 ]  # fmt: skip
+"""`rung`: it waits at a rung for a decision. `pruned`: it was dropped at a rung."""
 
 LIVE: frozenset[TrialStatus] = frozenset({"starting", "running", "pausing", "stopping"})
 """A process may exist for the trial."""
 ENDED: frozenset[TrialStatus] = frozenset(
-    {"completed", "diverged", "oom", "failed", "stopped", "lost", "skipped"}
+    {"completed", "pruned", "diverged", "oom", "failed", "stopped", "lost", "skipped"}
 )
 """The trial has come to its end, unless a person asks for another attempt."""
 
@@ -68,6 +72,16 @@ class Attempt(msgspec.Struct, frozen=True):
     overrides: dict[str, Scalar] = {}
 
 
+class RungResult(msgspec.Struct, frozen=True):
+    """What a trial had come to at a rung."""
+
+    at: float
+    """The share of the probe."""
+    step: int
+    value: float | None
+    """Of what the study ranks by; None where it was not measured or is not finite."""
+
+
 class Suggestion(msgspec.Struct, frozen=True):
     """A memory fix that waits for a decision."""
 
@@ -83,7 +97,7 @@ class Trial(msgspec.Struct, frozen=True):
     number: int
     settings: dict[str, Scalar]
     kind: TrialKind = "probe"
-    source: str = "search"
+    source: Source = "search"
     parent: int | None = None
     status: TrialStatus = "queued"
     reason: str = ""
@@ -102,6 +116,20 @@ class Trial(msgspec.Struct, frozen=True):
     total_steps: int = 0
     loss: float | None = None
     eval_loss: float | None = None
+    value: float | None = None
+    """The last value of what the study ranks by."""
+    tokens: int | None = None
+    """Tokens trained on so far."""
+    sampled: dict[str, Scalar] = {}
+    """The point of the search space that it stands for."""
+    until: float = 1.0
+    """The share of the probe that it is sent to."""
+    continues: str | None = None
+    """The checkpoint of its probe that it continues from, relative to the study's folder."""
+    rungs: tuple[RungResult, ...] = ()
+    """The rungs that it came to, in order."""
+    stalled: str = ""
+    """Since when it has logged nothing, in words; empty while it logs."""
     peak_memory: int | None = None
     forecast: int | None = None
     """What the last attempt on a GPU was forecast to allocate at most, bytes."""
@@ -169,8 +197,15 @@ class StudyState:
     name: str = ""
     tunedeck: str = ""
     created: float = 0.0
-    rank_by: Literal["eval_loss", "loss"] = "loss"
+    rank_by: str = "loss"
+    direction: Literal["min", "max"] = "min"
     planned: int = 0
+    strategy: Literal["grid", "random", "bayesian", "portfolio"] = "random"
+    stopping: Literal["none", "halving", "asha"] = "none"
+    choice: str = ""
+    """Why the search is run so."""
+    decisions: list[RungDecided] = field(default_factory=list)
+    """What was decided at the rungs, oldest first."""
     status: StudyStatus = "running"
     reason: str = ""
     daemon: ProcessRecord | None = None
@@ -211,7 +246,9 @@ def apply(state: StudyState, event: AnyEvent) -> None:
     match event:
         case StudyCreated():
             state.name, state.tunedeck, state.created = event.name, event.tunedeck, event.t
-            state.rank_by, state.planned = event.rank_by, event.planned
+            state.rank_by, state.direction = event.rank_by, event.direction
+            state.planned, state.choice = event.planned, event.choice
+            state.strategy, state.stopping = event.strategy, event.stopping
         case StudyChanged():
             state.status, state.reason = event.status, event.reason
         case DaemonStarted():
@@ -226,12 +263,32 @@ def apply(state: StudyState, event: AnyEvent) -> None:
                 kind=event.kind,
                 source=event.source,
                 parent=event.parent,
+                sampled=event.sampled,
+                until=event.until,
+                continues=event.continues,
                 added=event.t,
             )
+        case RungDecided():
+            _decide(state, event)
         case _:
             trial = state.trials.get(event.trial)
             if trial is not None:
                 state.trials[event.trial] = _apply_to_trial(trial, event)
+
+
+def _decide(state: StudyState, event: RungDecided) -> None:
+    state.decisions.append(event)
+    change = msgspec.structs.replace
+    for number, until in event.kept.items():
+        trial = state.trials.get(number)
+        if trial is not None and trial.status in ("rung", "pruned"):
+            state.trials[number] = change(
+                trial, status="queued", reason=event.text, until=until, next_attempt=trial.upcoming
+            )
+    for number, reason in event.dropped.items():
+        trial = state.trials.get(number)
+        if trial is not None and trial.status == "rung":
+            state.trials[number] = change(trial, status="pruned", reason=reason)
 
 
 def _apply_to_trial(
@@ -243,7 +300,8 @@ def _apply_to_trial(
     | TrialStarted
     | TrialAsked
     | TrialEnded
-    | FixSuggested,
+    | FixSuggested
+    | TrialStalled,
 ) -> Trial:
     change = msgspec.structs.replace
     match event:
@@ -298,6 +356,8 @@ def _apply_to_trial(
             )
         case TrialEnded():
             return _end(trial, event)
+        case TrialStalled():
+            return change(trial, stalled=event.text)
         case FixSuggested():
             fix = Suggestion(event.changes, event.text, event.fixes)
             return change(trial, suggestion=fix, advising=None)
@@ -317,10 +377,17 @@ def _advise(trial: Trial, event: AdviceGiven) -> Trial:
 
 def _end(trial: Trial, event: TrialEnded) -> Trial:
     forecast = event.forecast is not None
+    rungs = trial.rungs
+    if event.ending == "rung":
+        rungs = (*rungs, RungResult(trial.until, event.step, event.value))
     return msgspec.structs.replace(
         trial,
         status=event.ending,
         reason=event.reason,
+        rungs=rungs,
+        stalled="",
+        value=event.value,
+        tokens=event.tokens if event.tokens is not None else trial.tokens,
         advising=None,
         checked=False,
         forecast=event.forecast if forecast else trial.forecast,
