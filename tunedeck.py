@@ -56,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         from core.engine.advise import main as advise
 
         return advise(arguments[1:])
+    if role == "_propose":
+        from core.search.propose import main as propose
+
+        return propose(arguments[1:])
     from tui.cli import main as client
 
     return client(arguments)

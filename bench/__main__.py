@@ -6,12 +6,18 @@ import subprocess
 import sys
 from importlib import import_module
 
-BENCHES = ("dashboard", "daemon", "worker", "memory")
+BENCHES = ("dashboard", "daemon", "worker", "memory", "search-real")
+MODULES = {"search-real": "bench.search.real"}
+"""Benches whose module has another name."""
 
 
 def main(names: list[str]) -> int:
     if names[:1] == ["memory"]:
         return int(import_module("bench.memory").main(names[1:]))
+    if names[:1] == ["doctor"]:
+        return int(import_module("bench.search.doctor").main(names[1:]))
+    if names[:1] == ["rates"]:
+        return int(import_module("bench.search.rates").main(names[1:]))
     unknown = [n for n in names if n not in BENCHES]
     if unknown:
         print(
@@ -25,7 +31,7 @@ def main(names: list[str]) -> int:
     missed = 0
     for name in names or BENCHES:
         print(f"\n{name}", flush=True)
-        module = import_module(f"bench.{name}")
+        module = import_module(MODULES.get(name, f"bench.{name}"))
         missed |= int(module.main(*([[]] if name == "daemon" else [])) or 0)
     return missed
 

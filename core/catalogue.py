@@ -121,7 +121,9 @@ class Parameter:
             ValueError: the text is no value of this parameter; the message says what would be.
         """
         stripped = text.strip()
-        if stripped == "" or stripped.lower() in ("none", "null") or stripped == "not set":
+        # "none" is a choice of its own for some parameters: search.stopping.
+        unset = stripped == "" or stripped.lower() in ("none", "null") or stripped == "not set"
+        if unset and stripped not in self.choices:
             if self.optional:
                 return None
             if self.kind == "text" and stripped == "":

@@ -10,7 +10,14 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from core.catalogue import UnknownParameterError, find, nearest, parameters, space_problem
+from core.catalogue import (
+    Parameter,
+    UnknownParameterError,
+    find,
+    nearest,
+    parameters,
+    space_problem,
+)
 from core.params import (
     TABLES,
     DataTable,
@@ -21,10 +28,15 @@ from core.params import (
     Table,
     TrainTable,
 )
-from core.values import toml_value
+from core.values import Scalar, toml_value
 
 _OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
 """Optimizers that can update on the host what is on the GPU."""
+
+EVERY_STAGE_LOGS = ("eval_loss", "loss", "loss_fall", "grad_norm", "tokens_per_s", "mem_peak")
+"""The metrics that trials of every stage can be ranked by."""
+STAGE_LOGS: Mapping[str, tuple[str, ...]] = {"sft": ("eval_accuracy",)}
+"""What the trials of a stage log besides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,7 @@ class Problem:
 def line_of(text: str, key: str) -> int | None:
     """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, or None."""
     table, _, name = key.partition(".")
-    if name.startswith("space."):
+    if table == "search" and name.startswith("space."):
         table, name = "search.space", name.removeprefix("space.")
     current = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -103,12 +115,16 @@ def space_problems(search: SearchTable) -> Iterator[Problem]:
         wrong = space_problem(parameter, entry)
         if wrong:
             yield Problem(f"search.space.{name}", wrong)
-        elif search.strategy == "grid" and isinstance(entry, Range) and entry.step is None:
+        elif search.strategy == "grid" and _endless(parameter, entry):
             yield Problem(
                 f"search.space.{name}",
                 "a grid needs a list of values, or a range with step",
-                'or set strategy = "random"',
+                'or set strategy = "auto"',
             )
+
+
+def _endless(parameter: Parameter, entry: list[Scalar] | Range) -> bool:
+    return isinstance(entry, Range) and entry.step is None and parameter.kind == "float"
 
 
 def unknown_in_space(search: Any) -> Iterator[Problem]:
@@ -154,13 +170,27 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         yield Problem(
             "train.lr_scheduler_type", f"{train.lr_scheduler_type} needs validation data", needs
         )
-    if search.rank_by == "eval_loss" and not validates:
-        yield Problem("search.rank_by", "eval_loss needs validation data", needs)
+    if search.rank_by.startswith("eval_") and not validates:
+        yield Problem("search.rank_by", f"{search.rank_by} needs validation data", needs)
+    elif method:
+        yield from _unlogged_metric(method.stage, search.rank_by)
     if data.val_size > 1 and not float(data.val_size).is_integer():
         yield Problem(
             "data.val_size",
             f"{toml_value(data.val_size)} is neither a share nor a number of rows",
             "below 1, or a whole number",
+        )
+
+
+def _unlogged_metric(stage: str, name: str) -> Iterator[Problem]:
+    """A metric to rank by that no trial of `stage` logs."""
+    known = ("auto", *EVERY_STAGE_LOGS, *STAGE_LOGS.get(stage, ()))
+    if name not in known:
+        close = did_you_mean(nearest(name, known, most=1))
+        yield Problem(
+            "search.rank_by",
+            f"no trial of stage {stage} logs {name}",
+            f"{close} " * bool(close) + f"there are {', '.join(known[1:])}",
         )
 
 

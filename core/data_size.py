@@ -236,6 +236,18 @@ def probe_steps(steps: int, budget: float) -> int:
     return max(1, round_up(steps * budget))
 
 
+def rows_after(updates: int, rows: int, batch: int) -> int:
+    """Rows that so many updates train on; the last update of an epoch takes what is left of it."""
+    epochs, rest = divmod(updates, steps_per_epoch(rows, batch))
+    return epochs * rows + min(rows, rest * batch)
+
+
+def updates_for(wanted: int, rows: int, batch: int) -> int:
+    """Updates after which `wanted` rows were trained on: the other way round from `rows_after`."""
+    epochs, rest = divmod(wanted, rows)
+    return epochs * steps_per_epoch(rows, batch) + math.ceil(rest / batch)
+
+
 def round_up(value: float) -> int:
     """Round up, but not for what floating point adds: 0.1 × 30 is 3."""
-    return math.ceil(value - 1e-9)
+    return math.ceil(value - 1e-9 * max(1.0, value))

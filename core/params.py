@@ -822,7 +822,8 @@ class SearchTable(Table):
     hold_effective_batch: Annotated[
         bool,
         Field(
-            description="Where the batch per device is searched, change the accumulation so that the effective batch stays as the profile has it."
+            description="Where the batch per device is searched, change the accumulation so that the effective batch stays as the profile has "
+            "it (or the batch, where accumulation is searched). Values that do not divide it are left out."
         ),
         Doc("Hold the effective batch", advanced=True),
     ] = False
@@ -912,7 +913,8 @@ class SearchTable(Table):
         dict[str, list[Scalar] | Range],
         Field(
             description='What is searched: a list of values, or { low, high, scale = "log" }, for any parameter of [model], [method], '
-            "[data] or [train].",
+            "[data] or [train]. One that has no effect in a combination, as lora_rank in full fine-tuning, is left out of it; so are "
+            "combinations that cannot run.",
         ),
         Doc("Search space"),
     ] = {}

@@ -43,6 +43,8 @@ from core.params import (
     TrainTable,
     TunedTable,
 )
+from core.search_keys import spell
+from core.space_checks import contradictions
 from core.values import toml_value
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,7 +124,9 @@ class Profile:
                 table[parameter.name] = value
         if problems:
             raise ProfileError("changes", problems)
-        return from_document(document, source=self.profile.name)
+        # A trial may well leave the space that the search keeps to.
+        whole = any(find(key).table == "search" for key in changes)
+        return from_document(document, source=self.profile.name, combinations=whole)
 
     def to_document(self) -> dict[str, dict[str, Any]]:
         """The profile as the nested mapping that a TOML file holds; values that are not set are left out."""
@@ -211,17 +215,27 @@ def _change(document: dict[str, Any], key: str, value: Any) -> None:
 
 
 def from_document(
-    document: Mapping[str, Any], source: str = "profile", folder: Path | None = None, text: str = ""
+    document: Mapping[str, Any],
+    source: str = "profile",
+    folder: Path | None = None,
+    text: str = "",
+    *,
+    combinations: bool = True,
 ) -> Profile:
-    """Check a profile given as a nested mapping.
+    """Check a profile given as a nested mapping; with `combinations`, also that some combination of its space can run.
 
     Raises:
         ProfileError: anything in it is wrong.
     """
+    spelled = spell(document)
+    document = spelled.document
     problems = [
-        Problem(t, "is not a table of a profile", did_you_mean(nearest(t, TABLES)))
-        for t in document
-        if t not in TABLES
+        *spelled.problems,
+        *(
+            Problem(t, "is not a table of a profile", did_you_mean(nearest(t, TABLES)))
+            for t in document
+            if t not in TABLES
+        ),
     ]
     tables: dict[str, Table] = {}
     for name, model in TABLES.items():
@@ -242,8 +256,11 @@ def from_document(
         problems.extend(space_problems(search))
         tables["search"] = search.model_copy(update={"space": _spelled_space(search)})
     problems.extend(joint_problems(tables))
+    if combinations and not problems:
+        problems.extend(contradictions(tables))
     if problems:
-        raise ProfileError(source, [replace(p, line=line_of(text, p.key)) for p in problems])
+        told = map(spelled.at_written, problems)
+        raise ProfileError(source, [replace(p, line=line_of(text, p.key)) for p in told])
     profile = Profile(**cast(dict[str, Any], tables))
     return profile if folder is None else _with_absolute_paths(profile, folder)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "pyarrow"}
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "pyarrow", "optuna"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -23,6 +23,7 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     ["core.engine.daemon", "core.engine.advise", "core.engine.shim", "core.engine.client", "core.engine.results",
+     "core.search.samplers", "core.search.propose",
      "tui.cli", "tui.app", "tui.follow", "tui.commands.studies", "tui.commands.profiles",
      "tui.screens.configure"],
 )  # fmt: skip

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Context = Literal["app", "table", "studies", "configure", "trials", "detail", "gpus", "results"]
+Context = Literal[
+    "app", "table", "studies", "configure", "range", "trials", "detail", "gpus", "results"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,15 @@ ACTIONS: tuple[Action, ...] = (
            "configure", "fit", 68),
     Action("prove_memory", ("v",), "Prove the memory forecast with a dry run on the CPU (seconds)",
            "configure", "prove", 44),
+    Action("test_rates", ("l",), "Learning-rate range test: a short run that shows which rates train",
+           "configure", "lr test", 58),
     Action("start", ("r", "f5"), "Run: start the search, or the training", "configure", "run", 74),
+    Action("take_over", ("enter", "t"), "Search the suggested range of learning rates", "range",
+           "take over", 100),
+    Action("new_test", ("n",), "Another test, at other rates", "range", "new", 60),
+    Action("show_study", ("o",), "Show its study in Trials: log, memory, settings", "range", "study", 56),
+    Action("stop_test", ("S",), "Stop the test", "range", "stop", 58),
+    Action("copy_command", ("c",), "Copy the command that runs this test", "range"),
     Action("open_trial", ("enter",), "Show the trial on the whole screen", "trials", "open", 100),
     Action("pause_trial", ("p",), "Pause: save a checkpoint and free the GPU", "trials", "pause", 66),
     Action("resume_trial", ("r",), "Resume exactly from the checkpoint", "trials", "resume", 64),
@@ -128,13 +138,21 @@ ACTIONS: tuple[Action, ...] = (
     Action("scroll_up", ("up", "k"), "Scroll up", "gpus", palette=False),
     Action("scroll_down", ("down", "j"), "Scroll down", "gpus", palette=False),
     Action("show_trial", ("enter",), "Show the trial on the Trials screen", "results", "show", 100),
+    Action("next_view", ("tab",), "Next picture: curves, scatter, parallel, importance, advice", "results",
+           "view", 90),
+    Action("previous_view", ("shift+tab",), "Previous picture", "results", palette=False),
+    Action("next_axis", ("x",), "Scatter: over the next parameter; parallel: the next axes", "results",
+           "axis", 48),
+    Action("enlarge", ("v",), "Picture: larger, or the table larger again", "results"),
+    Action("read_left", ("left",), "Scatter: the trial to the left", "results"),
+    Action("read_right", ("right",), "Scatter: the trial to the right", "results"),
     Action("save", ("w",), "Save the trial's settings as a profile (TOML)", "results", "save", 70),
     Action("promote", ("P",), "Train fully with the trial's settings", "results", "promote", 68),
     Action("copy_profile", ("y",), "Copy the profile", "results", "copy", 60),
     Action("copy_command", ("c",), "Copy the command that saves this profile", "results",
            "copy command", 50),
-    Action("log_scale", ("l",), "Chart: logarithmic values, or plain ones", "results"),
-    Action("smooth", ("m",), "Chart: moving average over the points", "results"),
+    Action("log_scale", ("l",), "Curves and scatter: logarithmic values, or plain ones", "results"),
+    Action("smooth", ("m",), "Curves: moving average over the points", "results"),
 )  # fmt: skip
 
 

@@ -20,12 +20,12 @@ from core.values import Scalar
 from tui import words
 from tui.keymap import bindings
 from tui.modes import SCREENS
-from tui.news import news
+from tui.news import news, notice_lines
 from tui.palette import ActionProvider
 from tui.profile_path import path_note, path_problem, profile_path
 from tui.repaint import LeanApp
 from tui.screens.base import DeckScreen
-from tui.snapshot import StudySummary, StudyView, study_view
+from tui.snapshot import StudySummary, StudyView, TrialRow, study_view
 from tui.source import DiskSource, Source, SourceError, StudyFeed, Wanted, shell_path, short_path
 from tui.theme import tunedeck_theme
 
@@ -372,25 +372,14 @@ class TunedeckApp(LeanApp[None]):
 
     def promote(self, view: StudyView, number: int) -> None:
         """Ask, as it takes its time, then train fully with a trial's settings."""
-        from core.engine.messages import Request
+        self.run_worker(self._promote(view.by_number[number]), group="confirm")
 
-        row = view.by_number[number]
-        run = row.curve.run if row.curve else None
-        cost = "It runs until its end, as long as the profile says."
-        if run is not None and row.step and row.trial.seconds:
-            estimate = row.trial.seconds * run.full_steps / row.step
-            cost = f"It takes {run.full_steps} steps, about {words.duration(estimate)}."
-        settings = words.settings_line(row.trial.changes) or "the profile as it is"
-        self.run_worker(
-            self._confirm(
-                f"Train fully with the settings of trial {number}?",
-                f"{settings}\n{cost} The model is saved at the end.",
-                "Train",
-                Request("promote", number),
-                danger=False,
-            ),
-            group="confirm",
-        )
+    async def _promote(self, row: TrialRow) -> None:
+        from tui.screens.promote import ask_promotion
+
+        request = await ask_promotion(self, row)
+        if request is not None:
+            self.ask(request)
 
     def add_trial(self, start: Mapping[str, Scalar]) -> None:
         """Ask for a trial's settings, then plan it."""
@@ -420,6 +409,15 @@ class TunedeckApp(LeanApp[None]):
         screen = self.screen
         if isinstance(screen, TrialsScreen):
             screen.select(number)
+
+    def show_range_test(self, folder: Path) -> None:
+        """Show a learning-rate range test over the form, which may take its range over."""
+        from tui.screens.configure import ConfigureScreen
+
+        self.action_go("configure")
+        form = next((s for s in self.screen_stack if isinstance(s, ConfigureScreen)), None)
+        if form is not None:
+            self.call_after_refresh(form.show_range_test, folder)
 
     def save_profile(self, folder: Path, number: int, start: Path) -> None:
         """Ask for a path, then write the profile of a trial there."""
@@ -461,12 +459,7 @@ class TunedeckApp(LeanApp[None]):
         """What the engine had to say, newest first."""
         from tui.screens.confirm import MessageDialog
 
-        now = self.source.now()
-        lines = [
-            f"{words.age(now - n.t)}{f', trial {n.trial}' if n.trial else ''}: {n.text}"
-            for n in reversed(view.reading.notices)
-        ]
-        text = "\n".join(lines) or "Nothing so far."
+        text = "\n".join(notice_lines(view, self.source.now())) or "Nothing so far."
         self.push_screen(MessageDialog("What the engine says", text))
 
     def copy(self, text: str) -> None:

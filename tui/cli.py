@@ -88,6 +88,7 @@ def _add_running(commands: Subparsers) -> None:
             "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="changes",
             help="change a value of the profile; may be given several times",
         )  # fmt: skip
+    _add_lr_range(commands)
     attach = _command(
         commands,
         "attach",
@@ -121,7 +122,10 @@ def _add_studies(commands: Subparsers) -> None:
         if name == "retry":
             command.add_argument("--force", action="store_true", help="also a trial that completed")
             _fix(command)
+        if name == "promote":
+            _promoted(command)
         _json(command)
+    _add_doctor(commands)
     save = _command(
         commands,
         "save",
@@ -142,6 +146,54 @@ def _add_studies(commands: Subparsers) -> None:
         commands, "studies", "tui.commands.studies:studies", "the studies that are known here"
     )
     _json(studies)
+
+
+def _promoted(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--continue", dest="continues", action="store_true",
+        help="go on from the checkpoint that the trial kept (search.keep_checkpoints) and not from the beginning",
+    )  # fmt: skip
+    command.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="changes",
+        help="what the full training has otherwise, as learning_rate=1e-4; may be given several times",
+    )  # fmt: skip
+
+
+def _add_doctor(commands: Subparsers) -> None:
+    doctor = _command(
+        commands, "doctor", "tui.commands.doctor:doctor",
+        "what the curves of a study show, in words, and what to do about it",
+    )  # fmt: skip
+    doctor.add_argument("study", metavar="STUDY")
+    doctor.add_argument("trial", metavar="TRIAL", type=int, nargs="?", help="only this trial")
+    _json(doctor)
+
+
+def _add_lr_range(commands: Subparsers) -> None:
+    test = _command(
+        commands, "lr-range", "tui.commands.lr_range:lr_range",
+        "one short run at rising learning rates that shows which of them train",
+    )  # fmt: skip
+    test.epilog = "exit code: 0 it ran, 1 it failed or -o could not be written, 2 wrong use."
+    test.add_argument("profile", metavar="PROFILE", help="a .toml file or a ready-made profile")
+    test.add_argument(
+        "--low", metavar="RATE", type=float, default=1e-7, help="the first rate (1e-7)"
+    )
+    test.add_argument("--high", metavar="RATE", type=float, default=1.0, help="the last rate (1)")
+    test.add_argument(
+        "--steps", metavar="N", type=int, default=100, help="updates in between (100)"
+    )
+    test.add_argument(
+        "-o", "--output", metavar="FILE",
+        help="write the profile with the suggested range as search.space.learning_rate",
+    )  # fmt: skip
+    test.add_argument("--force", action="store_true", help="replace the file if it exists")
+    test.add_argument("--study", metavar="DIR", help="the study's folder, which must not exist yet")
+    test.add_argument(
+        "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="changes",
+        help="change a value of the profile; may be given several times",
+    )  # fmt: skip
+    _json(test)
 
 
 def _add_profiles(commands: Subparsers) -> None:
@@ -297,5 +349,7 @@ def is_ours(error: Exception) -> bool:
 
     if isinstance(error, StudyError | OSError):
         return True
-    names = ("ProfileError", "EngineError", "UnknownParameterError", "ArchitectureError")
+    names = (
+        "ProfileError", "EngineError", "UnknownParameterError", "ArchitectureError", "MetricError", "SearchError"
+    )  # fmt: skip
     return any(kind.__name__ in names for kind in type(error).__mro__)

@@ -1,10 +1,14 @@
 """A trial's metrics digested for the screen, a few points at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.study.files import RunInfo, TrialForecast
 from core.study.metrics import Point
+
+if TYPE_CHECKING:
+    from core.doctor import Finding
 
 Points = tuple[tuple[float, float], ...]
 SPARK_CELLS = 48
@@ -41,6 +45,8 @@ class Curve:
     """(step, bytes): the most held up to there; None where it was not asked for."""
     reserved: Points | None = None
     """(step, bytes): what the allocator has taken from the GPU; empty on the CPU."""
+    finding: "Finding | None" = None
+    """What the doctor says of it; None where it is healthy, too short to say, or was not looked at."""
 
 
 class CurveBuilder:
@@ -56,6 +62,11 @@ class CurveBuilder:
         self._bucket_steps = 1
         self._first_of_attempt: Point | None = None
         self._latest: dict[str, float] = {}
+
+    @property
+    def points(self) -> Sequence[Point]:
+        """Everything that was taken up, points of earlier attempts that were overridden left out."""
+        return self._points
 
     @property
     def empty(self) -> bool:

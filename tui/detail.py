@@ -8,7 +8,7 @@ from rich.text import Text
 from core.study.files import TrialForecast
 from core.study.state import Attempt, Suggestion, Trial
 from core.values import Scalar
-from tui import words
+from tui import rung_text, words
 from tui.fix_view import fix_lines, from_option
 from tui.snapshot import StudyView, TrialRow
 from tui.theme import COLOURS
@@ -28,6 +28,8 @@ _ENDINGS: Mapping[str, str] = {
     "pausing": "It saves a checkpoint; then its GPU is free.",
     "paused": "It is paused with a checkpoint and holds no GPU. r goes on exactly from there.",
     "stopping": "It is being stopped.",
+    "rung": "It waits at a rung with a checkpoint and holds no GPU: the best there go on exactly from it.",
+    "pruned": "It was dropped at a rung: others did better with as much training.",
     "stopped": "It was stopped before its end, so it has no place in the ranking.",
     "completed": "It ran to its end.",
     "diverged": "Its loss exploded or stopped being a number: these settings do not train.",
@@ -40,7 +42,7 @@ _ENDINGS: Mapping[str, str] = {
 
 def heading(row: TrialRow) -> str:
     """A trial in a line: its number and in what it differs."""
-    kind = "full training" if row.trial.kind == "full" else "trial"
+    kind = {"full": "full training", "range": "range test"}.get(row.trial.kind, "trial")
     return f"{kind} {row.number}  {words.settings_line(row.trial.changes)}".rstrip()
 
 
@@ -58,11 +60,32 @@ def settings_lines(view: StudyView, row: TrialRow) -> list[Text]:
             for key, value in trial.overrides.items()
         ]
     lines += [Text(""), *_run_lines(row, profile)]
+    if stood := _rung_lines(view, trial):
+        lines += [Text(""), _title("rungs"), *stood]
     if trial.attempts:
         lines += [Text(""), _title("attempts")]
         lines += [_attempt_line(attempt) for attempt in trial.attempts]
     lines += [_muted(f"fix applied: {fix}") for fix in trial.fixes if fix]
     return lines
+
+
+def _rung_lines(view: StudyView, trial: Trial) -> list[Text]:
+    """How far the trial came in the probe, with what, and where it goes or was dropped."""
+    known = rung_text.rung_lines(trial, view.reading.rank_by)
+    if where := rung_text.where(trial):
+        known.append(("now", where))
+    again = rung_text.confirmations(view.reading.trials, trial.number)
+    known += [
+        (f"trial {t.number}", f"the same with another seed: {_came_to(view, t)}") for t in again
+    ]
+    return [_pair(name, value) for name, value in known]
+
+
+def _came_to(view: StudyView, trial: Trial) -> str:
+    value = trial.value if trial.value is not None else trial.eval_loss
+    if trial.status != "completed" or value is None:
+        return words.LOOKS[trial.status].word
+    return f"{words.metric(view.reading.rank_by)} {words.loss(value)}"
 
 
 def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
@@ -92,9 +115,8 @@ def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:
         known.append(("batch chosen", trial.fitted))
     if trial.seconds:
         known.append(("trained for", words.duration(trial.seconds)))
-    if trial.source != "search":
-        whose = {"user": "you added it", "promote": f"promoted from trial {trial.parent}"}
-        known.append(("source", whose.get(trial.source, trial.source)))
+    if source := rung_text.source_text(trial):
+        known.append(("source", source))
     lines = [_title("run")] if known else []
     return lines + [_pair(name, value) for name, value in known]
 
@@ -130,12 +152,17 @@ def advice_lines(view: StudyView, row: TrialRow) -> list[Text]:
     lines = [Text(_ENDINGS[trial.status], style=f"bold {COLOURS[look.colour]}")]
     if trial.reason:
         lines.append(Text(_sentence(trial.reason)))
+    if trial.stalled and trial.live:
+        lines.append(Text(_sentence(trial.stalled), style=COLOURS["warning"]))
+    if (where := rung_text.where(trial)) and trial.status in ("rung", "pruned"):
+        lines.append(Text(_sentence(where)))
     if trial.asked_reason and trial.live:
         lines.append(Text(_sentence(trial.asked_reason)))
     place = next((r for r in view.ranked if r.trial == trial.number), None)
     if place is not None and place.place is not None:
         tie = ", with no real difference to its neighbours" if place.tied else ""
         lines.append(Text(f"Place {place.place} of {_placed(view)}{tie}."))
+    lines += doctor_lines(row)
     lines += _memory_lines(row)
     if trial.suggestion is not None:
         lines += _fix_lines(trial.suggestion, {**view.reading.profile, **trial.changes})
@@ -152,6 +179,18 @@ def advice_lines(view: StudyView, row: TrialRow) -> list[Text]:
         lines += [Text(""), _title("the engine says")]
         lines += [Text(_sentence(text)) for text in notices[-5:]]
     return lines
+
+
+def doctor_lines(row: TrialRow) -> list[Text]:
+    """What the doctor says of the trial's curve, and what to do; nothing of a healthy one."""
+    finding = row.curve.finding if row.curve else None
+    if finding is None:
+        return []
+    colour = COLOURS["error" if finding.severity == "error" else "text"]
+    lines = [Text(""), _title("the doctor says"), Text(_sentence(finding.text), style=colour)]
+    if finding.advice:
+        lines.append(Text(_sentence(finding.advice)))
+    return [*lines, Text("")]
 
 
 def _memory_lines(row: TrialRow) -> list[Text]:

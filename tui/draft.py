@@ -15,6 +15,7 @@ from core.catalogue import Parameter, UnknownParameterError, find, parameters
 from core.checks import Problem
 from core.params import Range, TunedTable
 from core.profile import Profile, ProfileError, from_document, load
+from core.search_keys import spell
 from core.values import number, toml_value
 from tui.space_text import Entry, parse_space, space_text
 
@@ -129,7 +130,7 @@ def from_profile(profile: Profile, folder: Path | None = None) -> Draft:
 
 
 def open_file(path: Path) -> tuple[Draft, list[str]]:
-    """A draft of the profile in `path`, and what had to be left out of it (keys that do not exist).
+    """A draft of the profile in `path`, and what had to be left out of it (unknown keys, one of two that differ).
 
     A profile with mistakes in it opens all the same, so that they can be put right.
 
@@ -144,9 +145,11 @@ def open_file(path: Path) -> tuple[Draft, list[str]]:
             raise
         problems = error.problems
     document = tomllib.loads(path.read_text(encoding="utf-8"))
+    spelled = spell(document)
+    twice = {problem.key for problem in spelled.problems}
     left_out = ("is not known", "is not a table of a profile")
-    unknown = [str(p) for p in problems if p.wrong in left_out]
-    return replace(_from_document(document), folder=folder), unknown
+    unknown = [str(p) for p in problems if p.wrong in left_out or p.key in twice]
+    return replace(_from_document(spelled.document), folder=folder), unknown
 
 
 def _from_document(document: Mapping[str, Any]) -> Draft:

@@ -17,16 +17,19 @@ _MEASURES: dict[str, Callable[[TrialRow], float | None]] = {
     "step": lambda row: row.step,
     "number": lambda row: row.number,
     "place": lambda row: row.place,
+    "rung": lambda row: len(row.trial.rungs),
+    "parent": lambda row: row.trial.parent,
     "memory": lambda row: None if row.peak_memory is None else row.peak_memory / words.GIB,
 }
-HELP = "words, state:diverged, learning_rate>1e-4, loss<2, source:user"
+HELP = "words, state:dropped, learning_rate>1e-4, loss<2, source:portfolio"
 
 
 def matches(row: TrialRow, query: str) -> bool:
     """Whether a trial matches every word of `query`.
 
     A word is a text to find, `key:text`, or `key<number` with <, >, <=, >= or =. A key is `state`,
-    `kind`, `source`, `loss`, `eval_loss`, `step`, `memory` (GiB), `place`, or a parameter's name.
+    `kind`, `source`, `loss`, `eval_loss`, `step`, `memory` (GiB), `place`, `rung` (how many it came to), `parent`, or
+    a parameter's name.
     """
     return all(_word_matches(row, word) for word in query.lower().split())
 
@@ -61,7 +64,7 @@ def _word_matches(row: TrialRow, word: str) -> bool:
 def _value(row: TrialRow, key: str) -> str | None:
     trial = row.trial
     if key in _STATE:
-        return f"{trial.status} {words.LOOKS[trial.status].word}"
+        return _state_text(row)
     if key in ("kind", "source"):
         return str(getattr(trial, key))
     if key in _MEASURES:
@@ -71,6 +74,13 @@ def _value(row: TrialRow, key: str) -> str | None:
         if key in (name, words.title(name)):
             return str(value).lower()
     return None
+
+
+def _state_text(row: TrialRow) -> str:
+    """Every word that a state may be asked for by."""
+    trial = row.trial
+    stalled = f" {words.STALLED.word}" if trial.live and trial.stalled else ""
+    return f"{trial.status} {words.LOOKS[trial.status].word}{stalled}"
 
 
 def _float(text: str) -> float | None:
@@ -83,8 +93,7 @@ def _float(text: str) -> float | None:
 def _haystack(row: TrialRow) -> str:
     trial = row.trial
     settings = " ".join(f"{k} {words.setting(v)}" for k, v in trial.changes.items())
-    look = words.LOOKS[trial.status]
-    parts = (f"{trial.number}", trial.status, look.word, trial.kind, trial.source, settings)
+    parts = (f"{trial.number}", _state_text(row), trial.kind, trial.source, settings)
     return " ".join((*parts, trial.reason)).lower()
 
 
@@ -97,7 +106,7 @@ class Order:
 
 
 _STATE_ORDER = {status: place for place, status in enumerate(words.LOOKS)}
-_LIVE_FIRST = ("running", "starting", "pausing", "stopping", "paused", "queued")
+_LIVE_FIRST = ("running", "starting", "pausing", "stopping", "rung", "paused", "queued")
 
 
 def arrange(rows: Iterable[TrialRow], query: str, order: Order) -> list[TrialRow]:

@@ -9,16 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from core.api import resting
 from core.study.events import (
     Advice,
     AdviceAsked,
     AdviceGiven,
     AnyEvent,
     FixSuggested,
+    RungDecided,
+    SearchPlanned,
     StudyChanged,
+    StudyCreated,
+    TrialAdded,
     TrialAsked,
     TrialEnded,
     TrialQueued,
+    TrialStalled,
     TrialStarting,
     Warned,
 )
@@ -27,6 +33,7 @@ from core.study.metrics import MetricsTail, Point
 from core.study.state import StudyState, Trial
 from core.study.store import StudyReader, describe
 from tui import words
+from tui.rung_text import decision_text
 
 TICK = 0.5
 """Seconds between two looks at the study."""
@@ -74,6 +81,17 @@ class Progress:
 def happening(event: AnyEvent, state: StudyState) -> str:
     """What a record of the journal means to a person, in a line; empty where it means nothing new."""
     match event:
+        case StudyCreated():
+            return f"the search: {event.choice}" if event.choice else ""
+        case SearchPlanned():
+            return f"{words.plural(event.planned, 'trial')} are planned now: {event.reason}"
+        case TrialAdded():
+            return _added(event)
+        case RungDecided():
+            return _decided(event)
+        case TrialStalled():
+            stalls = f"stalled: {event.text}" if event.text else "logs again"
+            return f"trial {event.trial}: {stalls}"
         case StudyChanged():
             why = f": {event.reason}" if event.reason else ""
             return f"the study is {event.status}{why}"
@@ -86,6 +104,9 @@ def happening(event: AnyEvent, state: StudyState) -> str:
             trial = state.trials.get(event.trial)
             settings = describe(trial.changes) if trial else ""
             where = f" on GPU {', '.join(event.gpus)}" if event.gpus else ""
+            if trial is not None and trial.rungs and trial.resume_from:
+                at = words.percent(trial.rungs[-1].at)
+                return f"trial {event.trial}: goes on from {at} of its probe{where}"
             again = f", attempt {event.attempt}" if event.attempt > 1 else ""
             return f"trial {event.trial}: starts{again}{where}: {settings or 'as the profile says'}"
         case TrialAsked():
@@ -102,6 +123,25 @@ def happening(event: AnyEvent, state: StudyState) -> str:
     return ""
 
 
+def _added(event: TrialAdded) -> str:
+    """A trial that came while the study ran; those of the plan are told when they start."""
+    if event.source == "confirm":
+        return (
+            f"trial {event.trial}: runs the settings of trial {event.parent} with another seed, "
+            "before a winner is named"
+        )
+    if event.source == "promote":
+        return f"trial {event.trial}: the full training with the settings of trial {event.parent}"
+    if event.source == "user":
+        return f"trial {event.trial}: added: {describe(event.settings) or 'as the profile says'}"
+    return ""
+
+
+def _decided(event: RungDecided) -> str:
+    dropped = ", ".join(str(number) for number in sorted(event.dropped))
+    return decision_text(event) + (f" (dropped: {dropped})" if dropped else "")
+
+
 def _ending(event: TrialEnded) -> str:
     if event.ending == "completed":
         held_out = (
@@ -110,11 +150,14 @@ def _ending(event: TrialEnded) -> str:
         return (
             f"completed, loss {words.loss(event.loss)}{held_out}, {words.duration(event.seconds)}"
         )
+    if event.ending == "rung":
+        value = f", {words.loss(event.value)}" if event.value is not None else ""
+        return f"at its rung, step {event.step}{value}"
     word = "out of memory" if event.ending == "oom" else event.ending
     return f"{word}: {event.reason}" if event.reason else word
 
 
-def follow(folder: Path, out: TextIO = sys.stdout) -> int:
+def follow(folder: Path, out: TextIO | None = None) -> int:
     """Print what happens until the study rests; 0 when a trial completed, 1 when none did.
 
     Ctrl+C ends the following, not the study.
@@ -123,6 +166,7 @@ def follow(folder: Path, out: TextIO = sys.stdout) -> int:
         StudyError: the study cannot be read.
         EngineError: the study's engine died and cannot be started again.
     """
+    out = out or sys.stdout
     reader = StudyReader(folder)
     screen = out.isatty()
     progress = Progress()
@@ -137,7 +181,7 @@ def follow(folder: Path, out: TextIO = sys.stdout) -> int:
             if resting(reader.state):
                 break
             spoke = _print_progress(out, screen, reader.state, progress, spoke)
-            _revive(folder, reader.state)
+            revive(folder, reader.state)
             time.sleep(TICK)
             reader.poll()
     except KeyboardInterrupt:
@@ -149,12 +193,7 @@ def follow(folder: Path, out: TextIO = sys.stdout) -> int:
     return _closing(reader, out)
 
 
-def resting(state: StudyState) -> bool:
-    """Whether nothing runs and nothing will until somebody asks for it."""
-    return state.exists and state.status != "running" and not state.live()
-
-
-def _revive(folder: Path, state: StudyState) -> None:
+def revive(folder: Path, state: StudyState) -> None:
     """Start the engine again where it died with work left."""
     from core.engine.client import daemon_alive, needs_daemon, start_daemon
 
@@ -188,6 +227,7 @@ def _print_progress(
 
 def _closing(reader: StudyReader, out: TextIO) -> int:
     """Say how it came out; the exit code."""
+    from core.engine.outcome import summary
     from core.engine.standing import best_trial
     from tui.commands.studies import ranking_table
 
@@ -207,13 +247,28 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
             print(f"The weights of trial {trial.number} are in {weights}", file=out)
     best = best_trial(state)
     if best is None:
-        print(f"\nNo trial completed. What each one said: tunedeck trials {folder.path}", file=out)
+        told = summary(state)
+        print(f"\n{told[:1].upper()}{told[1:]}.", file=out)
+        tested = [t for t in state.trials.values() if t.kind == "range"]
+        if tested and tested[-1].status == "completed":
+            print(f"Its curve: tunedeck attach {folder.path}", file=out)
+            return 0
+        print(f"What each one said: tunedeck trials {folder.path}", file=out)
         return 1
     if best.kind == "full":
         return 0
+    _print_best(reader, best, out)
+    return 0
+
+
+def _print_best(reader: StudyReader, best: Trial, out: TextIO) -> None:
+    """The winner, what is to be known about it, and what to do with it."""
+    from tui.commands.studies import cautions
+
     settings = describe(best.changes) or "the profile as it is"
     print(f"\nBest: trial {best.number} ({settings})", file=out)
-    if folder.tuned.exists():
-        tuned = os.path.relpath(folder.tuned)
+    for caution in cautions(reader):
+        print(f"  {caution}", file=out)
+    if reader.folder.tuned.exists():
+        tuned = os.path.relpath(reader.folder.tuned)
         print(f"Saved as {tuned}; the full training: tunedeck train {tuned}", file=out)
-    return 0

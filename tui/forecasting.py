@@ -114,6 +114,13 @@ class Forecasting:
         found = self._architectures.get(model_of(profile))
         return found.architecture if found else None
 
+    def gpus(self, profile: Profile) -> int | None:
+        """How many GPUs the profile's trials may use, as far as the machine was looked at; None for the CPU."""
+        if self._found is None:
+            return None
+        devices = devices_of(self._found.reading, profile, self._found.known)
+        return sum(d.target.kind == "cuda" for d in devices) or None
+
     def view(self, profile: Profile | None, data: DataCount, problem: str) -> MemoryView:
         """The forecast of a profile; where there is none (`problem` says why) the last one as what it was."""
         if profile is None:

@@ -14,8 +14,11 @@ from core.data_size import (
     training_steps,
     validation_rows,
 )
-from core.params import DataTable, ModelTable, Range, SearchTable
+from core.params import DataTable, MethodTable, ModelTable, Range, SearchTable, TrainTable
 from core.profile import Profile
+from core.search.choice import Choice, choose
+from core.search.cost import expected_share
+from core.search.halving import settings_of
 from core.search.space import space_size
 from tui.draft import SPACE, Review
 from tui.space_text import Entry
@@ -53,6 +56,17 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class PastTime:
+    """How long a training took of which the draft's is another one."""
+
+    full: float
+    """Seconds of the full training at the speed of the trials, times the GPUs of each."""
+    study: str
+    """The name of the study that they belong to."""
+    on_gpu: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The numbers of a draft; None where one cannot be known (yet)."""
 
@@ -68,13 +82,28 @@ class Plan:
     possible: int | None
     """Combinations that the space has; None: endless."""
     cost: float | None
-    """All probes together, in full trainings."""
+    """All probes run whole, in full trainings; second runs of the best included."""
     counting: float | None
     """The share of the data files that is counted, while it is not all of them."""
+    choice: Choice | None = None
+    """How the search is run, with `auto` decided; None where nothing is searched or the search is not valid."""
+    expected: float | None = None
+    """What the search is expected to cost with its early stopping, in full trainings."""
+    seconds: float | None = None
+    """How long that takes one trial after another, times the GPUs of each; None where nothing tells."""
+    timed: PastTime | None = None
+    """What tells."""
 
 
-def plan(review: Review, data: DataCount, gpus: int = 1) -> Plan:
-    """The numbers of a draft with `gpus` for each trial."""
+def plan(
+    review: Review,
+    data: DataCount,
+    gpus: int = 1,
+    *,
+    at_hand: int | None = None,
+    past: PastTime | None = None,
+) -> Plan:
+    """The numbers of a draft with `gpus` for each trial; `at_hand`: how many the study may use, None on the CPU."""
     size = _Sizes(review, gpus)
     known = data.known and not data.problems
     about = known and _may_lose_rows(review.values, data)
@@ -98,7 +127,11 @@ def plan(review: Review, data: DataCount, gpus: int = 1) -> Plan:
     probe = full and Span(
         probe_steps(int(full.low), budget), probe_steps(int(full.high), budget), full.about
     )
-    trials, possible = _trials(review)
+    profile = _searching(review)
+    choice = choose(profile, gpus=at_hand) if profile is not None else None
+    cost, expected = (
+        _costs(profile, choice) if profile is not None and choice is not None else (None, None)
+    )
     return Plan(
         batch=_span_of(size, _BATCH, size.batch),
         batch_parts=size.parts(),
@@ -107,10 +140,14 @@ def plan(review: Review, data: DataCount, gpus: int = 1) -> Plan:
         epoch=epoch,
         full=full,
         probe=probe,
-        trials=trials,
-        possible=possible,
-        cost=trials * budget if trials and "search.budget" not in review.problems else None,
+        trials=_count(review, choice),
+        possible=_possible(review, profile),
+        cost=cost,
         counting=data.share,
+        choice=choice,
+        expected=expected,
+        seconds=past.full * expected if past and expected else None,
+        timed=past,
     )
 
 
@@ -244,19 +281,59 @@ def all_problems(review: Review, data: DataCount) -> dict[str, Problem]:
     return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
 
 
-def _trials(review: Review) -> tuple[int | None, int | None]:
-    """How many trials the search runs, and how many combinations there are."""
+def _searching(review: Review) -> Profile | None:
+    """A profile with the draft's search, whatever else is wrong; None where there is no search or it is wrong."""
+    if not review.entries or _broken(review):
+        return None
+    return review.profile or _with_search(review)
+
+
+def _possible(review: Review, profile: Profile | None) -> int | None:
+    """How many combinations the space has; None where they are endless or cannot be known."""
+    if profile is not None:
+        return space_size(profile)
+    return None if review.entries or _broken(review) else 1
+
+
+def _broken(review: Review) -> bool:
+    """Whether something is wrong with the search itself."""
     wrong = {p.key for p in review.problems.values()}
-    if wrong & {"search.trials", "search.strategy"} or any(
-        k.startswith(f"{SPACE}.") for k in wrong
-    ):
+    return any(k.startswith(SPACE) or k in _DECISIVE for k in wrong)
+
+
+_DECISIVE = ("search.trials", "search.strategy", "search.stopping", "search.budget")
+
+
+def _with_search(review: Review) -> Profile:
+    """A profile with the search of a draft in which something else is wrong."""
+    tables: dict[str, dict[str, Any]] = {"search": {}, "method": {}, "train": {}}
+    for key, value in review.values.items():
+        table, _, name = key.partition(".")
+        if table in tables and key not in review.problems and value is not None:
+            tables[table][name] = value
+    tables["search"]["space"] = {find(key).name: entry for key, entry in review.entries.items()}
+    return replace(
+        _ANY,
+        search=SearchTable(**tables["search"]),
+        method=MethodTable(**tables["method"]),
+        train=TrainTable(**tables["train"]),
+    )
+
+
+def _count(review: Review, choice: Choice | None) -> int | None:
+    if choice is not None:
+        return choice.trials
+    return None if review.entries or _broken(review) else 0
+
+
+def _costs(profile: Profile, choice: Choice) -> tuple[float | None, float | None]:
+    """What the search costs at most and is expected to cost, in full trainings; None where that cannot be known."""
+    search = profile.search
+    if search.budget_tokens is not None:
         return None, None
-    if not review.entries:
-        return 0, 1
-    search = SearchTable(space={find(key).name: entry for key, entry in review.entries.items()})
-    possible = space_size(replace(_ANY, search=search))
-    most = int(review.values["search.trials"])
-    return (most if possible is None else min(most, possible)), possible
+    share = expected_share(settings_of(search), choice.stopping, choice.trials)
+    most = (choice.trials + search.confirm) * search.budget
+    return most, (choice.trials * share + search.confirm) * search.budget
 
 
 _ANY = Profile(model=ModelTable(model_name_or_path="demo"), data=DataTable(dataset="demo"))

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from core.engine.standing import candidate
-from core.search.ranking import Ranked, rank
-from core.study.events import StudyStatus
+from core.engine import standing
+from core.search.ranking import Ranked
+from core.study.events import RungDecided, StudyStatus
 from core.study.state import ENDED, Notice, Trial, TrialStatus
 from core.values import Scalar
 from tui.curve import Curve
+from tui.outcome import Outcome, outcome
 
 NO_CURVES: Mapping[int, Curve] = MappingProxyType({})
 EngineState = Literal["running", "missing", "idle"]
@@ -46,6 +47,18 @@ class StudyReading:
     log: LogTail | None = None
     problem: str = ""
     """Why the study cannot be read any more; everything else is as it was before."""
+    direction: Literal["min", "max"] = "min"
+    """Whether a small or a large value of `rank_by` is good."""
+    strategy: str = "random"
+    stopping: str = "none"
+    choice: str = ""
+    """Why the search is run so, in a line."""
+    decisions: tuple[RungDecided, ...] = ()
+    """What was decided at the rungs, oldest first."""
+    space: Mapping[str, Any] = field(default_factory=dict)
+    """The search space as the profile's file has it: parameter name → a list, or a table of a range."""
+    results: bool = False
+    """Whether somebody looks at what the study found, which takes longer to work out than the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,8 @@ class StudyView:
     eta: float | None
     """Seconds until the last planned trial ends, at the pace so far."""
     ranked: tuple[Ranked, ...]
+    outcome: Outcome | None = None
+    """What the study found; None while nobody looks at it."""
 
     @property
     def folder(self) -> Path:
@@ -135,8 +150,10 @@ class StudyView:
         return "engine not running" if self.reading.engine == "missing" else self.reading.status
 
     def value(self, row: TrialRow) -> float | None:
-        """What the study ranks by."""
-        return row.eval_loss if self.reading.rank_by == "eval_loss" else row.loss
+        """What the study ranks by, as far as the trial has come."""
+        if row.trial.value is not None and not row.trial.live:
+            return row.trial.value
+        return {"eval_loss": row.eval_loss, "loss": row.loss}.get(self.reading.rank_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +219,25 @@ def study_view(reading: StudyReading, now: float, before: StudyView | None = Non
         best=next((by_number[r.trial] for r in tally.ranked[:1] if r.place == 1), None),
         eta=study_eta([by_number[n] for n in tally.live], tally, reading),
         ranked=tally.ranked,
+        outcome=_outcome(reading, tally, before) if reading.results else None,
     )
+
+
+def _outcome(reading: StudyReading, tally: Tally, before: StudyView | None) -> Outcome:
+    """What the study found: that of `before` as long as no trial has come further."""
+    known = before.outcome if before is not None else None
+    if known is not None and before is not None and before.tally is tally:
+        return known
+    fresh = outcome(
+        reading.trials,
+        tally.ranked,
+        metric=reading.rank_by,
+        direction=reading.direction,
+        planned=reading.planned,
+        space=reading.space,
+        profile=reading.profile,
+    )
+    return fresh if known != fresh or known is None else known
 
 
 def _goes_on(trials: Sequence[Trial], before: Sequence[Trial]) -> bool:
@@ -246,7 +281,7 @@ def _tally(reading: StudyReading, before: StudyView | None) -> Tally:
     if old is not None and before is not None and _same_ranking(reading, before):
         ranked, places = old.ranked, old.places
     else:
-        ranked = tuple(rank_trials(trials, reading.rank_by))
+        ranked = tuple(rank_trials(trials, reading.rank_by, reading.direction))
         places = {r.trial: r.place for r in ranked}
     # What a trial was to try is written once, when it is planned.
     fresh = old is None or len(old.index) != len(trials)
@@ -281,9 +316,15 @@ def _row(
         loss = curve.loss if trial.live or loss is None else loss
         eval_loss = curve.eval_loss if trial.live or eval_loss is None else eval_loss
         peak = max(peak or 0, curve.peak_memory or 0) or None
-    eta = _trial_eta(curve, step, total, now) if trial.live else None
+    eta = _trial_eta(curve, step, _aim(curve, total), now) if trial.live else None
     row = TrialRow(trial, curve, step, total, loss, eval_loss, peak, eta, place)
     return old if old == row else row
+
+
+def _aim(curve: Curve | None, total: int) -> int:
+    """The update at which the attempt that runs ends: its rung, or the end of the trial."""
+    run = curve.run if curve is not None else None
+    return run.rung_step if run is not None and run.rung_step is not None else total
 
 
 def _trial_eta(curve: Curve | None, step: int, total: int, now: float) -> float | None:
@@ -324,14 +365,17 @@ def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def rank_trials(trials: Sequence[Trial], rank_by: str) -> list[Ranked]:
+def rank_trials(
+    trials: Sequence[Trial], rank_by: str, direction: Literal["min", "max"] = "min"
+) -> list[Ranked]:
     """The probes in order, best first; those that did not complete have no place."""
-    return rank((candidate(t) for t in trials if t.kind == "probe" and t.ended), rank_by)
+    return standing.rank_trials((t for t in trials if t.ended), rank_by, direction)
 
 
 def summarise(reading: StudyReading) -> StudySummary:
     """The row of a study in the list of studies."""
-    best = next((r for r in rank_trials(reading.trials, reading.rank_by) if r.place == 1), None)
+    ranked = rank_trials(reading.trials, reading.rank_by, reading.direction)
+    best = next((r for r in ranked if r.place == 1), None)
     return StudySummary(
         folder=reading.folder,
         name=reading.name or reading.folder.name,

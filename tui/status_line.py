@@ -4,11 +4,13 @@ from rich.cells import cell_len
 from rich.style import Style
 
 from tui import theme, words
+from tui.rung_text import decision_text
 from tui.snapshot import StudyView
 from tui.widgets.gauge import bar
 from tui.widgets.lines import Piece
 
 _BAR = 12
+_METRICS = {"eval_loss": "eval", "loss_fall": "loss fall"}
 
 
 def study_line(view: StudyView, width: int, *, ascii: bool) -> list[Piece]:
@@ -26,9 +28,12 @@ def study_line(view: StudyView, width: int, *, ascii: bool) -> list[Piece]:
     groups.append(done)
     if view.live:
         groups.append([(f"{view.live}", text), (" live", muted)])
+    waiting = sum(t.status == "rung" for t in view.reading.trials)
+    if waiting:
+        groups.append([(f"{waiting}", text), (" at a rung", muted)])
     if view.best is not None:
         value = words.loss(view.value(view.best))
-        name = "eval" if view.reading.rank_by == "eval_loss" else "loss"
+        name = _METRICS.get(view.reading.rank_by, view.reading.rank_by)
         groups.append(
             [
                 (f"best {name} ", muted),
@@ -67,6 +72,12 @@ def banner(view: StudyView, *, ascii: bool) -> list[Piece]:
             ("e", key),
             (" starts it", theme.style("text")),
         ]
+    if any(t.kind == "range" for t in reading.trials):
+        key = theme.style("primary", bold=True)
+        said = " shows the loss over the rates, and takes a range over"
+        return [(" Enter", key), (said, theme.style("text"))]
+    if reading.status == "finished" and view.best is None and reading.reason:
+        return [(sign, colour), (reading.reason, theme.style("text"))]
     if reading.status == "finished" and view.best is not None:
         key = theme.style("primary", bold=True)
         return [
@@ -75,4 +86,7 @@ def banner(view: StudyView, *, ascii: bool) -> list[Piece]:
         ]
     if reading.reason and reading.status in ("paused", "stopped"):
         return [(sign, colour), (f"{reading.status}: {reading.reason}", theme.style("text"))]
+    if reading.decisions and reading.status == "running":
+        text = decision_text(reading.decisions[-1])
+        return [(f" {text}", theme.style("secondary"))]
     return []

@@ -33,9 +33,11 @@ LOOKS: Mapping[TrialStatus, Look] = {
     "running": Look("▶", ">", "running", "primary"),
     "pausing": Look("‖", "=", "pausing", "accent"),
     "paused": Look("‖", "=", "paused", "accent"),
+    "rung": Look("◇", "~", "at rung", "accent"),
     "stopping": Look("■", "#", "stopping", "warning"),
     "stopped": Look("■", "#", "stopped", "secondary"),
     "completed": Look("✓", "+", "completed", "success"),
+    "pruned": Look("↓", "v", "dropped", "secondary"),
     "diverged": Look("↑", "^", "diverged", "error"),
     "oom": Look("!", "!", "OOM", "warning"),
     "failed": Look("✗", "x", "failed", "error"),
@@ -43,6 +45,8 @@ LOOKS: Mapping[TrialStatus, Look] = {
     "skipped": Look("□", "-", "won't fit", "warning"),
 }
 """Every state of a trial."""
+STALLED = Look("▷", "}", "stalled", "warning")
+"""A trial that runs and has logged nothing for long."""
 
 STUDY_LOOKS: Mapping[str, Look] = {
     "running": Look("▶", ">", "running", "primary"),
@@ -105,6 +109,16 @@ def share(part: float, whole: float) -> str:
     """A part of a whole as a percentage in three digits: 100 %, 12.3 %, 0.0624 %."""
     percent = 100 * part / whole if whole else 0.0
     return f"{percent:.0f} %" if percent >= 99.95 or not percent else f"{percent:.3g} %"
+
+
+def percent(part: float) -> str:
+    """A share of a probe or of a training, as a person says it: 10 %, 33 %, 2.5 %."""
+    return f"{float(f'{100 * part:.2g}'):g} %"
+
+
+def times(value: float) -> str:
+    """How often something is done, in two digits or whole: 0.42, 2.1, 34."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}" if value < 1 else f"{value:.1f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -170,6 +184,19 @@ def _short_float(value: float) -> str:
     mantissa, _, exponent = f"{value:.3e}".partition("e")
     mantissa = mantissa.rstrip("0").rstrip(".")
     return f"{mantissa}e{int(exponent)}" if value else "0"
+
+
+METRICS: Mapping[str, str] = {
+    "eval_loss": "eval loss",
+    "loss": "loss",
+    "loss_fall": "loss fall",
+}
+"""What a study may rank by, as a title; any other metric is called by its own name."""
+
+
+def metric(name: str) -> str:
+    """The title of what a study ranks by."""
+    return METRICS.get(name, name)
 
 
 ABBREVIATIONS: Mapping[str, str] = {

@@ -2,6 +2,7 @@
 
 from core.engine.followup import (
     OTHER_STATES,
+    as_it_stands,
     checkpoint_for,
     ladder_fix,
     no_remedy,
@@ -15,7 +16,6 @@ from core.study.events import (
     AdviceGiven,
     AnyEvent,
     FixSuggested,
-    TrialEnded,
     TrialQueued,
 )
 from core.study.state import StudyState, Trial
@@ -85,18 +85,7 @@ def too_large_to_start(
 
     `result` holds the fixes for it, none where none were looked for.
     """
-    ended = TrialEnded(
-        t=now,
-        trial=trial.number,
-        attempt=trial.next_attempt,
-        ending="skipped",
-        reason=misfit(forecast, *where),
-        step=trial.step,
-        total_steps=trial.total_steps,
-        loss=trial.loss,
-        eval_loss=trial.eval_loss,
-        checkpoint=trial.resume_from,
-    )
+    ended = as_it_stands(trial, "skipped", now, misfit(forecast, *where))
     events: list[AnyEvent] = [ended]
     if result.summary:
         events.append(_given(trial, "start", result.summary, now))

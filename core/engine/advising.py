@@ -73,7 +73,9 @@ def _verdict(service: Service, trial: Trial, devices: Sequence[Device]) -> Verdi
 
 def _needs_fit(service: Service, trial: Trial) -> bool:
     """Whether the trial's batch is still to be chosen by its memory."""
+    # A second run of a trial has the batch that was chosen for that trial.
     wanted = service.profile.search.fit and not trial.fitted and not trial.attempts
+    wanted = wanted and trial.source != "confirm"
     return wanted and not trial.checked and service.foresight.own(trial) is not None
 
 

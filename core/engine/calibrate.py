@@ -28,7 +28,9 @@ def measurement(facts: Facts, outcome: Outcome) -> Measurement | None:
         device, torch = run.device, run.versions.get("torch", "")
     elif not outcome.missed:
         return None
-    whole = event.ending in ("completed", "diverged", "paused", "stopped") and report.step >= 2
+    whole = (
+        event.ending in ("completed", "diverged", "paused", "rung", "stopped") and report.step >= 2
+    )
     if not whole and not outcome.missed:
         return None
     if report.peak_memory is None or report.peak_reserved is None:

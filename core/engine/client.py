@@ -14,6 +14,7 @@ from core.devices.lock import LockError, is_locked, try_lock
 from core.engine.address import MOST_BYTES, read_info
 from core.engine.launch import PROGRAM
 from core.engine.messages import Reply, Request
+from core.study.files import RangeTest, write_record
 from core.study.state import StudyState
 from core.study.store import StudyError, StudyFolder, TrialFolder, remember
 
@@ -25,12 +26,17 @@ class EngineError(Exception):
     """A daemon cannot be started or reached, or a study cannot be deleted; the message says why."""
 
 
-def create_study(profile: "Profile", folder: Path) -> Path:
+def create_study(profile: "Profile", folder: Path, range_test: RangeTest | None = None) -> Path:
     """Make a study's folder with its profile; its daemon, when it starts, plans the trials. Returns the folder.
 
+    With `range_test` the study is a learning-rate range test of the profile's own settings, whatever it searches.
+
     Raises:
-        StudyError: the folder exists and is not empty, cannot be made, or has a name that is no text.
+        StudyError: the folder exists and is not empty, cannot be made, or has a name that is no text; or the range
+            test makes no sense.
     """
+    if range_test is not None and range_test.problem is not None:
+        raise StudyError(range_test.problem)
     # Imported here: a client that only looks at a study should not pay for the catalogue.
     from core.profile import save
 
@@ -44,6 +50,8 @@ def create_study(profile: "Profile", folder: Path) -> Path:
         study.path.mkdir(parents=True, exist_ok=True)
         if any(study.path.iterdir()):
             raise StudyError(f"{folder} exists and is not empty: choose another folder")
+        if range_test is not None:
+            write_record(study.range_test, range_test)
         save(profile, study.profile)
     except OSError as error:
         raise StudyError(f"the study {folder} cannot be made: {error.strerror}") from None
@@ -139,8 +147,11 @@ def delete_study(folder: Path) -> None:
 
 
 def needs_daemon(state: StudyState, alive: bool) -> bool:
-    """Whether the study has work that would go on if it had a daemon; `alive` tells whether it has."""
-    return not alive and state.unfinished()
+    """Whether the study has work that would go on if it had a daemon; `alive` tells whether it has.
+
+    One that runs and has nothing left to do has still to be told its end.
+    """
+    return not alive and state.exists and state.status == "running"
 
 
 def _connect(study: StudyFolder, seconds: float) -> socket.socket:

@@ -19,17 +19,19 @@ from core.engine.detach import READY, run_detached
 from core.engine.launch import own_record
 from core.engine.live_trials import look_at, take_over
 from core.engine.messages import Reply, Request
-from core.engine.prepare import creation
+from core.engine.prepare import creation, range_creation
 from core.engine.recorder import Recorder
 from core.engine.requests import answer
 from core.engine.results import TUNED_COMMENT, trial_profile
 from core.engine.scheduler import schedule
+from core.engine.searching import Searching
 from core.engine.server import Server
 from core.engine.service import Service, Settings
 from core.engine.standing import best_trial
 from core.engine.starts import start
+from core.engine.tidy import after_study
 from core.profile import Profile, ProfileError, load, save
-from core.study.events import DaemonStarted, StudyChanged, Warned
+from core.study.events import AnyEvent, DaemonStarted, StudyChanged, Warned
 from core.study.files import write_record
 from core.study.state import StudyState
 from core.study.store import StudyError, StudyFolder, StudyReader, now
@@ -84,6 +86,7 @@ class Daemon:
         self._service = service = Service(folder, profile, recorder, settings)
         self._folder, self._profile, self._settings = folder, profile, settings
         self._recorder, self._log, self._pool = recorder, service.log, service.pool
+        self._searching = Searching(service)
         self._idle_since: float | None = None
         self._told_trouble = False
 
@@ -113,6 +116,7 @@ class Daemon:
         finally:
             server.close()
             self._service.advisers.close()
+            self._service.proposer.close()
             address.clear(path)
             self._recorder.close()
         return 0
@@ -137,7 +141,9 @@ class Daemon:
         if self._recorder.cut:
             self._log.say(f"cut {self._recorder.cut} bytes of a torn record off the journal")
         if not self.state.exists:
-            self._recorder.stage(*creation(self._profile, now()))
+            self._recorder.stage(*self._creation())
+            if self.state.choice:
+                self._log.say(self.state.choice)
             if self._pool.notice is not None:
                 self._recorder.stage(Warned(t=now(), text=self._pool.notice))
         process = own_record()
@@ -151,15 +157,25 @@ class Daemon:
         for trial in self.state.live():
             self._service.guarded(partial(take_over, self._service, trial))
 
+    def _creation(self) -> list[AnyEvent]:
+        test = self._service.range_test
+        if test is not None:
+            return range_creation(self._profile, now(), test)
+        try:
+            return creation(self._profile, now(), self._pool.most if self._pool.on_gpu else None)
+        except ValueError as error:
+            raise StudyError(str(error)) from None
+
     def _pace(self) -> float:
-        waits_for_gpu = self._pool.on_gpu and self.state.status == "running" and self.state.queued()
+        more = self.state.queued() or self.state.to_come()
+        waits_for_gpu = self._pool.on_gpu and self.state.status == "running" and more
         return self._settings.gpu_tick if waits_for_gpu else self._settings.tick
 
     def _done(self) -> bool:
         """Whether the daemon has had nothing to do for so long that it may end."""
-        state, advisers = self.state, self._service.advisers
-        busy = state.unfinished() or state.live() or self._recorder.waiting or advisers.busy
-        if busy:
+        state, service = self.state, self._service
+        processes = state.live() or service.advisers.busy or service.proposer.busy
+        if state.unfinished() or processes or self._recorder.waiting:
             self._idle_since = None
             return False
         if self._idle_since is None:
@@ -174,14 +190,17 @@ class Daemon:
         self._service.guarded(partial(advise, self._service))
         if self._recorder.trouble is not None or self.state.status != "running":
             self._pool.rest()
+            self._searching.rest()
             return
         held = {uuid for t in self.state.live() if t.attempt for uuid in t.attempt.gpus}
         supply = self._pool.look(held)
+        self._searching.step(supply)
         decided = schedule(self.state, supply, now(), cleared(self._service))
         if decided.change is not None:
             if decided.change.status == "finished":
                 # Before the word is out: whoever waits for the end looks for the winner at once.
                 self._service.guarded(self._save_winner)
+                self._service.guarded(partial(after_study, self._folder, self.state))
             self._service.commit(decided.change)
         for decision in decided.starts:
             self._service.guarded(partial(start, self._service, decision))
@@ -189,7 +208,7 @@ class Daemon:
     def _save_winner(self) -> None:
         """Leave the winner in the study's folder as a profile, for whoever comes back in the morning."""
         best = best_trial(self.state)
-        if best is None or best.kind == "full":
+        if best is None or best.kind != "probe":
             return
         try:
             winner = trial_profile(StudyReader(self._folder.path), best.number)

@@ -12,6 +12,7 @@ from core.devices.process import boot_id
 from core.memory.forecast import GIB, GUARD_CALIBRATED
 from core.memory.oom import Evidence, OomKind, OomVerdict, read_ending
 from core.profile import Profile
+from core.search.metric import find, noise_of, value_of
 from core.search.smoothing import smooth
 from core.study.events import Ending, TrialEnded
 from core.study.files import ExitRecord, RunInfo, TrialForecast, WorkerReport, read_record
@@ -53,6 +54,8 @@ class Facts:
     """What the attempt was forecast to need."""
     restarted: bool = False
     """Whether the machine was restarted since the attempt began."""
+    rank_by: str = "loss"
+    """The metric that its study ranks by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def gather(folder: TrialFolder, trial: Trial, profile: Profile) -> Facts:
         checkpoint=last_checkpoint(folder),
         forecast=forecast if forecast and forecast.attempt == attempt else None,
         restarted=shim is not None and shim.boot_id not in ("", boot_id()),
+        rank_by=profile.rank_by(),
     )
 
 
@@ -110,6 +114,7 @@ def classify(facts: Facts, now: float) -> Outcome:
     if forecast is not None and missed:
         sizes = f"{forecast.needed / GIB:.1f} of {forecast.capacity / GIB:.1f} GiB"
         reason += f" A dry run had shown that it fits ({sizes})."
+    metric = find(facts.rank_by)
     trained = bool(own) or run is not None or (report is not None and report.step > 0)
     event = TrialEnded(
         t=now,
@@ -121,6 +126,9 @@ def classify(facts: Facts, now: float) -> Outcome:
         total_steps=run.total_steps if run else 0,
         loss=finite(losses[-1]) if losses else None,
         eval_loss=finite(evals[-1]) if evals else None,
+        value=value_of(facts.points, metric),
+        noise=noise_of(facts.points, metric),
+        tokens=max_or_none(*(p.tokens for p in facts.points)),
         peak_memory=_peak(facts, own),
         peak_reserved=report.peak_reserved if report else None,
         forecast=forecast.allocated if forecast else None,
@@ -160,6 +168,8 @@ def _ending(facts: Facts, verdict: OomVerdict | None) -> tuple[Ending, str]:
     report, exit_record, trial = facts.report, facts.exit, facts.trial
     if report is not None and report.outcome == "completed":
         return _completed(facts)
+    if report is not None and report.outcome == "rung":
+        return _at_rung(facts)
     if report is not None and report.outcome == "paused":
         return "paused", trial.asked_reason
     if exit_record is not None and exit_record.problem is not None:
@@ -178,23 +188,35 @@ def _ending(facts: Facts, verdict: OomVerdict | None) -> tuple[Ending, str]:
 
 
 def _completed(facts: Facts) -> tuple[Ending, str]:
-    asked = facts.trial
-    if asked.asked_by == "guard":
-        return "diverged", asked.asked_reason
+    # A range test goes up to where it diverges; that is what it is for.
+    broken = None if facts.trial.kind == "range" else _divergence(facts)
+    return ("completed", "") if broken is None else ("diverged", broken)
+
+
+def _at_rung(facts: Facts) -> tuple[Ending, str]:
+    broken = _divergence(facts)
+    if broken is not None:
+        return "diverged", broken
+    if facts.trial.asked == "stop":
+        return _stopped(facts)
+    return "rung", f"waits at {facts.trial.until:.0%} of its probe"
+
+
+def _divergence(facts: Facts) -> str | None:
+    """Why an attempt that ended by itself has diverged all the same; None where it has not."""
+    if facts.trial.asked_by == "guard":
+        return facts.trial.asked_reason
     for point in reversed(facts.points):
         if point.loss is not None:
             if not math.isfinite(point.loss):
-                return "diverged", f"its loss is {_name(point.loss)} at step {point.step}"
+                return f"its loss is {_name(point.loss)} at step {point.step}"
             break
     for point in reversed(facts.points):
         if point.eval_loss is not None:
             if not math.isfinite(point.eval_loss):
-                return (
-                    "diverged",
-                    f"its evaluation loss is {_name(point.eval_loss)} at step {point.step}",
-                )
+                return f"its evaluation loss is {_name(point.eval_loss)} at step {point.step}"
             break
-    return "completed", ""
+    return None
 
 
 def _stopped(facts: Facts) -> tuple[Ending, str]:
@@ -275,11 +297,10 @@ def _disk_full(facts: Facts) -> bool:
 
 
 def _checkpoint(facts: Facts, ending: Ending) -> str | None:
-    if ending == "completed":
-        return None
     if facts.report is not None and facts.report.checkpoint is not None:
         return facts.report.checkpoint
-    return facts.checkpoint
+    # One that has come to its end has nothing to go on from, unless it says that it kept something.
+    return None if ending == "completed" else facts.checkpoint
 
 
 def _peak(facts: Facts, own: Iterable[Point]) -> int | None:

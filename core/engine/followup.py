@@ -9,8 +9,10 @@ from core.profile import Profile, ProfileError
 from core.study.events import (
     AdviceAsked,
     AnyEvent,
+    Ending,
     FixSuggested,
     StudyChanged,
+    TrialEnded,
     TrialQueued,
     Warned,
 )
@@ -42,6 +44,9 @@ def follow_up(
         return _after_oom(state, trial, outcome, profile, now)
     if trial.status == "lost":
         return _after_loss(trial, now)
+    if trial.status == "rung" and trial.asked == "pause" and trial.asked_by == "user":
+        # It came to its rung before it heard of the wish; there it would go on by itself.
+        return [as_it_stands(trial, "paused", now, trial.asked_reason)]
     if trial.status == "paused" and trial.asked_by == "study" and state.status == "running":
         # The study was resumed while the trial still saved its checkpoint.
         return [_again(trial, now, "the study was resumed")]
@@ -89,6 +94,24 @@ def checkpoint_for(trial: Trial, changes: Collection[str]) -> str | None:
     """
     # The weights of another method are no beginning for this one.
     return trial.resume_from if trial.kind == "full" and "finetuning_type" not in changes else None
+
+
+def as_it_stands(trial: Trial, ending: Ending, now: float, reason: str) -> TrialEnded:
+    """The record that ends a trial that has no process; what earlier attempts reached stays."""
+    return TrialEnded(
+        t=now,
+        trial=trial.number,
+        attempt=trial.next_attempt,
+        ending=ending,
+        reason=reason,
+        step=trial.step,
+        total_steps=trial.total_steps,
+        loss=trial.loss,
+        eval_loss=trial.eval_loss,
+        value=trial.value,
+        noise=trial.noise,
+        checkpoint=trial.resume_from,
+    )
 
 
 def unwanted(trial: Trial) -> bool:
@@ -189,7 +212,8 @@ def _after_full_disk(state: StudyState, trial: Trial, now: float) -> list[AnyEve
 
 def _after_failure(state: StudyState, trial: Trial, now: float) -> list[AnyEvent]:
     alike = [t for t in state.trials.values() if t.status == "failed" and t.reason == trial.reason]
-    if len(alike) < SAME_FAILURES or not state.queued() or state.status != "running":
+    more = state.queued() or state.to_come()
+    if len(alike) < SAME_FAILURES or not more or state.status != "running":
         return []
     numbers = ", ".join(str(t.number) for t in alike)
     return [

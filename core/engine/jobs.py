@@ -28,6 +28,7 @@ NO_MEMORY = frozenset(
         "train.lr_scheduler_kwargs", "train.warmup_ratio", "train.warmup_steps", "train.weight_decay",
         "train.adam_beta1", "train.adam_beta2", "train.adam_epsilon", "train.logging_steps", "train.eval_steps",
         "train.save_steps", "train.save_total_limit", "train.early_stopping_patience", "train.seed",
+        "train.order_seed",
         "method.lora_alpha", "method.use_rslora", "memory.on_oom",
     }
 )  # fmt: skip

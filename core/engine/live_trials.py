@@ -8,8 +8,9 @@ from core.engine.endings import classify, gather
 from core.engine.scheduler import Start
 from core.engine.service import Service
 from core.engine.starts import back, make_watch
+from core.engine.tidy import after_end
 from core.engine.watch import Watch
-from core.study.events import TrialAsked, TrialStarted, Warned
+from core.study.events import TrialAsked, TrialStalled, TrialStarted, Warned
 from core.study.state import Trial
 from core.study.store import now
 
@@ -36,6 +37,11 @@ def look_at(service: Service, trial: Trial) -> None:
                     reason=verdict.reason,
                 )
             )
+    silence = watch.stalled(time.monotonic())
+    if silence is not None and alive:
+        service.record(
+            TrialStalled(t=now(), trial=trial.number, attempt=watch.attempt, text=silence)
+        )
     if not alive:
         _end(service, service.state.trials[trial.number])
         return
@@ -77,6 +83,7 @@ def _end(service: Service, trial: Trial) -> None:
         service.pool.released(uuid)
     service.launcher.kill_leftovers(service.mark(trial))
     service.conclude(outcome)
+    service.guarded(partial(after_end, service.folder, service.state.trials[trial.number]))
     service.guarded(partial(learn, facts, outcome))
 
 

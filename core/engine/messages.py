@@ -15,13 +15,15 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     `stop`, `pause` and `resume` are about one trial or, without `trial`, about the study. `retry` gives an ended trial
     another attempt with `changes` on top (by default the fix that was suggested for it, if there is one; `fix` chooses
     among several, counted from 1, and 0 is none of them). `add` plans a trial with the settings `changes`. `promote`
-    runs the settings of `trial` as a full training.
+    runs the settings of `trial`, with `changes` on top, as a full training; `continues` lets it go on from the
+    checkpoint that the trial kept.
     """
 
     command: Command
     trial: int | None = None
     changes: dict[str, Scalar] | None = None
     fix: int | None = None
+    continues: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from core.catalogue import UnknownParameterError, find
-from core.engine.followup import checkpoint_for
+from core.engine.followup import as_it_stands, checkpoint_for
 from core.engine.messages import Reply, Request
 from core.params import SEARCHABLE_TABLES
 from core.profile import Profile, ProfileError
+from core.search.halving import first_until, settings_of
 from core.study.events import (
     AnyEvent,
     Asked,
@@ -18,11 +19,10 @@ from core.study.events import (
     StudyChanged,
     TrialAdded,
     TrialAsked,
-    TrialEnded,
     TrialQueued,
 )
 from core.study.state import StudyState, Suggestion, Trial, TrialStatus
-from core.study.store import describe
+from core.study.store import describe, trial_path
 from core.values import Scalar
 
 _HOPELESS: Mapping[TrialStatus, str] = {
@@ -65,9 +65,14 @@ def answer(state: StudyState, profile: Profile, request: Request, now: float) ->
 
 def status_line(state: StudyState) -> str:
     """What the study does now, in a line."""
-    counts = [(len(state.live()), "running"), (len(state.queued()), "waiting")]
-    ended = sum(t.ended for t in state.trials.values())
-    words = [f"{n} {what}" for n, what in (*counts, (ended, "ended")) if n]
+    counts = (
+        (len(state.live()), "running"),
+        (len(state.queued()), "waiting"),
+        (len(state.waiting_at_rung()), "at a rung"),
+        (sum(t.ended for t in state.trials.values()), "ended"),
+        (state.to_come(), "to come"),
+    )
+    words = [f"{n} {what}" for n, what in counts if n]
     reason = f" ({state.reason})" if state.reason else ""
     return f"the study is {state.status}{reason}: {', '.join(words) or 'no trials'}"
 
@@ -95,7 +100,7 @@ def _about_trial(
         case "retry":
             return _retry(state, profile, trial, request, now)
         case "promote":
-            return _promote(state, profile, trial, now)
+            return _promote(state, profile, trial, request, now)
         case _:
             raise _RefusedError(f"{request.command} is not about one trial")
 
@@ -103,11 +108,16 @@ def _about_trial(
 def _stop_study(state: StudyState, now: float) -> Answer:
     if state.status in ("stopped", "finished") and not state.live():
         raise _RefusedError(f"the study is {state.status} already")
-    events: list[AnyEvent] = [StudyChanged(t=now, status="stopped", reason="stopped by you")]
+    events: list[AnyEvent] = [
+        StudyChanged(t=now, status="stopped", reason="stopped by you", search=False)
+    ]
     live = [t for t in state.live() if t.status != "stopping"]
     events += [_asked(t, "stop", "study", now, "the study was stopped") for t in live]
     for trial in state.queued():
         events += _end_waiting(trial, "stop", "study", now, "the study was stopped before it ran")
+    for trial in state.waiting_at_rung():
+        reason = "the study was stopped while it waited at its rung"
+        events += _end_waiting(trial, "stop", "study", now, reason)
     what = _count(len(state.live()), "running trial")
     text = f"the study stops; {what} will end" if state.live() else "the study is stopped"
     return Answer(Reply(True, text), tuple(events))
@@ -135,14 +145,15 @@ def _resume_study(state: StudyState, now: float) -> Answer:
         raise _RefusedError("the study is running already; resume a paused trial by its number")
     # A trial that a fix is looked for is work yet.
     mended = [t for t in state.trials.values() if t.advising == "fix"]
-    others = [*state.queued(), *state.live(), *mended]
-    if not again and not others:
+    others = [*state.queued(), *state.live(), *state.waiting_at_rung(), *mended]
+    waiting = len(others) + state.left_to_propose()
+    if not again and not waiting:
         again = [t for t in state.trials.values() if t.status == "paused"]
-    if not again and not others:
+    if not again and not waiting:
         raise _RefusedError("nothing is left to do: add a trial, retry or promote one")
-    events: list[AnyEvent] = [StudyChanged(t=now, status="running")]
-    events += [_queued(t, now, "the study was resumed") for t in again]
-    waiting = len(again) + len(others)
+    events: list[AnyEvent] = [StudyChanged(t=now, status="running", search=True)]
+    events += [_goes_on(t, now, "the study was resumed") for t in again]
+    waiting += len(again)
     return Answer(Reply(True, f"the study goes on with {_count(waiting, 'trial')}"), tuple(events))
 
 
@@ -157,7 +168,7 @@ def _stop(state: StudyState, trial: Trial, now: float) -> Answer:
     if trial.live:
         event = _asked(trial, "stop", "user", now, "stopped by you")
         return Answer(_yes(trial, "will stop within seconds"), (event,))
-    if trial.status in ("queued", "paused"):
+    if trial.status in ("queued", "paused", "rung"):
         events = _end_waiting(trial, "stop", "user", now, "stopped by you while it waited")
         return Answer(_yes(trial, "is stopped"), (*events, *_without(state, trial, now)))
     if trial.advising == "fix" and trial.asked != "stop":
@@ -172,7 +183,7 @@ def _pause(trial: Trial, now: float) -> Answer:
     if trial.status in ("starting", "running"):
         event = _asked(trial, "pause", "user", now, "paused by you")
         return Answer(_yes(trial, "will save a checkpoint and free its device"), (event,))
-    if trial.status == "queued":
+    if trial.status in ("queued", "rung"):
         events = _end_waiting(trial, "pause", "user", now, "paused by you while it waited")
         return Answer(_yes(trial, "is paused"), events)
     raise _RefusedError(f"trial {trial.number} is {trial.status}: it cannot be paused")
@@ -183,10 +194,14 @@ def _resume(state: StudyState, trial: Trial, now: float) -> Answer:
         raise _RefusedError(
             f"trial {trial.number} still saves its checkpoint: try again in a moment"
         )
-    if trial.status != "paused":
+    if trial.status == "rung":
+        raise _RefusedError(f"trial {trial.number} waits at its rung for the others")
+    if trial.status not in ("paused", "pruned"):
         raise _RefusedError(f"trial {trial.number} is {trial.status}, not paused")
     start = "continues from its checkpoint" if trial.resume_from else "starts from the beginning"
-    events = (_queued(trial, now, "resumed by you"), *_wake(state, now))
+    if trial.status == "paused" and trial.at_rung:
+        start = "waits at its rung again"
+    events = (_goes_on(trial, now, "resumed by you"), *_wake(state, now))
     return Answer(_yes(trial, start + _when(state)), events)
 
 
@@ -196,15 +211,19 @@ def _retry(
     if trial.status in ("pausing", "stopping"):
         raise _RefusedError(f"trial {trial.number} is still {trial.status}: try again in a moment")
     if not (trial.ended or trial.status == "paused"):
-        raise _RefusedError(f"trial {trial.number} is {trial.status}: stop it before trying again")
+        how = "waiting at a rung" if trial.status == "rung" else trial.status
+        raise _RefusedError(f"trial {trial.number} is {how}: stop it before trying again")
     fix = _chosen(trial, request)
     wanted = fix.changes if fix else request.changes or {}
     changes = _checked(profile, trial.changes, wanted)
+    if not changes and trial.status in ("pruned", "paused", "stopped"):
+        event = _goes_on(trial, now, "tried again by you")
+        return Answer(_yes(trial, "goes on" + _when(state)), (event, *_wake(state, now)))
     resume = trial.resume_from
     if changes:
         resume = checkpoint_for(trial, changes) if fix is not None else None
-    if trial.status == "diverged":
-        resume = None  # It would diverge again from where it stood.
+    if trial.status in ("diverged", "completed"):
+        resume = None  # It would diverge again from where it stood, or have nothing left to do.
     reason = fix.text if fix else ("with " + describe(changes) if changes else "tried again by you")
     queued = TrialQueued(
         t=now,
@@ -253,15 +272,23 @@ def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: f
                 f"trial {other.number} has the same settings already ({other.status}){again}"
             )
     number = state.next_number()
-    added = TrialAdded(t=now, trial=number, settings=settings, source="user")
+    rungs = state.stopping != "none" and state.search_on
+    until = first_until(settings_of(profile.search)) if rungs else 1.0
+    added = TrialAdded(t=now, trial=number, settings=settings, source="user", until=until)
     what = describe(settings) or "the profile's own settings"
     text = f"trial {number} is added with {what}{_when(state)}"
     return Answer(Reply(True, text, number), (added, *_wake(state, now)))
 
 
-def _promote(state: StudyState, profile: Profile, trial: Trial, now: float) -> Answer:
+def _promote(
+    state: StudyState, profile: Profile, trial: Trial, request: Request, now: float
+) -> Answer:
     if trial.kind == "full":
         raise _RefusedError(f"trial {trial.number} is a full training already")
+    if trial.kind == "range":
+        raise _RefusedError(
+            f"trial {trial.number} is a range test: it has no settings to train with"
+        )
     if trial.status in _HOPELESS:
         raise _RefusedError(
             f"trial {trial.number} {_HOPELESS[trial.status]}, and its full training would too: "
@@ -272,13 +299,56 @@ def _promote(state: StudyState, profile: Profile, trial: Trial, now: float) -> A
             raise _RefusedError(
                 f"trial {other.number} is the full training of trial {trial.number} already"
             )
-    settings = _checked(profile, {}, trial.changes)
+    changes = _checked(profile, trial.changes, request.changes or {})
+    settings = {**_checked(profile, {}, trial.changes), **changes}
     number = state.next_number()
     added = TrialAdded(
-        t=now, trial=number, settings=settings, kind="full", source="promote", parent=trial.number
+        t=now,
+        trial=number,
+        settings=settings,
+        kind="full",
+        source="promote",
+        parent=trial.number,
+        continues=_kept_checkpoint(trial, changes) if request.continues else None,
     )
-    text = f"trial {number} is the full training with the settings of trial {trial.number}{_when(state)}"
-    return Answer(Reply(True, text, number), (added, *_wake(state, now)))
+    begin = f", from update {trial.step} of its probe on" if request.continues else ""
+    text = f"trial {number} is the full training with the settings of trial {trial.number}{begin}{_when(state)}"
+    return Answer(
+        Reply(True, text + _horizon(profile, settings, changes), number),
+        (added, *_wake(state, now)),
+    )
+
+
+def _kept_checkpoint(trial: Trial, changes: Mapping[str, Scalar]) -> str:
+    """The checkpoint that a trial kept at its end, relative to the study's folder."""
+    if trial.status != "completed" or trial.resume_from is None:
+        raise _RefusedError(
+            f"trial {trial.number} kept no checkpoint to continue from: search.keep_checkpoints = true keeps one of "
+            "every trial that runs its whole probe. Its full training can start from the beginning"
+        )
+    shaping = [name for name in changes if find(name).table != "train"]
+    if shaping:
+        raise _RefusedError(
+            f"a training that continues from a checkpoint cannot change {shaping[0]}"
+        )
+    return f"{trial_path(trial.number)}/{trial.resume_from}"
+
+
+def _horizon(profile: Profile, settings: Mapping[str, Scalar], chosen: Mapping[str, Scalar]) -> str:
+    """What a probe's length means for the rate of the full training; empty where it means nothing.
+
+    A probe of a tenth of the training that decays to its own end prefers a rate about twice too high.
+    """
+    search = profile.search
+    if search.probe_schedule != "own" or (search.budget == 1 and search.budget_tokens is None):
+        return ""
+    rate = settings.get("learning_rate", profile.train.learning_rate)
+    if not isinstance(rate, int | float) or "learning_rate" in chosen:
+        return ""
+    return (
+        f". It keeps the learning rate {rate:.3g}; short probes favour rates up to about twice too high for a full "
+        f"training, so {rate / 2:.3g} may end better"
+    )
 
 
 def _checked(
@@ -313,49 +383,46 @@ def _end_waiting(
     trial: Trial, ask: Asked, by: Asker, now: float, reason: str
 ) -> tuple[AnyEvent, ...]:
     """End a trial that has no process; what earlier attempts reached stays."""
-    ended = TrialEnded(
-        t=now,
-        trial=trial.number,
-        attempt=trial.next_attempt,
-        ending="paused" if ask == "pause" else "stopped",
-        reason=reason,
-        step=trial.step,
-        total_steps=trial.total_steps,
-        loss=trial.loss,
-        eval_loss=trial.eval_loss,
-        checkpoint=trial.resume_from,
-    )
+    ended = as_it_stands(trial, "paused" if ask == "pause" else "stopped", now, reason)
     return (_asked(trial, ask, by, now, reason), ended)
 
 
-def _queued(trial: Trial, now: float, reason: str) -> TrialQueued:
+def _goes_on(trial: Trial, now: float, reason: str) -> AnyEvent:
+    """Back to the rung where it stood, else another attempt; what was dropped at a rung runs to its end."""
+    if trial.at_rung and trial.status != "pruned":
+        return as_it_stands(trial, "rung", now, f"waits at {trial.until:.0%} of its probe")
     return TrialQueued(
         t=now,
         trial=trial.number,
         attempt=trial.upcoming,
         resume_from=trial.resume_from,
+        until=1.0 if trial.status == "pruned" else None,
         reason=reason,
     )
 
 
 def _wake(state: StudyState, now: float) -> Iterable[AnyEvent]:
     """A study that was over goes on with new work; one that a person paused waits for that person."""
-    idle = state.status == "paused" and not state.queued() and not state.live()
-    if state.status in ("finished", "stopped") or idle:
+    if state.status in ("finished", "stopped") or (state.status == "paused" and not _more(state)):
         return (StudyChanged(t=now, status="running"),)
     return ()
 
 
 def _without(state: StudyState, trial: Trial, now: float) -> Iterable[AnyEvent]:
     """A paused study whose last waiting trial is taken away goes on, and so comes to its end."""
-    others = [t for t in (*state.queued(), *state.live()) if t.number != trial.number]
-    if state.status == "paused" and not others:
+    if state.status == "paused" and not _more(state, without=trial.number):
         return (StudyChanged(t=now, status="running"),)
     return ()
 
 
+def _more(state: StudyState, without: int | None = None) -> bool:
+    """Whether trials run, wait or are still to come, one left out of the count."""
+    there = (*state.queued(), *state.live(), *state.waiting_at_rung())
+    return state.to_come() > 0 or any(t.number != without for t in there)
+
+
 def _when(state: StudyState) -> str:
-    if state.status == "paused" and (state.queued() or state.live()):
+    if state.status == "paused" and _more(state):
         return "; it waits until the study is resumed"
     return ""
 

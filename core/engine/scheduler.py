@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from core.engine.standing import best_trial
+from core.engine.outcome import summary
 from core.study.events import StudyChanged
 from core.study.state import StudyState, Trial
 
@@ -58,9 +58,8 @@ def schedule(state: StudyState, supply: Supply, now: float, ready: Ready | None 
         return Schedule()
     live, queued = state.live(), state.queued()
     if not live and not queued:
-        # A fix that is being looked for may be work yet.
-        advising = any(t.advising for t in state.trials.values())
-        return Schedule() if advising else Schedule(change=_over(state, now))
+        # A decision at a rung, a proposal and a fix that is being looked for may be work yet.
+        return Schedule() if state.unfinished() else Schedule(change=_over(state, now))
     room = max(0, supply.most - len(live))
     waiting = [t for t in queued if ready is None or t.number in ready]
     if supply.device == "cpu":
@@ -111,23 +110,6 @@ def _over(state: StudyState, now: float) -> StudyChanged:
             t=now, status="paused", reason=f"{what} paused and nothing else is left to do"
         )
     return StudyChanged(t=now, status="finished", reason=summary(state))
-
-
-def summary(state: StudyState) -> str:
-    """How a study came out, in a line."""
-    best = best_trial(state)
-    if best is None:
-        return "no trial completed" + _shared_fate(state)
-    value = best.eval_loss if state.rank_by == "eval_loss" else best.loss
-    measured = f", {state.rank_by} {value:.4g}" if value is not None else ""
-    return f"best: trial {best.number}{measured}"
-
-
-def _shared_fate(state: StudyState) -> str:
-    """What became of all trials, where it was the same for all."""
-    fates = {t.status for t in state.trials.values()}
-    words = {"skipped": ": none fits its GPU", "oom": ": all ran out of memory"}
-    return words.get(fates.pop(), "") if len(fates) == 1 else ""
 
 
 def _shape(reason: str) -> str:

@@ -12,21 +12,28 @@ from core.engine.endings import Outcome
 from core.engine.followup import follow_up
 from core.engine.foresight import Foresight
 from core.engine.launch import Launcher, LocalLauncher, Mark
+from core.engine.proposing import Proposer
 from core.engine.recorder import Recorder
+from core.engine.silence import PATIENCE
 from core.engine.supply import Pool
 from core.engine.watch import Watch
 from core.profile import Profile
 from core.study.events import (
     AdviceGiven,
     AnyEvent,
+    RungDecided,
+    SearchPlanned,
     StudyChanged,
+    TrialAdded,
     TrialAsked,
     TrialEnded,
     TrialQueued,
+    TrialStalled,
     Warned,
 )
+from core.study.files import RangeTest, read_record
 from core.study.state import StudyState, Trial
-from core.study.store import StudyFolder, now
+from core.study.store import StudyFolder, describe, now
 
 
 @dataclass(frozen=True)
@@ -36,12 +43,15 @@ class Settings:
     launcher: Callable[[], Launcher] = LocalLauncher
     gpus: Callable[[], GpuReader] = NvmlReader
     advisers: Callable[[], Advisers] = lambda: Advisers(adviser_command)
+    proposer: Callable[[], Proposer] = Proposer
     tick: float = 1.0
     """From one look at the trials to the next. An ended trial and a request wake the daemon up at once."""
     gpu_tick: float = 0.5
     """The same while trials wait for GPUs: three readings in a row must find one free."""
     linger: float = 5.0
     """How long a daemon stays that has nothing left to do, for whoever asks for more."""
+    stall_patience: float = PATIENCE
+    """After this a trial that logs nothing may count as stalled."""
     pause_patience: float = 300.0
     """After this a trial that has not paused is told of: a checkpoint of a large model takes minutes on a slow disk,
     but not five."""
@@ -64,6 +74,9 @@ class Service:
             profile.resources, settings.gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"), used_gpus
         )
         self.advisers = settings.advisers()
+        self.proposer = settings.proposer()
+        self.range_test = read_record(folder.range_test, RangeTest)
+        """What the study runs where it is a learning-rate range test."""
         self.foresight = Foresight(folder, profile)
         self.watches: dict[int, Watch] = {}
         """The live trials that are followed, by number."""
@@ -104,10 +117,18 @@ class Service:
                 case StudyChanged():
                     reason = f": {event.reason}" if event.reason else ""
                     self.log.say(f"the study is {event.status}{reason}")
+                case TrialAdded():
+                    self.log.say(_added(event))
+                case RungDecided():
+                    self.log.say(_decided(event))
+                case SearchPlanned():
+                    self.log.say(event.reason)
                 case TrialQueued():
                     self.log.say(f"trial {event.trial} waits for another attempt: {event.reason}")
                 case TrialEnded() if event.ending == "skipped":
                     self.log.say(f"trial {event.trial} is not started: {event.reason}")
+                case TrialStalled():
+                    self.log.say(f"trial {event.trial}: {event.text or 'it logs again'}")
                 case AdviceGiven():
                     self.log.say(f"trial {event.trial}, its memory: {event.text}")
                 case Warned():
@@ -136,3 +157,14 @@ class Service:
         if text != self._told:
             self._told = text
             self.log.say(f"something failed; the daemon goes on\n{text}")
+
+
+def _added(event: TrialAdded) -> str:
+    about = {"confirm": f", trial {event.parent} with another seed", "promote": ", a full training"}
+    return f"trial {event.trial} is added ({event.source}{about.get(event.source, '')}): {describe(event.settings)}"
+
+
+def _decided(event: RungDecided) -> str:
+    kept = ", ".join(f"{n} to {until:.0%}" for n, until in event.kept.items())
+    dropped = ", ".join(map(str, event.dropped))
+    return f"{event.text} (on: {kept or 'none'}; dropped: {dropped or 'none'})"

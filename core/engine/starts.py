@@ -1,5 +1,7 @@
 """Starts an attempt: its files, the intent, the act and the fact are written in this order."""
 
+import msgspec
+
 from core.engine.endings import Outcome
 from core.engine.launch import LaunchError, LaunchSpec, LeaseTakenError, Mark
 from core.engine.prepare import prepare
@@ -14,6 +16,7 @@ from core.study.events import (
     TrialQueued,
     TrialStarted,
     TrialStarting,
+    Warned,
 )
 from core.study.state import Trial
 from core.study.store import now
@@ -25,9 +28,14 @@ def start(service: Service, decided: Start) -> None:
     if service.state.status != "running":
         return
     folder = service.folder.trial(decided.trial)
+    trial = _with_checkpoint(service, trial)
+    if trial.continues is not None and not (service.folder.path / trial.continues).is_dir():
+        reason = f"the checkpoint that it was to continue from is gone ({trial.continues})"
+        _fail(service, decided, reason, alone=True)
+        return
     mark = Mark(service.name(), decided.trial, decided.attempt)
     try:
-        prepare(folder, trial, service.profile, decided, service.pool.threads)
+        prepare(folder, trial, service.profile, decided, service.pool.threads, service.range_test)
     except ProfileError as error:
         reason = "; ".join(str(p) for p in error.problems)
         _fail(service, decided, f"these settings do not go together: {reason}", alone=True)
@@ -61,6 +69,16 @@ def start(service: Service, decided: Start) -> None:
     service.log.say(f"trial {decided.trial}, attempt {decided.attempt} started{where}")
 
 
+def _with_checkpoint(service: Service, trial: Trial) -> Trial:
+    """The trial without its checkpoint where that was removed: it begins again."""
+    folder = service.folder.trial(trial.number)
+    if trial.resume_from is None or (folder.path / trial.resume_from).is_dir():
+        return trial
+    text = f"its checkpoint {trial.resume_from} is gone: it begins again"
+    service.record(Warned(t=now(), trial=trial.number, text=text))
+    return msgspec.structs.replace(trial, resume_from=None)
+
+
 def back(decided: Start, trial: Trial, reason: str) -> TrialQueued:
     """The record that puts an attempt back into the queue which never came to run."""
     return TrialQueued(
@@ -83,6 +101,8 @@ def make_watch(service: Service, trial: Trial) -> Watch:
         train,
         guarded=service.profile.search.guard,
         resumed=trial.resume_from is not None,
+        stalled=bool(trial.stalled),
+        patience=service.settings.stall_patience,
     )
 
 

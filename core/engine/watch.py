@@ -1,12 +1,14 @@
-"""Follows one live attempt: its metrics, read as they come, the divergence guard, and its memory against its limit."""
+"""Follows one live attempt: its metrics, read as they come, the divergence guard, its silence, and its memory against
+its limit."""
 
 import math
 
+from core.engine.silence import PATIENCE, Silence, evaluation_updates
 from core.memory.creep import Creep
 from core.params import TrainTable
 from core.search.guard import Guard, Verdict
-from core.study.files import RunInfo, TrialForecast, read_record
-from core.study.metrics import MetricsTail, Point
+from core.study.files import RunInfo, TrialForecast, TrialTask, read_record
+from core.study.metrics import MetricsTail, Point, merge
 from core.study.store import TrialFolder, now
 
 
@@ -14,9 +16,19 @@ class Watch:
     """One attempt, from its start (or its adoption by a new daemon) to its end."""
 
     def __init__(
-        self, folder: TrialFolder, attempt: int, train: TrainTable, *, guarded: bool, resumed: bool
+        self,
+        folder: TrialFolder,
+        attempt: int,
+        train: TrainTable,
+        *,
+        guarded: bool,
+        resumed: bool,
+        stalled: bool = False,
+        patience: float = PATIENCE,
     ) -> None:
-        """`resumed`: the attempt goes on from a checkpoint, so what earlier attempts logged belongs to its curve."""
+        """`resumed`: the attempt goes on from a checkpoint (after a pause or a rung), so what earlier attempts logged
+        belongs to its curve. `stalled`: the journal says that it had stalled when an earlier daemon looked last.
+        `patience`: seconds without a log after which it may count as stalled."""
         self.folder = folder
         self.attempt = attempt
         self._train = train
@@ -28,6 +40,7 @@ class Watch:
         self._creep: Creep | None = None
         self._outside = 0
         self._since = now()
+        self._silence = Silence(folder, stalled=stalled, patience=patience)
         self.started = False
         """Whether the attempt has trained."""
         self.asked_at: float | None = None
@@ -40,15 +53,33 @@ class Watch:
         for point in self._tail.poll():
             if point.attempt != self.attempt:
                 if self._resumed and point.attempt < self.attempt:
-                    self._earlier.append(point)
+                    merge(self._earlier, (point,))
                 continue
             if not self.started:
                 self.started = True
-                self._guard = self._make_guard(point.step) if self._guarded else None
-                self._creep = self._make_creep()
+                self._begin(point.step)
+            self._silence.heard(point)
             heard = (self._observe(point), self._mind_memory(point))
             said.extend(verdict for verdict in heard if verdict is not None)
         return said
+
+    def stalled(self, now: float) -> str | None:
+        """What is to be recorded of the attempt's silence: why it counts as stalled, once; the empty text once it logs
+        again; None while nothing has changed.
+
+        To be called at every look, after `poll`. `now` is in seconds of the monotonic clock.
+        """
+        return None if self.asked_at is not None else self._silence.look(now)
+
+    def _begin(self, first_step: int) -> None:
+        """Make what judges the attempt, at its first point: the worker has told the trial's length by then."""
+        run = read_record(self.folder.run, RunInfo)
+        task = read_record(self.folder.task, TrialTask)
+        self._silence.evaluation = evaluation_updates(run)
+        self._creep = self._make_creep()
+        # A range test is meant to diverge.
+        if self._guarded and (task is None or task.kind != "range"):
+            self._guard = self._make_guard(first_step, run, task)
 
     def _observe(self, point: Point) -> Verdict | None:
         if self._guard is None or (point.loss is None and point.grad_norm is None):
@@ -75,11 +106,9 @@ class Watch:
         self._outside = forecast.context
         return Creep(forecast.capacity)
 
-    def _make_guard(self, first_step: int) -> Guard:
-        # Made with the first point: the worker has told the trial's length by then.
-        run = read_record(self.folder.run, RunInfo)
+    def _make_guard(self, first_step: int, run: RunInfo | None, task: TrialTask | None) -> Guard:
         guard = Guard(
-            warmup_steps=_warmup(self._train, run) if run else 0,
+            warmup_steps=_warmup(self._train, run, task) if run else 0,
             loss_scaling=run is not None and run.precision == "fp16",
         )
         for point in self._earlier:
@@ -89,8 +118,11 @@ class Watch:
         return guard
 
 
-def _warmup(train: TrainTable, run: RunInfo) -> int:
-    """Updates in which the rate rises: a probe takes its share of what is given in updates."""
+def _warmup(train: TrainTable, run: RunInfo, task: TrialTask | None) -> int:
+    """Updates in which the rate rises: a probe takes its share of what is given in updates, unless its schedule is the
+    first part of the full training's."""
+    whole = task is not None and task.schedule == "full"
+    span = run.full_steps if whole else run.total_steps
     if train.warmup_steps is None:
-        return math.ceil(train.warmup_ratio * run.total_steps)
-    return math.ceil(train.warmup_steps * run.total_steps / max(1, run.full_steps))
+        return math.ceil(train.warmup_ratio * span)
+    return math.ceil(train.warmup_steps * span / max(1, run.full_steps))

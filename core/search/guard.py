@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.search.smoothing import ALPHA, Ema
+from core.search.smoothing import ALPHA, JITTER_PER_SIGMA, Ema
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class GuardSettings:
     `explosion_ratio`: stop at once above this multiple of the best.
     `rise_ratio`: stop above this multiple, if also above the start, for `rise_logs` logs in a row
     after warm-up. `min_rise`: no smaller rise above the best ever stops a run (ratios mean nothing
-    near zero). `lost_share`: an explosion must also undo this share of what training has gained.
+    near zero). `lost_share`: an explosion must also undo this share of what training has gained: a model that knows its
+    data by heart may meet rows that it does not know.
     `noise_sigmas`: a rise must exceed this many standard deviations of the two averages compared;
     the highest and the lowest of 500 noisy averages lie five or six apart by chance alone.
     `spike_ratio` and `spike_sigmas`: a single loss this far above the average is warned of.
@@ -37,7 +38,7 @@ class GuardSettings:
     rise_ratio: float = 1.5
     rise_logs: int = 3
     min_rise: float = 0.3
-    lost_share: float = 0.5
+    lost_share: float = 0.25
     noise_sigmas: float = 7.0
     spike_ratio: float = 2.0
     spike_sigmas: float = 6.0
@@ -73,7 +74,6 @@ class Guard:
         self._warmup_steps = warmup_steps
         self._loss_scaling = loss_scaling
         self._overflows = 0
-        self._zeros = 0
         self._curve = _Curve(self._settings)
         self._risen_logs = 0
         self._in_spike = False
@@ -88,9 +88,6 @@ class Guard:
         verdict = self._check_finite(step, loss, grad_norm) or self._check_zero(step, loss)
         if verdict is not None or loss is None or not math.isfinite(loss):
             return verdict
-        if self._zeros:
-            # An exact zero is not a loss of the model; it would be the best for ever.
-            return None
         spike = self._check_spike(step, loss)
         self._curve.push(step, loss)
         return self._check_explosion(step) or self._check_rise(step) or spike
@@ -122,17 +119,10 @@ class Guard:
             return None
         smoothed = self._curve.smoothed
         if loss != 0 or (smoothed is not None and smoothed < self._settings.learned_loss):
-            self._zeros = 0
             return None
-        self._zeros += 1
-        if smoothed is not None and self._zeros < 2:
-            return None
-        when = (
-            f"at step {step}" if smoothed is None else f"in {self._zeros} logs, up to step {step}"
-        )
         reason = (
-            f"loss is exactly 0 {when}: either every label is masked, so that there is nothing to "
-            "learn from, or a filter hides losses that are not numbers"
+            f"loss is exactly 0 at step {step}{self._last()}: either every label is masked, so that there is nothing "
+            "to learn from, or a filter hides losses that are not numbers"
         )
         return Verdict("stop", reason, step)
 
@@ -213,10 +203,6 @@ class _Curve:
     # one nat, it adds no more jitter.
     _JITTER_CLIP = 4.0
     _JITTER_CLIP_NATS = 1.0
-    # Mean distance of the middle one of three normal values from their median, in deviations: it
-    # is their extreme in two of three cases, and 3/(2 sqrt(pi)) away then.
-    _JITTER_PER_SIGMA = 1 / math.sqrt(math.pi)
-
     # Logs after which the extra caution for a jitter known from few values has halved.
     _CAUTION = 5
 
@@ -247,7 +233,7 @@ class _Curve:
             return None
         # A few values may be close together by luck.
         caution = 1 + self._CAUTION / (self._CAUTION + self._logs)
-        return caution * jitter / self._JITTER_PER_SIGMA
+        return caution * jitter / JITTER_PER_SIGMA
 
     def push(self, step: int, loss: float) -> None:
         self._last_three.append(loss)

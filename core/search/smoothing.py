@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 ALPHA = 0.2
 """Weight of the newest value. The average then carries a third of the noise of single values
@@ -54,3 +54,20 @@ def smooth(values: Iterable[float | None], alpha: float = ALPHA) -> list[float]:
     ema = Ema(alpha)
     present = (value for value in values if value is not None)
     return [ema.push(value) if math.isfinite(value) else value for value in present]
+
+
+JITTER_PER_SIGMA = 1 / math.sqrt(math.pi)
+"""Mean distance of the middle one of three normal values from their median, in standard deviations: it is their extreme
+in two of three cases, and 3 / (2 sqrt(pi)) away then."""
+
+
+def jitter(values: Sequence[float]) -> float | None:
+    """Standard deviation of single values around their trend; None of fewer than five.
+
+    Only what goes up and comes back, or the other way round, counts: a steady rise or fall is none of it.
+    """
+    if len(values) < 5:
+        return None
+    triples = zip(values, values[1:], values[2:], strict=False)
+    moves = [abs(b - sorted((a, b, c))[1]) for a, b, c in triples]
+    return math.fsum(moves) / len(moves) / JITTER_PER_SIGMA

@@ -58,6 +58,16 @@ class StudyCreated(Event, frozen=True, kw_only=True, tag="study-created"):
 class StudyChanged(Event, frozen=True, kw_only=True, tag="study-changed"):
     status: StudyStatus
     reason: str = ""
+    search: bool | None = None
+    """Whether the search goes on: trials are proposed, decided about at rungs and confirmed. None leaves that as it is,
+    so that a training which is added to a stopped study does not wake its search."""
+
+
+class SearchPlanned(Event, frozen=True, kw_only=True, tag="search-planned"):
+    """The search runs another number of trials than was planned."""
+
+    planned: int
+    reason: str = ""
 
 
 class DaemonStarted(Event, frozen=True, kw_only=True, tag="daemon-started"):
@@ -92,6 +102,8 @@ class TrialQueued(Event, frozen=True, kw_only=True, tag="trial-queued"):
     """What this attempt and later ones change on top of the settings (memory fixes)."""
     resume_from: str | None = None
     reason: str = ""
+    until: float | None = None
+    """Another share of the probe that it is sent to; None leaves it."""
     unchecked: bool = False
     """It starts without another look at whether it fits: a person wants it, or its fix was chosen with that known."""
 
@@ -149,6 +161,8 @@ class TrialEnded(Event, frozen=True, kw_only=True, tag="trial-ended"):
     """The last evaluation loss, nats per token; None where there is none or it is not finite."""
     value: float | None = None
     """The last value of what the study ranks by; None where there is none or it is not finite."""
+    noise: float | None = None
+    """How far off that value may be by chance, as the curve tells; None where that is not known."""
     tokens: int | None = None
     """Tokens trained on so far, padding left out."""
     peak_memory: int | None = None
@@ -229,6 +243,7 @@ class Warned(Event, frozen=True, kw_only=True, tag="warned"):
 AnyEvent = (
     StudyCreated
     | StudyChanged
+    | SearchPlanned
     | DaemonStarted
     | TrialAdded
     | TrialQueued

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+RANGE_FILE = "range.json"
 TRIAL_FILE = "trial.toml"
 TASK_FILE = "task.json"
 RUN_FILE = "run.json"
@@ -24,6 +25,10 @@ CHECKPOINTS = "checkpoints"
 OUTPUT = "output"
 TENSORBOARD = "tb"
 
+LEAST_RANGE_STEPS = 10
+MOST_RANGE_STEPS = 100_000
+"""Updates of a learning-rate range test: fewer show no curve."""
+
 Phase = Literal["start", "load", "data", "train", "eval", "save", "done"]
 """What a worker is doing, in the order in which it does it."""
 
@@ -31,6 +36,24 @@ Phase = Literal["start", "load", "data", "train", "eval", "save", "done"]
 Moment = Literal["load", "forward", "backward", "optimizer", "eval", "save"]
 """A part of a run that has a peak of memory of its own. `optimizer` is all between the last backward pass of an update
 and the next forward pass: clipping, the update, reporting."""
+
+
+class RangeTest(msgspec.Struct, frozen=True):
+    """A learning-rate range test (`range.json` in the study's folder): the rate rises exponentially from `low` to
+    `high` over `steps` updates."""
+
+    low: float = 1e-7
+    high: float = 1.0
+    steps: int = 100
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be run, as a sentence; None where it can."""
+        if not 0 < self.low < self.high <= 1000:
+            return f"a range test needs rates 0 < low < high, not {self.low:g} and {self.high:g}"
+        if not MOST_RANGE_STEPS >= self.steps >= LEAST_RANGE_STEPS:
+            return f"a range test takes {LEAST_RANGE_STEPS} to {MOST_RANGE_STEPS} updates, not {self.steps}"
+        return None
 
 
 class TrialTask(msgspec.Struct, frozen=True):
@@ -53,13 +76,19 @@ class TrialTask(msgspec.Struct, frozen=True):
     until: float = 1.0
     """The share of the probe at which to evaluate, save a checkpoint and end with the outcome "rung"; 1 runs to the
     end. Never before the warm-up is over."""
+    looks: tuple[float, ...] = ()
+    """Shares of the probe at which to evaluate besides: how fast a trial moves is judged at its first rung."""
     budget_tokens: int | None = None
     """Ends a probe with the first update after so many tokens (padding left out) in place of `budget`."""
     full_rows: int | None = None
     """Rows of the full training of the study's own profile, where `max_steps` gives its length: probes of other
     effective batches run `budget` of as many rows, not of as many updates."""
+    own_batch: int | None = None
+    """The effective batch of the study's own profile, which its counts of updates (warmup_steps, eval_steps) are for;
+    None: the trial's own, or what `full_rows` tells."""
     schedule: Literal["own", "full"] = "own"
-    """Whether the learning-rate schedule spans the probe or the full training."""
+    """Whether a probe's learning-rate schedule spans the probe or the full training; of a training that continues from
+    a probe, that one's."""
     keep_checkpoint: bool = False
     """Whether a checkpoint is saved at the end and kept."""
     continues: str | None = None

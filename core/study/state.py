@@ -22,6 +22,7 @@ from core.study.events import (
     FixOption,
     FixSuggested,
     RungDecided,
+    SearchPlanned,
     Source,
     StudyChanged,
     StudyCreated,
@@ -118,6 +119,8 @@ class Trial(msgspec.Struct, frozen=True):
     eval_loss: float | None = None
     value: float | None = None
     """The last value of what the study ranks by."""
+    noise: float | None = None
+    """How far off that value may be by chance, as its curve tells; None where that is not known."""
     tokens: int | None = None
     """Tokens trained on so far."""
     sampled: dict[str, Scalar] = {}
@@ -171,6 +174,11 @@ class Trial(msgspec.Struct, frozen=True):
         return self.status in ENDED
 
     @property
+    def at_rung(self) -> bool:
+        """Whether it has come to the rung that it was sent to, so that nothing is left to run before a decision."""
+        return self.until < 1 and bool(self.rungs) and self.rungs[-1].at >= self.until
+
+    @property
     def upcoming(self) -> int:
         """The number that another attempt gets: that of the planned one, where it never started."""
         started = any(a.number == self.next_attempt for a in self.attempts)
@@ -208,6 +216,8 @@ class StudyState:
     """What was decided at the rungs, oldest first."""
     status: StudyStatus = "running"
     reason: str = ""
+    search_on: bool = True
+    """Whether the search goes on while the study runs; a person who stops the study stops that too."""
     daemon: ProcessRecord | None = None
     trials: dict[int, Trial] = field(default_factory=dict)
     warnings: list[Notice] = field(default_factory=list)
@@ -229,10 +239,30 @@ class StudyState:
         """Trials that wait to start, in the order in which they will."""
         return [t for t in self.trials.values() if t.status == "queued"]
 
+    def waiting_at_rung(self) -> list[Trial]:
+        """Trials that wait at a rung for a decision."""
+        return [t for t in self.trials.values() if t.status == "rung"]
+
+    def searched(self) -> list[Trial]:
+        """The trials that the search itself wanted: no confirmations, and nothing that a person added."""
+        own = ("search", "portfolio")
+        return [t for t in self.trials.values() if t.kind == "probe" and t.source in own]
+
+    def left_to_propose(self) -> int:
+        """How many planned trials have no settings yet."""
+        return max(0, self.planned - len(self.searched())) if self.strategy == "bayesian" else 0
+
+    def to_come(self) -> int:
+        """How many trials the search will still propose by itself."""
+        return self.left_to_propose() if self.search_on else 0
+
     def unfinished(self) -> bool:
         """Whether there is work that goes on by itself."""
-        return self.status == "running" and any(
-            t.live or t.status == "queued" or t.advising for t in self.trials.values()
+        if self.status != "running":
+            return False
+        busy = ("queued", "rung")
+        return self.to_come() > 0 or any(
+            t.live or t.status in busy or t.advising for t in self.trials.values()
         )
 
     def next_number(self) -> int:
@@ -251,6 +281,9 @@ def apply(state: StudyState, event: AnyEvent) -> None:
             state.strategy, state.stopping = event.strategy, event.stopping
         case StudyChanged():
             state.status, state.reason = event.status, event.reason
+            state.search_on = state.search_on if event.search is None else event.search
+        case SearchPlanned():
+            state.planned = event.planned
         case DaemonStarted():
             state.daemon = event.process
         case Warned():
@@ -283,7 +316,14 @@ def _decide(state: StudyState, event: RungDecided) -> None:
         trial = state.trials.get(number)
         if trial is not None and trial.status in ("rung", "pruned"):
             state.trials[number] = change(
-                trial, status="queued", reason=event.text, until=until, next_attempt=trial.upcoming
+                trial,
+                status="queued",
+                reason=event.text,
+                until=until,
+                next_attempt=trial.upcoming,
+                asked=None,
+                asked_by=None,
+                asked_reason="",
             )
     for number, reason in event.dropped.items():
         trial = state.trials.get(number)
@@ -318,6 +358,7 @@ def _apply_to_trial(
                 next_attempt=event.attempt,
                 overrides={**trial.overrides, **event.overrides},
                 resume_from=event.resume_from,
+                until=trial.until if event.until is None else event.until,
                 asked=None,
                 asked_by=None,
                 asked_reason="",
@@ -379,7 +420,9 @@ def _end(trial: Trial, event: TrialEnded) -> Trial:
     forecast = event.forecast is not None
     rungs = trial.rungs
     if event.ending == "rung":
-        rungs = (*rungs, RungResult(trial.until, event.step, event.value))
+        # One that began again comes to the same rungs again.
+        before = tuple(r for r in rungs if r.at < trial.until)
+        rungs = (*before, RungResult(trial.until, event.step, event.value))
     return msgspec.structs.replace(
         trial,
         status=event.ending,
@@ -387,6 +430,7 @@ def _end(trial: Trial, event: TrialEnded) -> Trial:
         rungs=rungs,
         stalled="",
         value=event.value,
+        noise=event.noise,
         tokens=event.tokens if event.tokens is not None else trial.tokens,
         advising=None,
         checked=False,

@@ -73,6 +73,11 @@ class TrialFolder:
         return self.path / files.OUTPUT
 
 
+def trial_path(number: int) -> str:
+    """A trial's folder, relative to its study's."""
+    return f"trials/{number:04d}"
+
+
 @dataclass(frozen=True, slots=True)
 class StudyFolder:
     """The files of one study."""
@@ -103,6 +108,11 @@ class StudyFolder:
         return self.path / "tuned.toml"
 
     @property
+    def range_test(self) -> Path:
+        """What a learning-rate range test runs; only a study that is one has it."""
+        return self.path / files.RANGE_FILE
+
+    @property
     def lengths(self) -> Path:
         """How long the rows of the data are in tokens, measured once for all trials."""
         return self.path / "lengths.json"
@@ -112,7 +122,7 @@ class StudyFolder:
         return self.path / "daemon.log"
 
     def trial(self, number: int) -> TrialFolder:
-        return TrialFolder(self.path / "trials" / f"{number:04d}")
+        return TrialFolder(self.path / trial_path(number))
 
 
 class StudyReader:

@@ -23,6 +23,14 @@ from core.train.chat import IGNORED
 from core.train.errors import ModelError
 
 
+@dataclass
+class ChunkedOutput(CausalLMOutput):  # type: ignore[misc]
+    """A loss whose scores exist no more."""
+
+    hits: Any = None
+    """Where no gradients are wanted: how many of the learnt tokens were given the highest score."""
+
+
 def chunk_loss(model: Any, tokens: int) -> None:
     """Let `model`, a causal language model of transformers (without adapters around it yet, or the one inside of
     them), compute its loss from `tokens` tokens at a time whenever it is given labels.
@@ -72,16 +80,21 @@ class ChunkedLoss:
         targets = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:].flatten()
         targets = targets.to(hidden.device)
         total: Any = 0.0
+        hits: Any = None if torch.is_grad_enabled() else 0
         # A split's backward joins the chunks' gradients once; that of a slice would make a whole one for each chunk.
         for part, wanted in zip(
             hidden.split(self._tokens), targets.split(self._tokens), strict=True
         ):
-            total = total + _summed(scores, part[None], wanted)
+            if hits is None:
+                total = total + _summed(scores, part[None], wanted)
+            else:
+                loss, right = _judged(scores, part[None], wanted)
+                total, hits = total + loss, hits + right
         if num_items_in_batch is None:
             num_items_in_batch = (targets != IGNORED).sum()
         elif torch.is_tensor(num_items_in_batch):
             num_items_in_batch = num_items_in_batch.to(hidden.device)
-        return CausalLMOutput(loss=total / num_items_in_batch)
+        return ChunkedOutput(loss=total / num_items_in_batch, hits=hits)
 
     def _decode(self, *inputs: Any, **settings: Any) -> "_Decoded":
         """What the decoder makes of a batch; the head sees one token, and what it says is dropped."""
@@ -137,14 +150,23 @@ def _summed(scores: Callable[[Any], Any], hidden: Any, targets: Any) -> Any:
     """The sum of the cross-entropy over a chunk, whose logits live no longer than this call."""
 
     def summed(hidden: Any) -> Any:
-        logits = scores(hidden).flatten(0, 1).float()
-        return torch.nn.functional.cross_entropy(
-            logits, targets, ignore_index=IGNORED, reduction="sum"
-        )
+        return _cross_entropy(scores(hidden).flatten(0, 1), targets)
 
-    if not torch.is_grad_enabled():
-        return summed(hidden)
     return checkpoint(summed, hidden, use_reentrant=False)
+
+
+def _judged(scores: Callable[[Any], Any], hidden: Any, targets: Any) -> tuple[Any, Any]:
+    """The same where no gradients are wanted, and how many learnt tokens have the highest score."""
+    logits = scores(hidden).flatten(0, 1)
+    right = ((logits.argmax(-1) == targets) & (targets != IGNORED)).sum()
+    return _cross_entropy(logits, targets), right
+
+
+def _cross_entropy(logits: Any, targets: Any) -> Any:
+    """The sum over the learnt tokens, in fp32."""
+    return torch.nn.functional.cross_entropy(
+        logits.float(), targets, ignore_index=IGNORED, reduction="sum"
+    )
 
 
 @contextmanager

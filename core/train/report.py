@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.loss: float | None = None
         """The last training loss that was logged, where it is finite."""
         self.eval_loss: float | None = None
+
+    def take_over(self, points: Sequence[Point]) -> None:
+        """Report the last losses of earlier attempts, where this one has nothing to train."""
+        for point in points:
+            self.loss = _finite(point.loss) if point.loss is not None else self.loss
+            if point.eval_loss is not None:
+                self.eval_loss = _finite(point.eval_loss)
 
     def leave_out(self, seconds: float) -> None:
         """Do not count a time that was not training's, before the next point."""
@@ -83,7 +90,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             mem_reserved=reserved,
             mem_peak=peak,
         )
-        self.loss = point.loss if point.loss is not None and math.isfinite(point.loss) else None
+        self.loss = _finite(point.loss)
         self._write(point)
         say(
             f"step {point.step}/{state.max_steps}  loss {_short(point.loss)}  grad {_short(point.grad_norm)}  "
@@ -92,7 +99,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def _eval_point(self, state: Any, logs: Mapping[str, Any]) -> None:
         loss = _number(logs["eval_loss"])
-        self.eval_loss = loss if loss is not None and math.isfinite(loss) else None
+        self.eval_loss = _finite(loss)
+        accuracy = logs.get("eval_accuracy")
         self._write(
             Point(
                 t=time.time(),
@@ -100,6 +108,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 attempt=self._attempt,
                 epoch=state.epoch,
                 eval_loss=loss,
+                tokens=self._tokens(),
+                more={"eval_accuracy": float(accuracy)} if accuracy is not None else None,
             )
         )
         say(f"step {state.global_step}/{state.max_steps}  eval loss {_short(loss)}")
@@ -117,6 +127,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             "train/tokens_per_s": point.tokens_per_s,
             "train/epoch": point.epoch,
             "eval/loss": point.eval_loss,
+            "eval/accuracy": (point.more or {}).get("eval_accuracy"),
         }
         try:
             self._events.write(
@@ -125,6 +136,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         except OSError as error:
             self._events_work = False
             say(f"warning: TensorBoard events are not written any more: {error.strerror}")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _number(value: Any) -> float | None:

@@ -28,9 +28,10 @@ def training_arguments(
     keep_best = (
         task.save_model
         and train.early_stopping_patience is not None
-        and plan.eval_steps is not None
+        and plan.evaluate_every is not None
     )
-    saving = "best" if keep_best else ("steps" if train.save_steps else "no")
+    saving = "best" if keep_best else ("steps" if saves_as_it_goes(train, task) else "no")
+    evaluates = plan.evaluate_every is not None
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.per_device_train_batch_size,
@@ -52,11 +53,12 @@ def training_arguments(
         bf16=numbers.name == "bf16",
         fp16=numbers.name == "fp16",
         logging_strategy="steps",
-        logging_steps=train.logging_steps,
+        logging_steps=1 if task.kind == "range" else train.logging_steps,
         logging_nan_inf_filter=False,
-        eval_strategy="steps" if plan.eval_steps else "no",
-        eval_steps=plan.eval_steps,
-        metric_for_best_model="eval_loss" if plan.eval_steps else None,
+        # Which updates are followed by an evaluation is the conductor's to say.
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=plan.total_steps if evaluates else None,
+        metric_for_best_model="eval_loss" if evaluates else None,
         greater_is_better=False,
         save_strategy=saving,
         save_steps=train.save_steps or plan.total_steps,
@@ -74,8 +76,13 @@ def training_arguments(
     )
 
 
+def saves_as_it_goes(train: TrainTable, task: TrialTask) -> bool:
+    """Whether checkpoints are saved every train.save_steps updates. A range test leaves nothing behind."""
+    return train.save_steps is not None and task.kind != "range"
+
+
 def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
-    """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to a probe.
+    """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to the run.
 
     Raises:
         SettingsError: a count of updates is larger than the full training.
@@ -86,7 +93,7 @@ def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
     }
     name = train.lr_scheduler_type
     if name == "warmup_stable_decay":
-        given.setdefault("num_decay_steps", max(1, plan.total_steps // 10))
+        given.setdefault("num_decay_steps", max(1, plan.schedule_steps // 10))
     if name == "greedy":
         # GreedyLR's own bounds, 1e-3 to 1, lie above every rate that fine-tuning bears.
         given.setdefault("min_lr", train.learning_rate / 10)
@@ -100,14 +107,15 @@ def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
 
 
 def _scaled(key: str, count: int, plan: Plan) -> int:
-    """A count of updates of the full training as one of this trial, which the warm-up leaves room for."""
-    if count > plan.full_steps:
+    """A count of updates of the full training as one of the schedule, which the warm-up leaves room for."""
+    if count > plan.reference_steps:
         # transformers goes on with a rate that is next to nothing.
         raise SettingsError(
-            f"train.lr_scheduler_kwargs: {key} = {count} does not fit into the {plan.full_steps} updates of the "
+            f"train.lr_scheduler_kwargs: {key} = {count} does not fit into the {plan.reference_steps} updates of the "
             "full training"
         )
-    return max(1, min(round(count * plan.share), plan.total_steps - plan.warmup_steps))
+    scaled = round(count * plan.schedule_share)
+    return max(1, min(scaled, plan.schedule_steps - plan.warmup_steps))
 
 
 def _check_scheduler(train: TrainTable) -> None:

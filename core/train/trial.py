@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,19 +27,16 @@ from core.study.files import (
     WorkerReport,
     write_record,
 )
-from core.study.metrics import MetricsWriter
-from core.train import data, limits
+from core.study.metrics import MetricsWriter, read_points
+from core.train import checkpoints, data, limits
 from core.train.chat import ChatEncoder, Example
 from core.train.errors import SettingsError
 from core.train.optimizers import build_optimizer, find_optimizer
-from core.train.plan import Plan, make_plan
+from core.train.plan import Plan, make_plan, order_seed
 from core.train.precision import Numbers, decide
 from core.train.signals import Requests
 from core.train.source import find_model, needs_bitsandbytes
 from core.train.startup import Stopwatch
-
-STATE_FILE = "trainer_state.json"
-"""What the Trainer writes last into a checkpoint: with it, the checkpoint is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +62,7 @@ class Trial:
         self._profile = profile
         self._requests = requests
         self._watch = watch
+        self._beginning = checkpoints.Beginning()
         self._trainer: Any = None
         self._reporter: Any = None
         self._memory: Any = None
@@ -77,34 +75,53 @@ class Trial:
             UsageError: the input is wrong.
             Interrupted: a pause or a stop was asked for before training began.
         """
-        checkpoint = self._resume_folder()
+        self._beginning = checkpoints.find_beginning(self._folder, self._task, self._profile)
         loaded = self._load()
-        examples = loaded.examples
-        plan = make_plan(
-            self._profile.train, self._task, len(examples.train), len(examples.evaluation)
-        )
+        plan = self._make_plan(loaded.examples)
         writer = MetricsWriter(self._folder / METRICS_FILE)
         conductor = self._make_trainer(loaded, plan, writer)
         self._watch.mark("trainer")
         self._requests.check()
         gc.enable()
         self.phase = "train"
-        self._trainer.train(resume_from_checkpoint=checkpoint)
+        self._train(lambda: self._first_step(loaded, plan))
         writer.close()
-        asked = conductor.ended_by(self._trainer.state)
-        if asked == "stopped":
+        if self._trainer.cut_short or conductor.outcome == "stopped":
             return self.report("stopped")
-        if asked == "paused":
-            return self.report(
-                "paused", checkpoint=f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}"
-            )
+        if self._task.kind == "range":
+            # It takes minutes at most: one that is to go on begins again.
+            self._drop_checkpoints("")
+            return self.report(conductor.outcome)
+        checkpoint = f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}"
+        if conductor.outcome != "completed":
+            if self._task.kind == "probe":
+                checkpoints.keep_only(self._folder, checkpoint)
+            return self.report(conductor.outcome, checkpoint=checkpoint)
         if self._task.save_model:
             self.phase = "save"
             self._memory.enter("save")
             self._save_output(loaded)
-        self._drop_checkpoints()
+        self._drop_checkpoints(checkpoint)
         self.phase = "done"
-        return self.report("completed")
+        return self.report("completed", checkpoint=checkpoint if self._keeps_last() else None)
+
+    def _make_plan(self, examples: data.Examples) -> Plan:
+        lengths = [len(row.ids) for row in examples.train]
+        return make_plan(
+            self._profile.train, self._task, len(examples.train), len(examples.evaluation), lengths
+        )
+
+    def _train(self, on_nothing: Callable[[], None]) -> None:
+        """Train from where the attempt begins; `on_nothing` is called where there is nothing left to train."""
+        from core.train.conductor import Arrived
+
+        begins = self._beginning.checkpoint
+        try:
+            self._trainer.train(resume_from_checkpoint=None if begins is None else str(begins))
+        except Arrived:
+            on_nothing()
+            points = read_points(self._folder / METRICS_FILE)
+            self._reporter.take_over(points)
 
     def report(
         self,
@@ -146,9 +163,7 @@ class Trial:
     def release(self) -> None:
         """Let go of the model and all that hangs on it, and of what was only half written."""
         shutil.rmtree(self._folder / f"{OUTPUT}.partial", ignore_errors=True)
-        for checkpoint in (self._folder / CHECKPOINTS).glob("checkpoint-*"):
-            if not (checkpoint / STATE_FILE).is_file():
-                shutil.rmtree(checkpoint, ignore_errors=True)
+        checkpoints.drop_torn(self._folder)
         trainer = self._trainer
         if trainer is not None:
             trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
@@ -240,8 +255,8 @@ class Trial:
         """Build the Trainer and its callbacks; returns the conductor."""
         from transformers import PrinterCallback
 
-        from core.train.conductor import Conductor, EarlyStop
         from core.train.report import Reporter
+        from core.train.schedule import make_schedule
         from core.train.settings import training_arguments
         from core.train.stages.sft import SftTrainer
 
@@ -252,7 +267,9 @@ class Trial:
                 loaded.tokenizer.eos_token_id if pad is None else pad,
                 PADDED_TO if task.device == "cuda" else 1,
             ),
-            data_seed=train.data_seed,
+            order_seed=order_seed(train),
+            plan=plan,
+            schedule=make_schedule(train, task, plan, self._beginning.probe_end),
             requests=self._requests,
             on_phase=self._enter,
             on_rehearsed=self._leave_out,
@@ -263,21 +280,42 @@ class Trial:
                 self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
             ),
             train_dataset=examples.train,
-            eval_dataset=examples.evaluation or None,
+            eval_dataset=examples.evaluation if plan.evaluate_every is not None else None,
         )
         trainer.remove_callback(PrinterCallback)
         self._trainer = trainer
         self._reporter = Reporter(
             self._folder / TENSORBOARD, writer, task.attempt, self._memory, trainer.count_tokens
         )
-        patience = train.early_stopping_patience if plan.eval_steps else None
-        early = EarlyStop(patience) if patience is not None else None
+        trainer.add_callback(self._reporter)
+        return self._make_conductor(plan, lambda: self._first_step(loaded, plan))
+
+    def _make_conductor(self, plan: Plan, on_first_step: Callable[[], None]) -> Any:
+        """Build what decides how the run goes on, and give it to the Trainer."""
+        from core.train.conductor import Conductor, EarlyStop, RangeEnd
+        from core.train.settings import saves_as_it_goes
+
+        task, train = self._task, self._profile.train
+        early = None
+        if train.early_stopping_patience is not None and plan.evaluate_every is not None:
+            # The losses that a probe's own decay came to are out of reach for the rate that comes back.
+            since = (self._beginning.probe_end or 0) if task.schedule == "own" else 0
+            early = EarlyStop(train.early_stopping_patience, since)
         conductor = Conductor(
-            self._requests, early, train.save_steps, lambda: self._first_step(loaded, plan)
+            self._requests,
+            plan,
+            early,
+            save_every=train.save_steps if saves_as_it_goes(train, task) else None,
+            save_waiting=task.kind != "range",
+            keep_last=self._keeps_last(),
+            new_best=self._beginning.continues,
+            take_up_window=self._trainer.take_up_window,
+            on_first_step=on_first_step,
         )
-        for callback in (self._reporter, conductor, early):
+        ends = RangeEnd() if task.kind == "range" else None
+        for callback in (conductor, early, ends):
             if callback is not None:
-                trainer.add_callback(callback)
+                self._trainer.add_callback(callback)
         return conductor
 
     def _enter(self, phase: Phase) -> None:
@@ -289,6 +327,7 @@ class Trial:
     def _first_step(self, loaded: Loaded, plan: Plan) -> None:
         """Write `run.json` and tell the log what is about to be trained."""
         from core.train.report import say
+        from core.train.schedule import describe
         from core.train.trainable import count
 
         self._watch.mark("first batch")
@@ -310,6 +349,8 @@ class Trial:
             startup_seconds=round(self._watch.total(), 3),
             longest_row=_longest(examples.train),
             longest_eval_row=_longest(examples.evaluation),
+            rung_step=plan.rung_step,
+            epoch_tokens=sum(len(row.ids) for row in examples.train),
         )
         write_record(self._folder / RUN_FILE, run)
         method = self._profile.method.finetuning_type
@@ -322,26 +363,10 @@ class Trial:
             f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped "
             "(nothing to learn within cutoff_len)"
         )
-        say(f"{plan.total_steps:,} of {plan.full_steps:,} steps, {plan.steps_per_epoch:,} an epoch")
+        for line in describe(self._profile.train, self._task, plan, self._beginning.probe_end):
+            say(line)
         say(f"{run.device}, {run.precision}")
         say(f"started in {self._watch.describe()}")
-
-    def _resume_folder(self) -> str | None:
-        if self._task.resume_from is None:
-            return None
-        folder = self._folder / self._task.resume_from
-        if not (folder / STATE_FILE).is_file():
-            raise SettingsError(
-                f"{folder} is no complete checkpoint, so that the trial cannot go on from it; start it over"
-            )
-        adapters = (folder / "adapter_config.json").is_file()
-        method = self._profile.method.finetuning_type
-        if adapters != (method == "lora"):
-            holds = "adapters" if adapters else "a whole model"
-            raise SettingsError(
-                f'{folder} holds {holds}, which finetuning_type = "{method}" cannot go on from; start the trial over'
-            )
-        return str(folder)
 
     def _save_output(self, loaded: Loaded) -> None:
         """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
@@ -356,9 +381,17 @@ class Trial:
         shutil.rmtree(output, ignore_errors=True)
         partial.replace(output)
 
-    def _drop_checkpoints(self) -> None:
-        """A trial that is done needs none, but for those of a full training whose profile asks for them."""
-        if self._task.kind == "probe" or self._profile.train.save_steps is None:
+    def _keeps_last(self) -> bool:
+        return self._task.keep_checkpoint and self._task.kind != "range"
+
+    def _drop_checkpoints(self, last: str) -> None:
+        """A trial that is done needs none, but for `last` where the task asks for it, and those of a full training
+        whose profile asks for them."""
+        if self._task.kind == "full" and self._profile.train.save_steps is not None:
+            return
+        if self._keeps_last():
+            checkpoints.keep_only(self._folder, last)
+        else:
             shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
 
 

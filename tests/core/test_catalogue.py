@@ -67,6 +67,7 @@ def test_nonsense_is_answered_without_a_guess() -> None:
         ("quantization_bit", "", None),
         ("max_steps", "none", None),
         ("max_steps", "not set", None),
+        ("search.stopping", "none", "none"),
         ("lr_scheduler_type", "linear", "linear"),
         ("data.dataset", "a.json", "a.json"),
         ("data.dataset", '["a.json", "b.json"]', ["a.json", "b.json"]),

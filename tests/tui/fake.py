@@ -7,6 +7,7 @@ from typing import Any
 
 from core.devices.gpu import GpuProcess, GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
+from core.doctor import Finding
 from core.engine.messages import Reply, Request
 from core.study.events import (
     AnyEvent,
@@ -23,6 +24,7 @@ from core.study.files import ProcessRecord, RunInfo, TrialForecast
 from core.study.metrics import Point
 from core.study.state import StudyState, apply
 from tests.tui.fake_memory import FakeDesk
+from tests.tui.fake_range import FakeWatch
 from tui.curve import Curve, CurveBuilder
 from tui.snapshot import LogTail, StudyReading, StudySummary, summarise
 from tui.source import DeviceReading, SourceError, StudyFeed, Wanted
@@ -30,12 +32,17 @@ from tui.source import DeviceReading, SourceError, StudyFeed, Wanted
 NOW = 1_800_000_000.0
 GPU_UUID = "GPU-11111111-2222-3333-4444-555555555555"
 FOLDER = Path("/studies/sft-night")
+RANGE_FOLDER = Path("/studies/sft-night-lr-range")
 STEPS = 120
 PROFILE = {
     "learning_rate": 1e-4,
     "lora_rank": 8,
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 2,
+}
+SPACE = {
+    "learning_rate": {"low": 1e-5, "high": 3e-3, "scale": "log"},
+    "lora_rank": [8, 16, 32, 64],
 }
 
 
@@ -156,6 +163,8 @@ class FakeFeed:
     metrics: dict[int, list[Point]] = field(default_factory=dict)
     logs: dict[int, tuple[str, ...]] = field(default_factory=dict)
     forecasts: dict[int, TrialForecast] = field(default_factory=dict)
+    findings: dict[int, Finding] = field(default_factory=dict)
+    space: dict[str, Any] = field(default_factory=lambda: dict(SPACE))
     engine: Any = "running"
     problem: str = ""
     opened: list[int] = field(default_factory=list)
@@ -196,6 +205,13 @@ class FakeFeed:
             profile=PROFILE,
             log=None if wanted.log is None else LogTail(wanted.log, self.logs.get(wanted.log, ())),
             problem=self.problem,
+            direction=state.direction,
+            strategy=state.strategy,
+            stopping=state.stopping,
+            choice=state.choice,
+            decisions=tuple(state.decisions),
+            space=self.space,
+            results=wanted.results,
         )
 
     def _curve(self, number: int, wanted: Wanted) -> Curve:
@@ -207,6 +223,7 @@ class FakeFeed:
             builder.add(self.metrics[number])
             forecast = self.forecasts.get(number)
             curve = builder.digest(run_info(), whole=whole, forecast=forecast, memory=memory)
+            curve = replace(curve, finding=self.findings.get(number) if whole else None)
             self._kept[number] = (key, curve)
         return self._kept[number][1]
 
@@ -292,6 +309,7 @@ class FakeSource:
     feeds: dict[Path, FakeFeed] = field(default_factory=dict)
     refuse: str = ""
     desk: FakeDesk = field(default_factory=FakeDesk)
+    watch: FakeWatch = field(default_factory=FakeWatch)
     reply: Callable[[Request], Reply] = lambda request: Reply(True, f"{request.command} done")
 
     def __post_init__(self) -> None:
@@ -343,6 +361,16 @@ class FakeSource:
     def create(self, profile: Any) -> Path:
         self._note("create", profile)
         return FOLDER
+
+    def create_range_test(self, profile: Any, test: Any) -> Path:
+        self._note("range test", profile, test)
+        return RANGE_FOLDER
+
+    def range_test(self, folder: Path) -> Any:
+        return self.watch
+
+    def past_time(self, profile: Any) -> Any:
+        return None
 
     def demo_profile(self) -> Any:
         return "the demo's profile"

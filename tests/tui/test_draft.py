@@ -163,6 +163,19 @@ def test_a_profile_with_mistakes_opens_with_them(tmp_path: Path) -> None:
     assert any("rankk" in text for text in left_out)
 
 
+def test_article_keys_of_a_profile_with_mistakes_open_as_the_space(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(
+        '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n[train]\nlearning_rate = "fast"\n'
+        "[search]\nmax_search_trials = 5\ntrials = 6\nlora_rank_list = [8, 16]\n"
+    )
+    draft, left_out = open_file(file)
+    assert draft.space == {"method.lora_rank": "8, 16"}
+    assert draft.text("search.trials") == "6"
+    assert len(left_out) == 1
+    assert "search.max_search_trials: 5 contradicts search.trials = 6" in left_out[0]
+
+
 def test_a_file_that_is_no_toml_cannot_be_opened(tmp_path: Path) -> None:
     file = tmp_path / "wrong.toml"
     file.write_text("learning_rate = = 3")

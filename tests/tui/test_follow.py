@@ -10,12 +10,15 @@ from core.study.events import (
     AdviceGiven,
     AnyEvent,
     FixSuggested,
+    RungDecided,
+    SearchPlanned,
     StudyChanged,
     StudyCreated,
     TrialAdded,
     TrialAsked,
     TrialEnded,
     TrialQueued,
+    TrialStalled,
     TrialStarting,
     Warned,
     encode,
@@ -23,6 +26,13 @@ from core.study.events import (
 from core.study.journal import seal
 from core.study.state import StudyState, apply
 from tui.follow import follow, happening, resting
+
+
+def replace_choice(choice: str) -> StudyCreated:
+    return StudyCreated(
+        t=1.0, version=1, name="s", tunedeck="0", rank_by="loss", planned=1, choice=choice
+    )
+
 
 CREATED = StudyCreated(t=1.0, version=1, name="s", tunedeck="0", rank_by="loss", planned=1)
 ADDED = TrialAdded(t=2.0, trial=1, settings={"learning_rate": 3e-4})
@@ -51,10 +61,35 @@ def state() -> StudyState:
         (TrialAsked(t=3, trial=1, attempt=1, ask="stop", by="guard", reason="loss is NaN"), "loss is NaN"),
         (Warned(t=3, text="a spike", trial=1), "trial 1: a spike"),
         (StudyChanged(t=3, status="paused", reason="the disk is full"), "paused: the disk is full"),
+        (replace_choice("grid: all 4 combinations"), "the search: grid: all 4 combinations"),
+        (SearchPlanned(t=3, planned=9, reason="the space has no more"), "9 trials are planned now: the space"),
+        (TrialEnded(t=3, trial=1, attempt=1, ending="rung", step=12, value=1.9), "at its rung, step 12, 1.9000"),
+        (RungDecided(t=3, rung=1, at=0.1, kept={1: 0.3}, dropped={3: "worse", 2: "worse"}),
+         "rung 1 at 10 %: 1 of 3 goes on (dropped: 2, 3)"),
+        (TrialStalled(t=3, trial=1, attempt=1, text="nothing logged for 6 min"), "stalled: nothing logged"),
+        (TrialStalled(t=3, trial=1, attempt=1), "trial 1: logs again"),
+        (TrialAdded(t=3, trial=9, settings={}, source="confirm", parent=1), "the settings of trial 1 with another seed"),
+        (TrialAdded(t=3, trial=9, settings={}, kind="full", source="promote", parent=1), "the full training with"),
+        (TrialAdded(t=3, trial=9, settings={"lora_rank": 4}, source="user"), "trial 9: added: lora_rank 4"),
     ],
 )  # fmt: skip
 def test_each_record_is_said_in_words(state: StudyState, event: AnyEvent, said: str) -> None:
     assert said in happening(event, state)
+
+
+def test_a_trial_that_goes_on_from_its_rung_does_not_start_again(state: StudyState) -> None:
+    ended = TrialEnded(
+        t=3, trial=1, attempt=1, ending="rung", step=12, value=1.9, checkpoint="checkpoints/x"
+    )
+    starting = TrialStarting(t=4, trial=1, attempt=2, device="cpu")
+    added = TrialAdded(t=2, trial=1, settings={}, until=0.1)
+    for event in (added, ended, RungDecided(t=4, rung=1, at=0.1, kept={1: 0.3}), starting):
+        apply(state, event)
+    assert happening(starting, state) == "trial 1: goes on from 10 % of its probe"
+
+
+def test_planned_trials_are_told_when_they_start_and_not_before(state: StudyState) -> None:
+    assert happening(ADDED, state) == ""
 
 
 def test_a_study_rests_when_nothing_runs_and_nothing_will(state: StudyState) -> None:

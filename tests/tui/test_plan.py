@@ -5,7 +5,7 @@ import pytest
 from core.checks import Problem
 from core.data_size import FileSize
 from tui.draft import Draft, review
-from tui.plan import DataCount, Span, all_problems, plan
+from tui.plan import DataCount, PastTime, Span, all_problems, plan
 
 BASE = (
     Draft()
@@ -73,6 +73,48 @@ def test_trials_are_counted_while_other_fields_are_wrong() -> None:
 
 def test_a_wrong_entry_leaves_the_trials_open() -> None:
     assert plan(review(BASE.with_space(RATE, "fast")), DATA).trials is None
+
+
+def test_the_search_is_chosen_by_trials_and_gpus() -> None:
+    draft = BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_space("method.lora_dropout", "0 .. 0.1")
+    draft = draft.with_text("search.trials", "40")
+    alone = plan(review(draft), DATA).choice
+    many = plan(review(draft), DATA, at_hand=10).choice
+    assert alone is not None and many is not None
+    assert (alone.strategy, alone.stopping) == ("bayesian", "halving")
+    assert many.stopping == "asha"
+    assert "40 trials" in alone.why
+
+
+def test_what_is_saved_by_stopping_early_is_told_and_second_runs_are_counted() -> None:
+    draft = BASE.with_space(RATE, "1e-5 .. 1e-3 log")
+    stopped = plan(review(draft), DATA)
+    assert stopped.cost == 12 * 0.25 and stopped.expected is not None
+    assert 0.25 < stopped.expected < stopped.cost
+    whole = plan(review(draft.with_text("search.stopping", "none")), DATA)
+    assert whole.expected == whole.cost == 3.0
+    again = plan(review(draft.with_text("search.confirm", "2")), DATA)
+    assert again.cost == 3.5 and again.expected == stopped.expected + 0.5
+
+
+def test_a_budget_in_tokens_has_no_cost_in_trainings() -> None:
+    draft = BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_text("search.budget_tokens", "100000")
+    numbers = plan(review(draft), DATA)
+    assert (numbers.trials, numbers.cost, numbers.expected) == (12, None, None)
+
+
+def test_time_follows_from_what_a_training_took() -> None:
+    draft = BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_text("search.stopping", "none")
+    numbers = plan(review(draft), DATA, past=PastTime(600.0, "night"))
+    assert numbers.seconds == 1800.0 and numbers.timed == PastTime(600.0, "night")
+    assert plan(review(BASE), DATA, past=PastTime(600.0, "night")).seconds is None
+
+
+@pytest.mark.parametrize("key", ["search.trials", "search.budget"])
+def test_a_search_that_is_wrong_has_no_numbers(key: str) -> None:
+    draft = BASE.with_space(RATE, "1e-5 .. 1e-3 log").with_text(key, "many")
+    numbers = plan(review(draft), DATA)
+    assert numbers.trials is None and numbers.choice is None and numbers.cost is None
 
 
 def test_most_steps_decide_without_knowing_the_rows() -> None:

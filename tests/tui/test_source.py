@@ -18,10 +18,11 @@ from core.study.files import write_record
 from core.study.journal import JournalWriter
 from core.study.metrics import MetricsWriter, Point
 from tests.tui.fake import NOW, run_info, trial_forecast
-from tui import source as source_module
+from tui import feed as feed_module
+from tui.feed import DiskFeed
 from tui.log_lines import log_lines
 from tui.snapshot import study_view
-from tui.source import DiskFeed, DiskSource, SourceError, Wanted, ancestors, short_path
+from tui.source import DiskSource, SourceError, Wanted, ancestors, short_path
 
 
 class Study:
@@ -121,7 +122,7 @@ def test_the_profile_is_read_by_names_alone(study: Study) -> None:
 
 
 def test_the_log_is_read_from_its_end(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "LOG_BYTES", 100)
+    monkeypatch.setattr(feed_module, "LOG_BYTES", 100)
     feed = DiskFeed(study.folder.path)
     log = feed.read(Wanted(log=3)).log
     assert log is not None and log.lines == ()

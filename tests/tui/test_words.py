@@ -66,7 +66,7 @@ def test_settings_are_read_not_copied(value: object, text: str) -> None:
 
 
 def test_every_state_has_a_sign_of_its_own_or_a_word_of_its_own() -> None:
-    assert set(words.LOOKS) == {*LIVE, *ENDED, "queued", "paused"}
+    assert set(words.LOOKS) == {*LIVE, *ENDED, "queued", "paused", "rung"}
     for ascii in (True, False):
         texts = [look.text(ascii=ascii) for look in words.LOOKS.values()]
         assert len(set(texts)) == len(texts) and all(len(text) <= 11 for text in texts)

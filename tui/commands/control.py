@@ -8,6 +8,7 @@ from pathlib import Path
 from core.engine.client import daemon_alive, send
 from core.engine.messages import Command, Reply, Request
 from core.study.store import StudyReader, find_study
+from core.values import Scalar
 
 
 def stop(arguments: argparse.Namespace) -> int:
@@ -37,7 +38,7 @@ def retry(arguments: argparse.Namespace) -> int:
 
 
 def promote(arguments: argparse.Namespace) -> int:
-    """Run a trial's settings, by default the winner's, as the full training."""
+    """Run a trial's settings, by default the winner's, as the full training; anew or from the trial's checkpoint."""
     from core.engine.standing import best_trial
 
     folder = find_study(arguments.study)
@@ -48,7 +49,24 @@ def promote(arguments: argparse.Namespace) -> int:
             print("tunedeck: no trial has completed yet: name one", file=sys.stderr)
             return 1
         trial = best.number
-    return _ask(folder, Request("promote", trial), arguments.json)
+    try:
+        changes = promoted_changes(arguments.changes)
+    except ValueError as error:
+        print(f"tunedeck: --set {error}", file=sys.stderr)
+        return 2
+    continues = bool(arguments.continues)
+    return _ask(folder, Request("promote", trial, changes, continues=continues), arguments.json)
+
+
+def promoted_changes(texts: list[str]) -> dict[str, Scalar] | None:
+    """What the full training has otherwise than its trial; None where nothing was given.
+
+    Raises:
+        ValueError: a text is no KEY=VALUE, or the value is not allowed.
+    """
+    from tui.trial_settings import parse_settings
+
+    return parse_settings(" ".join(texts)) if texts else None
 
 
 def _send(arguments: argparse.Namespace, command: Command) -> int:

@@ -24,9 +24,9 @@ from core.memory.forecast import GIB, Forecast, Lengths, Target
 from core.memory.limits import LONGEST, largest_batch, longest_sequence, smallest_gpu
 from core.memory.models.shape import Architecture
 from core.memory.prover import ProofError, Prover
+from core.missing import missing_files
 from core.profile import Profile, ProfileError, load, resolve, save
 from tui import words
-from tui.commands.profiles import missing_files
 from tui.commands.run import parse_changes
 from tui.memory_text import Estimate, Place, estimate_json, estimate_text, fit_json, fit_text
 from tui.memory_view import MEMORY_KEYS

@@ -8,9 +8,9 @@ from typing import Any
 
 from core import profile as profiles_
 from core.catalogue import Parameter, UnknownParameterError, find, json_schema, nearest, parameters
-from core.checks import Problem
+from core.missing import missing_files
 from core.params import TABLES
-from core.profile import Profile, ProfileError
+from core.profile import ProfileError
 from core.values import toml_value
 
 
@@ -35,33 +35,14 @@ def check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"ok": True, "file": str(path), "problems": []}, indent=1))
         return 0
-    from core.engine.results import plan_size
+    from core.search.choice import choose
 
     searched = ", ".join(profile.search.space) or "nothing (one training)"
-    print(f"{path}: fine. Searches {searched}; trials: {plan_size(profile)}.")
+    choice = choose(profile, gpus=None)
+    print(f"{path}: fine. Searches {searched}; trials: {choice.trials}.")
+    if profile.search.space:
+        print(f"  {choice.why}")
     return 0
-
-
-def missing_files(profile: Profile) -> list[Problem]:
-    """Problems with the files that a profile names, as far as they can be seen without loading them."""
-    from pathlib import Path
-
-    problems = []
-    for key, listed in (
-        ("data.dataset", profiles_.dataset_files(profile)),
-        ("data.eval_dataset", profiles_.eval_files(profile)),
-    ):
-        absent = (name for name in listed if not Path(name).expanduser().exists())
-        problems += [Problem(key, f"{name} does not exist", "a data file") for name in absent]
-    model = profiles_.model_path(profile)
-    looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
-    if looks_local and not Path(model).expanduser().exists():
-        problems.append(
-            Problem(
-                "model.model_name_or_path", f"{model} does not exist", "a folder or a .gguf file"
-            )
-        )
-    return problems
 
 
 def params(arguments: argparse.Namespace) -> int:

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Start the search that a profile describes."""
     from core.profile import Profile
 
-    profile = _profile(arguments)
+    profile = profile_of(arguments)
     if isinstance(profile, Profile):
         folder = Path(arguments.study) if arguments.study else new_folder(profile.profile.name)
         return _start(profile, folder, arguments)
@@ -57,7 +57,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Run a profile as one full training."""
     from core.profile import Profile
 
-    profile = _profile(arguments)
+    profile = profile_of(arguments)
     if isinstance(profile, Profile):
         name = f"{profile.profile.name}-training"
         folder = Path(arguments.study) if arguments.study else new_folder(name)
@@ -82,11 +82,11 @@ def attach(arguments: argparse.Namespace) -> int:
     return dashboard(arguments, folder)
 
 
-def _profile(arguments: argparse.Namespace) -> Profile | int:
+def profile_of(arguments: argparse.Namespace) -> Profile | int:
     """The profile with the changes of the command line, or the exit code where they are wrong."""
     from core.catalogue import UnknownParameterError
+    from core.missing import missing_files
     from core.profile import ProfileError, load, resolve
-    from tui.commands.profiles import missing_files
 
     path = resolve(arguments.profile)
     try:
@@ -133,6 +133,7 @@ def parse_changes(texts: list[str]) -> dict[str, object]:
 def _start(profile: Profile, folder: Path, arguments: argparse.Namespace) -> int:
     """Make the study, start its engine and show it."""
     from core.engine.client import create_study, start_daemon
+    from core.study.store import StudyReader
 
     if folder.exists() and any(folder.iterdir()):
         raise StudyError(
@@ -146,6 +147,8 @@ def _start(profile: Profile, folder: Path, arguments: argparse.Namespace) -> int
     start_daemon(path)
     if getattr(arguments, "detach", False):
         print(f"The study runs in {path}\n  watch it:  tunedeck attach {path}")
+        if choice := StudyReader(path).state.choice:
+            print(f"  search:    {choice}")
         return 0
     headless = arguments.headless or not (sys.stdin.isatty() and sys.stdout.isatty())
     if not headless:

@@ -10,11 +10,16 @@ from typing import Any
 import msgspec
 
 from core.engine.client import daemon_alive
+from core.engine.outcome import summary
 from core.engine.standing import best_trial, ranking
+from core.search.edges import Edge
+from core.search.ranking import Ranked
+from core.study.events import RungDecided
 from core.study.metrics import read_points
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study
-from tui import words
+from tui import rung_text, words
+from tui.study_facts import study_examination
 from tui.text_table import table
 
 
@@ -64,10 +69,28 @@ def _status(path: Path, state: StudyState) -> dict[str, Any]:
         "ended": sum(t.ended for t in state.trials.values()),
         "live": [t.number for t in state.live()],
         "queued": [t.number for t in state.queued()],
+        "waiting_at_rung": [t.number for t in state.waiting_at_rung()],
+        "dropped": [t.number for t in state.trials.values() if t.status == "pruned"],
+        "to_come": state.to_come(),
+        "planned": state.planned,
+        "strategy": state.strategy,
+        "stopping": state.stopping,
+        "choice": state.choice,
+        "rungs": [_rung(decision) for decision in state.decisions],
         "rank_by": state.rank_by,
+        "direction": state.direction,
         "best": None if best is None else best.number,
+        "summary": summary(state),
         "updated": state.updated,
     }
+
+
+def _rung(decision: RungDecided) -> dict[str, Any]:
+    return {
+        "rung": decision.rung, "at": decision.at, "kept": sorted(decision.kept),
+        "dropped": {str(number): why for number, why in decision.dropped.items()},
+        "text": rung_text.decision_text(decision),
+    }  # fmt: skip
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -82,9 +105,13 @@ def status(arguments: argparse.Namespace) -> int:
     print(f"{content['name']}: {content['status']}{why}")
     print(f"  folder   {content['folder']}")
     print(f"  engine   {engine}")
-    print(
-        f"  trials   {content['ended']} of {content['trials']} ended, {len(content['live'])} live"
-    )
+    if content["choice"]:
+        print(f"  search   {content['choice']}")
+    print(f"  trials   {_counts(content)}")
+    for decision in reader.state.decisions[-3:]:
+        print(f"  rung     {rung_text.decision_text(decision)}")
+    if content["best"] is None and reader.state.status != "running":
+        print(f"  result   {content['summary']}")
     if content["best"] is not None:
         best = reader.state.trials[content["best"]]
         print(f"  best     trial {best.number}: {describe(best.changes)}")
@@ -95,23 +122,55 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _counts(content: dict[str, Any]) -> str:
+    """Where the trials are, those left out of which there are none."""
+    of = max(content["trials"] + content["to_come"], content["planned"])
+    counts = (
+        (len(content["live"]), "live"),
+        (len(content["queued"]), "waiting to start"),
+        (len(content["waiting_at_rung"]), "at a rung"),
+        (len(content["dropped"]), "dropped at a rung"),
+    )
+    told = "".join(f", {count} {what}" for count, what in counts if count)
+    return f"{content['ended']} of {of} ended{told}"
+
+
 def trials(arguments: argparse.Namespace) -> int:
     """List the trials of a study."""
     reader = StudyReader(find_study(arguments.study))
     listed = [_seen(reader, t) for t in reader.state.trials.values()]
     if arguments.json:
-        print(json.dumps([msgspec.to_builtins(t) for t in listed], indent=1))
+        places = {r.trial: r for r in ranking(reader.state)}
+        print(json.dumps([_as_json(t, places.get(t.number)) for t in listed], indent=1))
         return 0
     rows = [
         (
-            str(t.number), t.status, describe(t.changes), f"{t.step}/{t.total_steps or '?'}",
-            words.loss(t.loss), words.loss(t.eval_loss), words.size(t.peak_memory), t.reason,
+            str(t.number), "stalled" if t.stalled and t.live else t.status, describe(t.changes),
+            f"{t.step}/{t.total_steps or '?'}", words.loss(t.loss), words.loss(t.eval_loss),
+            words.size(t.peak_memory), _why(t),
         )
         for t in listed
     ]  # fmt: skip
     headers = ("trial", "state", "settings", "step", "loss", "eval loss", "peak", "why")
     print(table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet.")
     return 0
+
+
+def _why(trial: Trial) -> str:
+    """Why a trial is where it is: its reason, else its rung, else where it comes from."""
+    if trial.stalled and trial.live:
+        return trial.stalled
+    return trial.reason or rung_text.where(trial) or rung_text.source_text(trial)
+
+
+def _as_json(trial: Trial, place: Ranked | None) -> dict[str, Any]:
+    """A trial for programs: as the journal has it, with its place."""
+    content: dict[str, Any] = {**msgspec.to_builtins(trial), "changes": trial.changes}
+    content["place"] = place.place if place else None
+    content["tied"] = place.tied if place else False
+    content["ranked_value"] = place.value if place else None
+    content["runs"] = place.runs if place else 1
+    return content
 
 
 def _seen(reader: StudyReader, trial: Trial) -> Trial:
@@ -129,7 +188,7 @@ def _seen(reader: StudyReader, trial: Trial) -> Trial:
 
 
 def ranking_table(state: StudyState) -> str:
-    """The ranking of a study as a table."""
+    """The ranking of a study as a table: those with a place, then those that were dropped, then the rest."""
     rows = []
     for ranked in ranking(state):
         trial = state.trials[ranked.trial]
@@ -140,11 +199,38 @@ def ranking_table(state: StudyState) -> str:
                 str(trial.number),
                 words.loss(ranked.value),
                 describe(trial.changes),
-                ranked.reason or "",
+                _note(ranked),
             )
         )
-    metric = "eval loss" if state.rank_by == "eval_loss" else "loss"
-    return table(("place", "trial", metric, "settings", ""), rows, right=(0, 1, 2))
+    return table(
+        ("place", "trial", words.metric(state.rank_by), "settings", ""), rows, right=(0, 1, 2)
+    )
+
+
+def _note(ranked: Ranked) -> str:
+    """What is to be known about a value: how many runs it is the mean of, why it has no place."""
+    if ranked.runs > 1:
+        spread = f" ± {ranked.spread:.2g}" if ranked.spread is not None else ""
+        return f"mean of {ranked.runs} seeds{spread}"
+    return ranked.reason or ""
+
+
+def cautions(reader: StudyReader) -> list[str]:
+    """What is to be known before the winner is trusted: ties, and edges of the space."""
+    state = reader.state
+    placed = [r for r in ranking(state) if r.place is not None]
+    told = []
+    if placed and placed[0].tied:
+        group = placed[0].group
+        others = [f"{r.trial}" for r in placed[1:] if r.group == group]
+        told.append(f"tied with trial {', '.join(others)}: the difference is within the noise")
+    told += [f"{edge.text[:1].upper()}{edge.text[1:]}" for edge in _edges(reader)]
+    return told
+
+
+def _edges(reader: StudyReader) -> tuple[Edge, ...]:
+    told = study_examination(reader)
+    return told.edges if told is not None else ()
 
 
 def best(arguments: argparse.Namespace) -> int:
@@ -152,17 +238,52 @@ def best(arguments: argparse.Namespace) -> int:
     reader = StudyReader(find_study(arguments.study))
     winner = best_trial(reader.state)
     if arguments.json:
-        content = (
-            None if winner is None else {**msgspec.to_builtins(winner), "changes": winner.changes}
-        )
-        print(json.dumps(content, indent=1))
+        print(json.dumps(_best_as_json(reader, winner), indent=1))
     elif winner is not None:
-        print(f"trial {winner.number}: {describe(winner.changes) or 'the profile as it is'}\n")
-        print(ranking_table(reader.state))
+        print(f"trial {winner.number}: {describe(winner.changes) or 'the profile as it is'}")
+        for caution in cautions(reader):
+            print(f"  {caution}")
+        print(f"\n{ranking_table(reader.state)}")
     if winner is None:
-        print("tunedeck: no trial has completed yet", file=sys.stderr)
+        told = "no trial has completed yet"
+        if reader.state.status != "running":
+            told = summary(reader.state)
+        print(f"tunedeck: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def _best_as_json(reader: StudyReader, winner: Trial | None) -> dict[str, Any] | None:
+    """The winner for programs; None where there is none."""
+    if winner is None:
+        return None
+    state = reader.state
+    placed = [r for r in ranking(state) if r.place is not None]
+    first = next((r for r in placed if r.trial == winner.number), None)
+    group = first.group if first is not None else None
+    return {
+        **_as_json(winner, first),
+        "strategy": state.strategy,
+        "stopping": state.stopping,
+        "choice": state.choice,
+        "rank_by": state.rank_by,
+        "direction": state.direction,
+        "spread": first.spread if first is not None else None,
+        "ties": [r.trial for r in placed if r.group == group and r.trial != winner.number],
+        "confirmations": [
+            t.number for t in rung_text.confirmations([*state.trials.values()], winner.number)
+        ],
+        "edges": [
+            {
+                "name": e.name,
+                "side": e.side,
+                "value": e.value,
+                "widen_to": e.widen_to,
+                "text": e.text,
+            }
+            for e in _edges(reader)
+        ],
+    }
 
 
 def save(arguments: argparse.Namespace) -> int:

@@ -11,17 +11,17 @@ from tui.explain import problem_text
 from tui.plan import Plan
 from tui.profile_path import path_note, path_problem, profile_path, slug
 from tui.row_count import quick_look
-from tui.screens.configure_memory import ConfigureMemory
+from tui.screens.configure_search import ConfigureSearch
 from tui.screens.confirm import ConfirmDialog, MessageDialog, TextDialog
 from tui.screens.pick import Choice, PickDialog, profile_choices
 from tui.source import short_path
 from tui.space_text import space_text
-from tui.words import plural
+from tui.words import duration, plural
 
 _EMPTY = "empty"
 
 
-class ConfigureScreen(ConfigureMemory):
+class ConfigureScreen(ConfigureSearch):
     """The form with what is done to a whole profile. Starting goes through the app's `start_study`."""
 
     def __init__(self, profile_path: Path | None = None) -> None:
@@ -187,7 +187,27 @@ class ConfigureScreen(ConfigureMemory):
 def start_text(profile: Profile, numbers: Plan) -> str:
     """What is about to be started, in a few lines."""
     searched = [f"{name}: {space_text(entry)}" for name, entry in profile.search.space.items()]
+    lines = [*searched]
+    if numbers.choice is not None:
+        lines.append(f"{numbers.choice.why}.")
+    if profile.search.budget_tokens is not None:
+        return "\n".join(
+            [*lines, f"Each trial runs {profile.search.budget_tokens:,} tokens at most."]
+        )
     share = f"{profile.search.budget:.0%}"
     steps = f"{numbers.probe} steps" if numbers.probe else "a part of the training"
-    cost = f", together {numbers.cost:.3g} full runs" if numbers.cost else ""
-    return "\n".join([*searched, f"Each trial runs {steps} ({share} of a full run){cost}."])
+    most = " at most" if numbers.expected != numbers.cost else ""
+    lines.append(f"Each trial runs {steps}{most} ({share} of a full run){_cost_text(numbers)}.")
+    return "\n".join(lines)
+
+
+def _cost_text(numbers: Plan) -> str:
+    """What the search costs, in full trainings, and in time where that is known."""
+    if numbers.cost is None:
+        return ""
+    text = f", together {numbers.cost:.3g} full runs"
+    if numbers.expected is not None and numbers.expected < 0.995 * numbers.cost:
+        text = (
+            f", together about {numbers.expected:.2g} full trainings instead of {numbers.cost:.2g}"
+        )
+    return text + (f", about {duration(numbers.seconds)}" if numbers.seconds else "")

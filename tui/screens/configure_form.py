@@ -453,8 +453,15 @@ class ConfigureForm(DeckScreen):
         if key is not None:
             explanation = explain(find(key), self.draft, self._review, self._problems)
             plain = ascii_text if self.ascii else str
-            dialog = MessageDialog(plain(explanation.title), plain(as_text(explanation)))
-            self.app.push_screen(dialog)
+            text = "\n\n".join(filter(None, (as_text(explanation), self._beyond(key))))
+            self.app.push_screen(MessageDialog(plain(explanation.title), plain(text)))
+
+    def _beyond(self, key: str) -> str:
+        """What is known about a field of this draft beyond its explanation."""
+        choice = self.plan.choice
+        if choice is None or key not in ("search.strategy", "search.stopping", "search.trials"):
+            return ""
+        return f"This search: {choice.why}."
 
     def escape(self) -> None:
         """Esc: out of the filter."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from tui import detail, theme, words
+from tui import detail, rung_text, theme, words
 from tui.ascii_text import ascii_text
 from tui.memory_chart import memory_series, memory_title
 from tui.widgets.bars import Heading, Pieces
@@ -50,6 +50,7 @@ class TrialDetail(Vertical):
         with Vertical(id="chart-side"):
             yield Heading(ascii=self._ascii, id="trial-heading")
             yield Pieces(ascii=self._ascii, id="note")
+            yield Pieces(ascii=self._ascii, id="doctor")
             yield LossChart(ascii=self._ascii, id="losses")
         with Vertical(id="pane-side"):
             yield Heading(ascii=self._ascii, id="pane-heading")
@@ -86,7 +87,8 @@ class TrialDetail(Vertical):
 
     @property
     def needs_curve(self) -> bool:
-        return self._wide or self.shown_pane == "chart"
+        # The doctor, who speaks in the advice, looks at every point as well.
+        return self._wide or self.shown_pane in ("chart", "advice")
 
     @property
     def needs_memory(self) -> bool:
@@ -131,6 +133,7 @@ class TrialDetail(Vertical):
             return
         losses = self._wide or self.shown_pane == "chart"
         self.query_one("#losses").display = self.query_one("#note").display = losses
+        self._show_doctor()
         self.query_one("#chart-side").set_class(not losses, "-heading-only")
         self.query_one("#memory").display = self.shown_pane == "memory"
         self.pane.display = self.shown_pane != "memory"
@@ -169,6 +172,14 @@ class TrialDetail(Vertical):
         if self._ascii:
             pieces = [(ascii_text(text), style) for text, style in pieces]
         self.query_one("#note", Pieces).show(pieces)
+        self._show_doctor()
+
+    def _show_doctor(self) -> None:
+        """What the doctor says, beside the chart; no line at all of a healthy run."""
+        line = self.query_one("#doctor", Pieces)
+        pieces = doctor(self._row)
+        line.display = bool(pieces) and self.query_one("#losses").display
+        line.show([(ascii_text(text), style) for text, style in pieces] if self._ascii else pieces)
 
     def _show_chart(self, row: TrialRow | None, marked: Sequence[TrialRow]) -> None:
         others = [r for r in marked if row is None or r.number != row.number]
@@ -242,6 +253,15 @@ def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSerie
     return series
 
 
+def doctor(row: TrialRow | None) -> list[Piece]:
+    """What a trial's curve shows, in a line; the advice pane says the rest."""
+    finding = row.curve.finding if row is not None and row.curve is not None else None
+    if finding is None:
+        return []
+    colour = {"error": "error", "warning": "warning"}.get(finding.severity, "accent")
+    return [(" doctor ", theme.style("muted")), (finding.text, theme.style(colour))]
+
+
 def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
     """What matters most about a trial, in a line above its chart."""
     if row is None:
@@ -254,6 +274,12 @@ def note(row: TrialRow | None, *, ascii: bool) -> list[Piece]:
     if trial.suggestion is not None:
         pieces += [(" f ", theme.style("primary", bold=True)), (trial.suggestion.text, text)]
         return pieces
+    if trial.stalled and trial.live:
+        stalled = words.STALLED
+        sign = f" {stalled.text(ascii=ascii)} "
+        return [(sign, theme.style(stalled.colour, bold=True)), (f" {trial.stalled}", text)]
+    if trial.status == "rung" and trial.rungs:
+        return [*pieces, (f" {rung_text.where(trial)}, with a checkpoint", text)]
     if not trial.live and trial.reason:
         return [*pieces, (f" {trial.reason}", text)]
     facts: list[tuple[str, str]] = []

@@ -75,11 +75,11 @@ def trial_row(row: TrialRow, look: RowLook, *, marked: bool) -> Row:
 
 
 def _cells(row: TrialRow, drawn: RowLook) -> dict[str, Cell]:
-    trial, look = row.trial, words.LOOKS[row.status]
+    trial = row.trial
     best, ascii = drawn.best, drawn.ascii
     cells: dict[str, Cell] = {
         "number": _number(row, best=best, ascii=ascii),
-        "state": Text(look.text(ascii=ascii), style=COLOURS[look.colour]),
+        "state": _state(row, ascii=ascii),
         "settings": Text(words.settings_line({k: trial.changes[k] for k in trial.settings})),
         "progress": _progress(row, drawn=drawn.roomy, ascii=ascii),
         "loss": _loss(row.loss, best=best and drawn.rank_by == "loss"),
@@ -95,16 +95,34 @@ def _cells(row: TrialRow, drawn: RowLook) -> dict[str, Cell]:
     return cells
 
 
+def _state(row: TrialRow, *, ascii: bool) -> Text:
+    """The state; at a rung or dropped there, which one it was."""
+    trial = row.trial
+    look = words.STALLED if trial.stalled and trial.live else words.LOOKS[trial.status]
+    text = look.text(ascii=ascii)
+    if trial.rungs and trial.status == "rung":
+        text = f"{look.ascii_glyph if ascii else look.glyph} at rung {len(trial.rungs)}"
+    elif trial.rungs and trial.status == "pruned":
+        text = f"{text} {len(trial.rungs)}"
+    return Text(text, style=COLOURS[look.colour])
+
+
+SIGNS = {"portfolio": "k", "confirm": "c"}
+"""Behind the number of a trial that the search did not draw: known-good settings, a second run of a good trial."""
+
+
 def _number(row: TrialRow, *, best: bool, ascii: bool) -> Text:
-    if row.trial.kind == "full":
-        return Text(f"{row.number} F", style=f"bold {COLOURS['accent']}")
+    if row.trial.kind in ("full", "range"):
+        letter = "F" if row.trial.kind == "full" else "R"
+        return Text(f"{row.number} {letter}", style=f"bold {COLOURS['accent']}")
     star = "*" if ascii else "★"
     if best:
         return Text(f"{row.number} {star}", style=f"bold {COLOURS['success']}")
     if row.trial.fixes:
         sign = words.LOOKS["oom"]
         return Text(f"{row.number} {sign.glyph}", style=COLOURS[sign.colour])
-    return Text(f"{row.number}  ", style=COLOURS["secondary"])
+    sign_of_source = SIGNS.get(row.trial.source, " ")
+    return Text(f"{row.number} {sign_of_source}", style=COLOURS["secondary"])
 
 
 def _progress(row: TrialRow, *, drawn: bool, ascii: bool) -> Text:

@@ -247,7 +247,10 @@ class TrialsScreen(DeckScreen):
     # -- looking ------------------------------------------------------------------------------
 
     def action_open_trial(self) -> None:
-        if self.selected is None:
+        if self.selected is None or self._view is None:
+            return
+        if self.selected.kind == "range" and not self.large:
+            self.deck.show_range_test(self._view.folder)
             return
         self.add_class("-large")
         self.detail.focus_pane()

@@ -1,4 +1,4 @@
-"""The live summary under the form: batch, rows, steps, trials and what they cost together."""
+"""The live summary under the form: batch, rows, steps, trials, what they cost together, and how they are chosen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from textual.strip import Strip
 from tui import theme
 from tui.ascii_text import ascii_text
 from tui.plan import Plan
-from tui.widgets.lines import LineWidget, Piece, line
-from tui.words import plural
+from tui.widgets.lines import LineWidget, Piece, line, shorten
+from tui.words import duration, plural, times
 
 
 class Part:
@@ -60,11 +60,33 @@ def search_parts(plan: Plan, problems: int) -> list[Part]:
         )
         parts.append(Part("trials", f"{plan.trials:,}{of}", "accent"))
         parts.append(Part("each", f"{plan.probe} steps" if plan.probe else "?"))
-    if plan.cost is not None:
-        parts.append(Part("together", f"{plan.cost:.3g} full runs"))
+    parts += cost_parts(plan)
     if problems:
         parts.append(Part("", f"{plural(problems, 'problem')} (n)", "error"))
     return parts
+
+
+def cost_parts(plan: Plan) -> list[Part]:
+    """What the search costs, in full trainings and in time where that is known."""
+    if plan.cost is None:
+        return []
+    parts = []
+    if plan.expected is None or plan.expected >= 0.995 * plan.cost:
+        parts.append(Part("together", f"{times(plan.cost)} full runs"))
+    else:
+        saved = f"{times(plan.expected)} full trainings instead of {times(plan.cost)}"
+        parts.append(Part("≈", saved, "accent"))
+    if plan.seconds is not None and plan.timed is not None:
+        what = "GPU time" if plan.timed.on_gpu else "time"
+        parts.append(Part(f"{what} ≈", f"{duration(plan.seconds)} (by {plan.timed.study})"))
+    return parts
+
+
+def choice_pieces(plan: Plan) -> list[Piece]:
+    """How trials are chosen and stopped, and why."""
+    if plan.choice is None:
+        return []
+    return [("search ", theme.style("muted")), (plan.choice.why, theme.style("secondary"))]
 
 
 def flow(parts: Sequence[Part], width: int) -> list[Piece]:
@@ -81,33 +103,44 @@ def flow(parts: Sequence[Part], width: int) -> list[Piece]:
 
 
 class PlanBar(LineWidget):
-    """Two lines: the run, and the search."""
+    """Two lines, the run and the search; where something is searched a third one says how."""
 
-    DEFAULT_CSS = "PlanBar { height: 2; width: 1fr; padding: 0 1; }"
+    DEFAULT_CSS = """
+    PlanBar { height: 2; width: 1fr; padding: 0 1; }
+    PlanBar.-searched { height: 3; }
+    """
 
     def __init__(self, *, ascii: bool = False, id: str | None = None) -> None:
         super().__init__(ascii=ascii, id=id)
         self._rows: tuple[list[Part], list[Part]] = ([], [])
+        self._choice: list[Piece] = []
 
     def show(self, plan: Plan, problems: int) -> None:
         """Show these numbers from now on."""
         self._rows = (run_parts(plan), search_parts(plan, problems))
+        self._choice = choice_pieces(plan)
+        self.set_class(bool(self._choice), "-searched")
         self.sync()
 
     @property
     def text(self) -> str:
-        """The two lines as they are shown."""
-        return "\n".join(
-            "".join(self._plain(text) for text, _ in flow(row, self.size.width))
-            for row in self._rows
-        )
+        """The lines as they are shown."""
+        width = self.size.width
+        lines = [flow(row, width) for row in self._rows]
+        if self._choice:
+            lines.append(shorten(self._choice, width, ascii=self.ascii))
+        return "\n".join("".join(self._plain(text) for text, _ in each) for each in lines)
 
     def _plain(self, text: str) -> str:
         return ascii_text(text) if self.ascii else text
 
     def build_line(self, y: int, width: int) -> Strip:
         base = self.rich_style
-        if y >= len(self._rows):
+        if y < len(self._rows):
+            shown = flow(self._rows[y], width)
+        elif y == len(self._rows) and self._choice:
+            shown = shorten(self._choice, width, ascii=self.ascii)
+        else:
             return Strip.blank(width, base)
-        pieces = [(self._plain(text), base + style) for text, style in flow(self._rows[y], width)]
+        pieces = [(self._plain(text), base + style) for text, style in shown]
         return line(pieces, width, base)

@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the Trainer that learns answers, and the loss that it is judged by."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,12 +17,17 @@ from core.train.errors import SettingsError, first_line
 from core.train.limits import is_out_of_memory
 from core.train.moments import Memory
 from core.train.optimizers import same_states
+from core.train.plan import Plan
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 from core.train.report import say
+from core.train.schedule import Schedule
+from core.train.scores import Scores
 from core.train.signals import Requests
 
 _OPTIM_FILE = "optim.txt"
 """In a checkpoint: which optimizer made its states, as train.optim says. Checkpoints without it are AdamW's."""
+_WINDOW_FILE = "log_window.json"
+"""In a checkpoint: the losses that were not logged yet."""
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
@@ -50,7 +56,9 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self,
         *,
         collator: Collator,
-        data_seed: int,
+        order_seed: int,
+        plan: Plan,
+        schedule: Schedule,
         requests: Requests,
         on_phase: Callable[[Phase], None],
         on_rehearsed: Callable[[float], None],
@@ -58,14 +66,17 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         make_optimizer: Callable[[Any], Any],
         **arguments: Any,
     ) -> None:
-        """`on_phase` is told when an evaluation begins and when training goes on after it, `on_rehearsed` how many
-        seconds the rehearsal took, `memory` which part of the run comes next."""
+        """`order_seed` decides the order of the rows. `on_phase` is told when an evaluation begins and when training
+        goes on after it, `on_rehearsed` how many seconds the rehearsal took, `memory` which part of the run comes
+        next."""
         super().__init__(data_collator=collator, **arguments)
         self._on_phase = on_phase
         self._on_rehearsed = on_rehearsed
         self._memory = memory
         self._make_optimizer = make_optimizer
-        self._data_seed = data_seed
+        self._order_seed = order_seed
+        self._plan = plan
+        self._schedule = schedule
         self._requests = requests
         self._rehearsed = False
         self._evaluated = False
@@ -76,13 +87,19 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         self._states_lost = False
         """Whether the checkpoint's states were another optimizer's."""
         self._uncounted: torch.Tensor | None = None
+        self._looked = self._told = -1
+        """The updates after which the evaluation rows were looked at, and the loss was told, for the report alone."""
+        self._carried: tuple[float, int] | None = None
+        """Of the checkpoint: the sum of the losses that it had not logged, and the update that it logged last."""
+        self.cut_short = False
+        """Whether a stop ended an evaluation before its end."""
         if not self.model_accepts_loss_kwargs:
             # Else a model that takes no num_items_in_batch would average over batches, not tokens.
             self.compute_loss_func: Any = token_mean_loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return EpochSampler(len(rows), self._data_seed)
+        return EpochSampler(len(rows), self._order_seed)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         # Summed on the device and read only when it is reported: reading it here would wait for the GPU every batch.
@@ -190,54 +207,105 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return int(self.state.num_input_tokens_seen)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The learning-rate schedule.
+        """The learning-rate schedule, over the updates that the plan says.
 
         Raises:
             SettingsError: train.lr_scheduler_kwargs do not suit it.
         """
+        spans = self._plan.schedule_steps
         try:
-            schedule = super().create_scheduler(num_training_steps, optimizer)
+            given = self._schedule.make(self.optimizer if optimizer is None else optimizer)
+            if given is not None:
+                self.lr_scheduler: Any = given
+                self._created_lr_scheduler = True
+                return given
+            schedule = super().create_scheduler(spans, optimizer)
             # Some settings are looked at only once the warm-up is over.
             for rate in getattr(schedule, "lr_lambdas", ()):
-                rate(num_training_steps)
-            return schedule
+                rate(spans)
         except (TypeError, ValueError, ArithmeticError) as error:
-            given = ", ".join(self.args.lr_scheduler_kwargs or {}) or "nothing"
+            names = ", ".join(self.args.lr_scheduler_kwargs or {}) or "nothing"
             raise SettingsError(
-                f"train.lr_scheduler_kwargs ({given}) do not suit lr_scheduler_type = "
+                f"train.lr_scheduler_kwargs ({names}) do not suit lr_scheduler_type = "
                 f'"{self.args.lr_scheduler_type.value}": {first_line(error)}'
             ) from None
+        self._schedule.change(schedule)
+        return schedule
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The mean loss over all learnt tokens of the evaluation rows, in nats.
+        """The mean loss over all learnt tokens of the evaluation rows, in nats, and the share of them (eval_accuracy)
+        to which the model gives the highest score.
 
         Trainer's own evaluation averages over rows and leaves out batches that are not finite; this one weighs by
         tokens, so that it does not depend on the batch size, and keeps NaN. It draws no random numbers.
         """
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        size = self.args.per_device_eval_batch_size
-        self._begin_evaluation()
-        total, tokens = 0.0, 0
-        with torch.no_grad():
-            for start in range(0, len(rows), size):
-                if self._requests.outcome == "stopped":
-                    # Half an evaluation is none: nothing is logged of it.
-                    self._end_evaluation()
-                    return {f"{metric_key_prefix}_loss": math.nan}
-                batch = self.data_collator(rows[start : start + size])
-                learnt = int((batch["labels"][:, 1:] != IGNORED).sum())
-                mean = self.model(**self._prepare_inputs(batch)).loss
-                total += float(mean) * learnt
-                tokens += learnt
-        self._end_evaluation()
-        self._evaluated = True
-        metrics = {f"{metric_key_prefix}_loss": total / tokens}
+        metrics = self._measure(self.eval_dataset if eval_dataset is None else eval_dataset)
+        if metrics is None:
+            # Half an evaluation is none: nothing is logged of it.
+            return {f"{metric_key_prefix}_loss": math.nan}
         self.log(dict(metrics))
         # Callbacks change the control in place.
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _measure(self, rows: Any) -> dict[str, float] | None:
+        """What `evaluate` returns; None where a stop cuts it short."""
+        size = self.args.per_device_eval_batch_size
+        self._begin_evaluation()
+        scores = Scores()
+        with torch.no_grad():
+            for start in range(0, len(rows), size):
+                if self._requests.outcome == "stopped":
+                    self.cut_short = True
+                    self._end_evaluation()
+                    return None
+                batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
+                scores.add(self.model(**batch), batch["labels"])
+        self._end_evaluation()
+        self._evaluated = True
+        return scores.metrics()
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, *arguments: Any, **named: Any
+    ) -> None:
+        """What is due after an update, and what is only reported: the loss at an ending, and looks.
+
+        What is only reported leaves no trace in the run: an attempt that goes on after it logs what one that never
+        ended would.
+        """
+        step = self.state.global_step
+        ends = self.control.should_training_stop
+        if ends and not self.control.should_log and self._told < step:
+            self._tell(tr_loss, grad_norm)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, *arguments, **named)
+        if self._looked < step and self._plan.looks(step) and self._requests.outcome != "stopped":
+            self._looked = step
+            metrics = self._measure(self.eval_dataset)
+            if metrics is not None:
+                self._report(metrics)
+
+    def _tell(self, loss: Any, grad_norm: Any) -> None:
+        """Report the mean loss since the last log."""
+        updates = self.state.global_step - self._globalstep_last_logged
+        if updates == 0:
+            return
+        self._told = self.state.global_step
+        logs = {"loss": float(loss) / updates}
+        if grad_norm is not None:
+            logs["grad_norm"] = float(grad_norm)
+        self._report(logs)
+
+    def _report(self, logs: dict[str, float]) -> None:
+        """Give a log to the callbacks alone: the Trainer's own history does not know of it."""
+        self.callback_handler.on_log(self.args, self.state, self.control, logs)
+
+    def take_up_window(self) -> None:
+        """Go on with the mean of the losses that the checkpoint had not logged. Called as training begins."""
+        if self._carried is not None and hasattr(self, "_tr_loss"):
+            total, self._globalstep_last_logged = self._carried
+            self._tr_loss += total
 
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         self._memory.enter("save")
@@ -247,27 +315,36 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         Path(output_dir, _OPTIM_FILE).write_text(self.args.optim.value, "utf-8")
+        if hasattr(self, "_tr_loss"):
+            # A number of 32 bits is exact as one of 64, and that as text.
+            window = {"loss": float(self._tr_loss), "logged": self._globalstep_last_logged}
+            Path(output_dir, _WINDOW_FILE).write_text(json.dumps(window), "utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up the states of a checkpoint; those of another optimizer, before a fix say, are of no use, and it
         begins without."""
-        if checkpoint is not None:
-            file = Path(checkpoint, _OPTIM_FILE)
-            made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
-            if not same_states(made_by, self.args.optim.value):
-                say(
-                    f"the checkpoint is of {made_by}: {self.args.optim.value} begins without its states"
-                )
-                self._states_lost = True
-                self._load_scheduler(Path(checkpoint))
-                return
-        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        window = Path(checkpoint, _WINDOW_FILE)
+        if window.is_file():
+            kept = json.loads(window.read_text("utf-8"))
+            self._carried = float(kept["loss"]), int(kept["logged"])
+        file = Path(checkpoint, _OPTIM_FILE)
+        made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
+        if same_states(made_by, self.args.optim.value):
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            say(
+                f"the checkpoint is of {made_by}: {self.args.optim.value} begins without its states"
+            )
+            self._states_lost = True
+            self._load_scheduler(Path(checkpoint))
+        self._schedule.take_up(self.lr_scheduler, self.optimizer)
 
     def _load_scheduler(self, checkpoint: Path) -> None:
         """The schedule of a checkpoint alone, and the rates that it has come to."""
-        self.lr_scheduler.load_state_dict(
-            torch.load(checkpoint / "scheduler.pt", weights_only=True)
-        )
+        state = torch.load(checkpoint / "scheduler.pt", weights_only=True)
+        self.lr_scheduler.load_state_dict(state)
         rates = self.lr_scheduler.get_last_lr()
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

@@ -43,7 +43,7 @@ def make_profile(
         "data": {"dataset": "demo"},
         "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
         "resources": {"devices": "cpu"},
-        "search": {"strategy": "grid", "space": space},
+        "search": {"strategy": "grid", "portfolio": False, "space": space},
     }  # fmt: skip
     for name, table in tables.items():
         document.setdefault(name, {}).update(table)

@@ -16,6 +16,7 @@ from core.engine import foresight  # noqa: E402
 from core.engine.advisers import Advisers  # noqa: E402
 from core.engine.daemon import serve  # noqa: E402
 from core.engine.launch import LocalLauncher  # noqa: E402
+from core.engine.proposing import Proposer  # noqa: E402
 from core.engine.service import Settings  # noqa: E402
 from core.memory import closed_form  # noqa: E402
 from core.study import journal  # noqa: E402
@@ -37,6 +38,14 @@ def advisers():
     return Advisers(
         lambda job: [sys.executable, "-I", "-S", str(adviser), str(job)],
         patience=OPTIONS.get("advice_patience", 30.0),
+    )
+
+
+def proposer():
+    command = [sys.executable, "-I", "-S", str(HERE / "fake_proposer.py")]
+    return Proposer(
+        lambda: [*command, json.dumps(OPTIONS.get("proposer", {}))],
+        patience=OPTIONS.get("proposal_patience", 30.0),
     )
 
 
@@ -100,9 +109,11 @@ settings = Settings(
     launcher=launcher,
     gpus=gpus,
     advisers=advisers,
+    proposer=proposer,
     tick=OPTIONS.get("tick", 0.1),
     gpu_tick=0.05,
     linger=OPTIONS.get("linger", 0.3),
+    stall_patience=OPTIONS.get("stall_patience", 300.0),
     pause_patience=OPTIONS.get("pause_patience", 300.0),
 )
 

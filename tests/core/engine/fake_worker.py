@@ -2,10 +2,12 @@
 
 The notes hold JSON: `steps`, `delay` (seconds a step), `oom_above` (a batch size), `diverge_above` (a learning rate),
 `fail` (a sentence), `disk_full`, `kill_self` (a signal, at half of the run), `deaf` (ignores SIGTERM), `child` (leaves
-a process in a session of its own), `silent` (ends with code 3 and no report).
+a process in a session of its own), `silent` (ends with code 3 and no report), `late` (a learning rate above which it
+diverges in its second half), `hang_at` (a step after which it does nothing until the file `go` is there).
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -80,30 +82,58 @@ def main():
         return 1
     first = int(TASK["resume_from"].rpartition("-")[2]) if TASK.get("resume_from") else 0
     diverges = TRAIN["learning_rate"] > SCRIPT.get("diverge_above", 10**9)
+    late = TRAIN["learning_rate"] > SCRIPT.get("late", 10**9)
+    rung = max(1, math.ceil(TASK.get("until", 1.0) * total - 1e-9))
+    if first >= rung:
+        return at_rung(first)
     with (FOLDER / "metrics.jsonl").open("a") as metrics:
         for step in range(first + 1, total + 1):
             loss = 1.0 + 2.0 / step + 0.1 * abs(TRAIN["learning_rate"] - 1e-3) * 1e3
-            log(metrics, step, loss="NaN" if diverges and step > 4 else loss, mem_peak=1000 + step)
+            broken = (diverges and step > 4) or (late and step > total / 2)
+            log(
+                metrics, step, loss="NaN" if broken else loss, mem_peak=1000 + step, tokens=8 * step
+            )
             if SCRIPT.get("kill_self") and step == total // 2:
                 os.kill(os.getpid(), SCRIPT["kill_self"])
+            while not asked and step == SCRIPT.get("hang_at") and not (FOLDER / "go").exists():
+                time.sleep(0.02)
             until = time.monotonic() + SCRIPT.get("delay", 0.0)
             while not asked and time.monotonic() < until:
                 time.sleep(min(0.02, SCRIPT.get("delay", 0.0)))
             if asked:
                 return end_early(asked[-1], step)
+            if step == rung < total:
+                log(metrics, step, eval_loss=loss + 0.5)
+                return at_rung(step)
         log(metrics, total, eval_loss=loss + 0.5)
-    report("completed", total, "done", loss=loss, eval_loss=loss + 0.5, peak_memory=5000)
+    kept = save(total) if TASK.get("keep_checkpoint") else None
+    report(
+        "completed",
+        total,
+        "done",
+        loss=loss,
+        eval_loss=loss + 0.5,
+        peak_memory=5000,
+        checkpoint=kept,
+    )
     return 0
 
 
 def end_early(outcome, step):
-    name = None
-    if outcome == "paused":
-        name = f"checkpoints/checkpoint-{step}"
-        (FOLDER / name).mkdir(parents=True)
-        (FOLDER / name / "trainer_state.json").write_text("{}")
-    report(outcome, step, checkpoint=name)
+    report(outcome, step, checkpoint=save(step) if outcome == "paused" else None)
     return 0
+
+
+def at_rung(step):
+    report("rung", step, checkpoint=save(step))
+    return 0
+
+
+def save(step):
+    name = f"checkpoints/checkpoint-{step}"
+    (FOLDER / name).mkdir(parents=True, exist_ok=True)
+    (FOLDER / name / "trainer_state.json").write_text("{}")
+    return name
 
 
 sys.exit(main())

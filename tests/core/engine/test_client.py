@@ -153,3 +153,11 @@ def test_a_study_needs_a_daemon_while_work_waits_and_none_lives() -> None:
     assert not needs_daemon(waiting, alive=True)
     waiting.status = "paused"
     assert not needs_daemon(waiting, alive=False)
+
+
+def test_a_study_that_was_not_told_its_end_yet_needs_one_too() -> None:
+    done = StudyState(created=1.0, trials={1: Trial(1, {}, status="completed")})
+    assert needs_daemon(done, alive=False)
+    done.status = "finished"
+    assert not needs_daemon(done, alive=False)
+    assert not needs_daemon(StudyState(), alive=False)

@@ -92,6 +92,64 @@ class TestCompleted:
         )
 
 
+class TestRung:
+    at = reported("rung", "train", step=5, checkpoint="checkpoints/checkpoint-5")
+    points = [  # noqa: RUF012
+        *losses(3.0, 2.0, 1.0),
+        Point(t=110.0, step=5, eval_loss=1.25, tokens=640),
+    ]
+
+    def test_a_trial_at_its_rung_waits_with_its_checkpoint_and_its_value(self) -> None:
+        waits = trial(until=0.1)
+        event = classify(
+            facts(report=self.at, points=self.points, trial=waits, rank_by="eval_loss"), 200.0
+        ).event
+        assert (event.ending, event.step, event.value, event.tokens) == ("rung", 5, 1.25, 640)
+        assert event.checkpoint == "checkpoints/checkpoint-5"
+        assert event.reason == "waits at 10% of its probe"
+
+    def test_what_diverged_by_then_has_diverged(self) -> None:
+        bad = [*losses(2.0, math.nan)]
+        assert ending(report=self.at, points=bad)[0] == "diverged"
+        assert ending(report=self.at, trial=asked("stop", "guard", "rose")) == ("diverged", "rose")
+
+    def test_a_stop_is_heeded_there(self) -> None:
+        assert ending(report=self.at, trial=asked("stop", "user", "by you")) == (
+            "stopped",
+            "by you",
+        )
+
+    def test_a_pause_of_the_study_needs_nothing_more(self) -> None:
+        assert ending(report=self.at, trial=asked("pause", "study"))[0] == "rung"
+
+
+class TestKeptCheckpoint:
+    def test_what_a_finished_probe_kept_is_recorded(self) -> None:
+        kept = reported(checkpoint="checkpoints/checkpoint-50")
+        event = classify(facts(report=kept, checkpoint="checkpoints/checkpoint-40"), 200.0).event
+        assert event.checkpoint == "checkpoints/checkpoint-50"
+
+    def test_what_lies_there_besides_is_not(self) -> None:
+        event = classify(facts(report=reported(), checkpoint="checkpoints/checkpoint-40"), 200.0)
+        assert event.event.checkpoint is None
+
+
+class TestRange:
+    def test_a_range_test_that_ends_in_divergence_is_done(self) -> None:
+        points = losses(2.0, math.nan)
+        assert ending(report=reported(), trial=trial(kind="range"), points=points) == (
+            "completed",
+            "",
+        )
+
+
+def test_the_value_is_of_what_the_study_ranks_by() -> None:
+    points = [*losses(3.0), Point(t=110.0, step=3, eval_loss=1.25, more={"eval_accuracy": 0.5})]
+    for metric, value in (("loss", 3.0), ("eval_loss", 1.25), ("eval_accuracy", 0.5), ("x", None)):
+        event = classify(facts(report=reported(), points=points, rank_by=metric), 200.0).event
+        assert event.value == (None if value is None else pytest.approx(value))
+
+
 class TestAsked:
     def test_the_guards_stop_is_a_divergence_with_its_reason(self) -> None:
         assert ending(report=reported("stopped"), trial=asked("stop", "guard", "NaN")) == (

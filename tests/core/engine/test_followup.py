@@ -51,6 +51,43 @@ def test_nothing_follows_an_end_that_was_wanted(ending: Ending) -> None:
     assert follow(ended(ending, asked_by="user")) == []
 
 
+class TestRung:
+    def test_a_pause_that_came_too_late_for_it_holds_there(self) -> None:
+        at = ended(
+            "rung", asked="pause", asked_by="user", asked_reason="paused by you", step=5, value=2.0
+        )
+        (event,) = follow(at)
+        assert isinstance(event, TrialEnded)
+        assert (event.ending, event.reason, event.step, event.value) == (
+            "paused",
+            "paused by you",
+            5,
+            2.0,
+        )
+
+    @pytest.mark.parametrize("by", [None, "study"])
+    def test_otherwise_it_waits_for_the_decision(self, by: Any) -> None:
+        assert follow(ended("rung", asked="pause" if by else None, asked_by=by)) == []
+
+    def test_a_lost_or_mended_attempt_goes_to_the_same_rung_again(self) -> None:
+        for ending in ("lost", "oom"):
+            events = follow(ended(ending, until=0.1))
+            again = [e for e in events if isinstance(e, TrialQueued)]
+            assert [e.until for e in again] == [None]
+
+
+def test_failures_alike_pause_a_study_that_would_propose_more() -> None:
+    state = StudyState(
+        strategy="bayesian",
+        planned=5,
+        trials={n: msgspec.structs.replace(ended("failed", "no model"), number=n) for n in (1, 2)},
+    )
+    event = TrialEnded(t=9.0, trial=1, attempt=1, ending="failed")
+    (change,) = follow_up(state, 1, Outcome(event, trained=False), profile(), False, 9.0)
+    assert isinstance(change, StudyChanged)
+    assert change.status == "paused"
+
+
 class TestMemory:
     def test_a_fix_is_applied_and_tried_at_once(self) -> None:
         fix, again = follow(ended("oom"))

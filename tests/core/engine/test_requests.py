@@ -14,7 +14,7 @@ from core.study.events import (
     TrialEnded,
     TrialQueued,
 )
-from core.study.state import Attempt, StudyState, Suggestion, Trial, TrialStatus, apply
+from core.study.state import Attempt, RungResult, StudyState, Suggestion, Trial, TrialStatus, apply
 
 
 def profile(**tables: dict[str, Any]) -> Profile:
@@ -29,9 +29,17 @@ def trial(number: int, status: TrialStatus, **more: Any) -> Trial:
     )
 
 
+OF_THE_STUDY = ("stopping", "strategy", "planned", "search_on")
+
+
 def study(*statuses: TrialStatus, status: str = "running", **more: Any) -> StudyState:
-    trials = {n: trial(n, s, **more) for n, s in enumerate(statuses, 1)}
-    return StudyState(created=1.0, status=status, trials=trials)  # type: ignore[arg-type]
+    """`more` is of the study where it is named so there, else of all its trials."""
+    own = {k: v for k, v in more.items() if k not in OF_THE_STUDY}
+    trials = {n: trial(n, s, **own) for n, s in enumerate(statuses, 1)}
+    state = StudyState(created=1.0, status=status, trials=trials)  # type: ignore[arg-type]
+    for name in more.keys() - own.keys():
+        setattr(state, name, more[name])
+    return state
 
 
 def ask(
@@ -394,6 +402,172 @@ class TestTheEndOfAStudy:
         state = study("running", "queued")
         ask(state, "stop")
         assert ask(state, "resume").text == "a trial is still stopping: try again in a moment"
+
+
+def at_rung(status: TrialStatus = "rung", **more: Any) -> Trial:
+    """A trial that has come to the rung that it was sent to."""
+    return trial(
+        1,
+        status,
+        **{"until": 0.1, "rungs": (RungResult(0.1, 5, 2.0),), "value": 2.0, "step": 5,
+           "resume_from": "checkpoints/checkpoint-5", **more},
+    )  # fmt: skip
+
+
+def with_first(state: StudyState, first: Trial) -> StudyState:
+    state.trials[1] = first
+    return state
+
+
+class TestRungs:
+    def test_stopping_the_study_ends_what_waits_and_its_search(self) -> None:
+        state = with_first(study("rung", "running"), at_rung())
+        assert ask(state, "stop").ok
+        assert (state.trials[1].status, state.search_on) == ("stopped", False)
+        assert state.trials[1].value == 2.0
+
+    def test_resuming_it_puts_the_trial_back_to_its_rung(self) -> None:
+        state = with_first(study("rung", "queued"), at_rung())
+        ask(state, "stop")
+        assert ask(state, "resume").text == "the study goes on with 2 trials"
+        assert [t.status for t in state.trials.values()] == ["rung", "queued"]
+        assert (state.search_on, state.trials[1].rungs) == (True, at_rung().rungs)
+
+    def test_pausing_the_study_leaves_it_there(self) -> None:
+        state = with_first(study("rung"), at_rung())
+        assert ask(state, "pause").ok
+        assert state.trials[1].status == "rung"
+        assert ask(state, "resume").ok
+
+    @pytest.mark.parametrize(("command", "status"), [("pause", "paused"), ("stop", "stopped")])
+    def test_a_person_can_take_it_out_and_put_it_back(self, command: Any, status: str) -> None:
+        state = with_first(study("rung", "running"), at_rung())
+        assert ask(state, command, 1).ok
+        assert state.trials[1].status == status
+        back: Any = "resume" if command == "pause" else "retry"
+        assert ask(state, back, 1).ok
+        assert (state.trials[1].status, state.trials[1].until) == ("rung", 0.1)
+        assert len(state.trials[1].rungs) == 1
+
+    @pytest.mark.parametrize("command", ["resume", "retry"])
+    def test_it_cannot_be_hurried(self, command: Any) -> None:
+        state = with_first(study("rung", "running"), at_rung())
+        assert "rung" in ask(state, command, 1).text
+        assert state.trials[1].status == "rung"
+
+    @pytest.mark.parametrize("command", ["resume", "retry"])
+    def test_what_was_dropped_can_be_run_to_its_end(self, command: Any) -> None:
+        state = with_first(study("pruned", status="finished"), at_rung("pruned"))
+        assert ask(state, command, 1).ok
+        again = state.trials[1]
+        assert (again.status, again.until, again.resume_from, state.status) == (
+            "queued",
+            1.0,
+            "checkpoints/checkpoint-5",
+            "running",
+        )
+
+    def test_a_retry_with_changes_begins_again_and_is_compared_again(self) -> None:
+        state = with_first(study("pruned"), at_rung("pruned"))
+        assert ask(state, "retry", 1, {"lora_rank": 4}).ok
+        again = state.trials[1]
+        assert (again.status, again.until, again.resume_from) == ("queued", 0.1, None)
+
+    def test_a_trial_that_completed_is_retried_from_its_beginning(self) -> None:
+        state = with_first(study("completed"), at_rung("completed", until=1.0))
+        assert ask(state, "retry", 1).ok
+        assert state.trials[1].resume_from is None
+
+    def test_an_added_trial_is_sent_to_the_first_rung(self) -> None:
+        state = study("running", stopping="halving")
+        ask(state, "add", changes={"lora_rank": 4})
+        assert state.trials[2].until == 0.1
+        state.search_on = False
+        ask(state, "add", changes={"lora_rank": 2})
+        assert state.trials[3].until == 1.0
+
+    def test_new_work_does_not_wake_a_search_that_was_stopped(self) -> None:
+        state = study(
+            "completed", status="stopped", strategy="bayesian", planned=9, search_on=False
+        )
+        assert ask(state, "promote", 1).ok
+        assert (state.status, state.search_on, state.to_come()) == ("running", False, 0)
+        assert ask(state, "stop").ok
+        assert ask(state, "resume").ok
+        assert (state.search_on, state.to_come()) == (True, 8)
+
+    def test_a_pause_holds_what_is_still_to_be_proposed(self) -> None:
+        state = study("completed", strategy="bayesian", planned=3)
+        assert ask(state, "ping").text == "the study is running: 1 ended, 2 to come"
+        ask(state, "pause")
+        assert "waits until the study is resumed" in ask(state, "promote", 1).text
+        assert state.status == "paused"
+        assert ask(state, "resume").text == "the study goes on with 3 trials"
+
+    def test_a_ping_tells_who_waits_at_a_rung(self) -> None:
+        assert ask(study("running", "rung", "rung"), "ping").text == (
+            "the study is running: 1 running, 2 at a rung"
+        )
+
+
+class TestHandOver:
+    def test_what_was_dropped_can_be_promoted(self) -> None:
+        state = with_first(study("pruned"), at_rung("pruned"))
+        assert ask(state, "promote", 1).ok
+        assert state.trials[2].kind == "full"
+
+    def test_it_starts_over_unless_it_is_to_continue(self) -> None:
+        state = study("completed", resume_from="checkpoints/checkpoint-50", step=50)
+        ask(state, "promote", 1)
+        assert state.trials[2].continues is None
+
+    def test_it_continues_from_what_its_probe_kept(self) -> None:
+        state = study("completed", resume_from="checkpoints/checkpoint-50", step=50)
+        reply = promote(state, continues=True)
+        assert "from update 50 of its probe on" in reply.text
+        assert state.trials[2].continues == "trials/0001/checkpoints/checkpoint-50"
+
+    @pytest.mark.parametrize("status", ["completed", "pruned", "running"])
+    def test_without_a_kept_checkpoint_that_is_refused(self, status: TrialStatus) -> None:
+        kept = None if status == "completed" else "checkpoints/checkpoint-5"
+        state = study(status, resume_from=kept)
+        reply = promote(state, continues=True)
+        assert not reply.ok
+        assert "search.keep_checkpoints = true" in reply.text
+        assert len(state.trials) == 1
+
+    def test_what_continues_keeps_the_shape_of_its_model(self) -> None:
+        state = study("completed", resume_from="checkpoints/checkpoint-50")
+        refused = promote(state, {"lora_rank": 64}, continues=True)
+        assert refused.text == "a training that continues from a checkpoint cannot change lora_rank"
+        assert promote(state, {"learning_rate": 5e-5}, continues=True).ok
+
+    def test_the_horizons_effect_on_the_rate_is_told(self) -> None:
+        reply = promote(study("completed"))
+        assert "It keeps the learning rate 0.0001" in reply.text
+        assert "about twice too high" in reply.text
+        assert "5e-05 may end better" in reply.text
+
+    def test_it_is_not_told_where_it_is_chosen_or_means_nothing(self) -> None:
+        state = study("completed")
+        reply = promote(state, {"learning_rate": 5e-5})
+        assert "twice" not in reply.text
+        assert state.trials[2].settings == {"learning_rate": 5e-5}
+        for search in ({"budget": 1.0}, {"probe_schedule": "full"}):
+            assert "twice" not in promote(study("completed"), search=search).text
+
+    def test_a_range_test_is_not_promoted(self) -> None:
+        assert not ask(study("completed", kind="range"), "promote", 1).ok
+
+
+def promote(
+    state: StudyState, changes: Any = None, *, continues: bool = False, search: Any = None
+) -> Reply:
+    request = Request("promote", 1, changes, continues=continues)
+    decided = answer(state, profile(search=search or {}), request, 9.0)
+    for event in decided.events:
+        apply(state, event)
+    return decided.reply
 
 
 @pytest.mark.parametrize(

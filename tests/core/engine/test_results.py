@@ -37,10 +37,14 @@ def reader(tmp_path: Path, profile_of):
     return make
 
 
-def run_info(reader: StudyReader, number: int) -> None:
+def run_info(
+    reader: StudyReader, number: int, steps: int = 20, full: int = 100, rows: int = 1
+) -> None:
     folder = reader.folder.trial(number)
     folder.path.mkdir(parents=True)
-    run = RunInfo(1, 20, 100, 10.0, 1, 1, 0, 1, 1, "bf16", "NVIDIA Fake", {"torch": "2.13.0"}, 0.1)
+    run = RunInfo(
+        1, steps, full, 10.0, rows, 1, 0, 1, 1, "bf16", "NVIDIA Fake", {"torch": "2.13.0"}, 0.1
+    )
     write_record(folder.run, run)
 
 
@@ -116,6 +120,47 @@ def test_as_a_probe_it_is_as_long_as_the_trial_was(reader) -> None:
     train = trial_profile(made, 1, as_probe=True).train
     assert (train.max_steps, train.warmup_steps) == (20, 5)
     assert trial_profile(made, 1).train.warmup_steps == 25
+
+
+class TestAnotherBatch:
+    """The study's counts of updates are for its own batch of one row; trial 1 has two."""
+
+    def made(self, reader, profile_of, **train: Any) -> StudyReader:
+        space = {"per_device_train_batch_size": [2, 4]}
+        profile = profile_of({}, space, train={"warmup_steps": 10, "eval_steps": 20, **train})
+        return reader(finish(1, 2.0), profile=profile)
+
+    def test_a_full_training_runs_as_many_rows_as_the_study_says(self, reader, profile_of) -> None:
+        made = self.made(reader, profile_of, max_steps=100)
+        run_info(made, 1, steps=10, full=50, rows=40)
+        train = trial_profile(made, 1).train
+        assert (train.max_steps, train.warmup_steps, train.eval_steps) == (50, 5, 10)
+
+    def test_with_epochs_the_warm_up_takes_its_share(self, reader, profile_of) -> None:
+        made = self.made(reader, profile_of, num_train_epochs=2.0)
+        run_info(made, 1, steps=8, full=40, rows=40)
+        train = trial_profile(made, 1).train
+        assert (train.max_steps, train.warmup_steps) == (None, 5)
+        train = trial_profile(made, 1, as_probe=True).train
+        assert (train.max_steps, train.warmup_steps) == (8, 1)
+
+
+def test_a_probe_of_the_full_schedule_cannot_be_made_again_alone(reader, profile_of) -> None:
+    made = reader(finish(1, 2.0), profile=profile_of({}, SPACE, search={"probe_schedule": "full"}))
+    run_info(made, 1)
+    with pytest.raises(StudyError, match="no training of its own reproduces it"):
+        trial_profile(made, 1, as_probe=True)
+    assert trial_profile(made, 1).train.max_steps is None
+
+
+def test_a_confirmed_winner_says_of_how_many_seeds(reader, profile_of) -> None:
+    second = TrialAdded(t=5.0, trial=4, settings={"seed": 7}, source="confirm", parent=2)
+    made = reader(finish(1, 2.0), finish(2, 1.5), second, finish(4, 1.6))
+    tuned = trial_profile(made, 2).tuned
+    assert tuned is not None
+    assert (tuned.value, tuned.seeds) == (pytest.approx(1.55), 2)
+    assert (tuned.strategy, tuned.stopping) == ("grid", "none")
+    assert trial_profile(made, 2).train.seed != 7
 
 
 def test_the_length_of_a_trial_that_never_trained_is_not_known(reader) -> None:

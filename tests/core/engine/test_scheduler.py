@@ -103,7 +103,8 @@ def test_a_study_with_nothing_left_is_finished_and_names_its_best() -> None:
 def test_trials_that_ask_about_memory_do_not_keep_a_study_open() -> None:
     decided = schedule(state("oom", "failed"), CPU, 9.0)
     assert decided.change is not None
-    assert (decided.change.status, decided.change.reason) == ("finished", "no trial completed")
+    assert decided.change.status == "finished"
+    assert decided.change.reason == "no trial completed: 1 ran out of memory, 1 failed"
 
 
 def test_a_study_of_which_nothing_fits_says_so() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from core.engine.watch import Watch
 from core.params import TrainTable
-from core.study.files import RunInfo, TrialForecast, write_record
+from core.study.files import RunInfo, TrialForecast, TrialTask, write_record
 from core.study.metrics import MetricsWriter, Point
 from core.study.store import TrialFolder
 
@@ -23,10 +23,13 @@ def watch(
     guarded: bool = True,
     resumed: bool = False,
     precision: str = "fp32",
+    **train: Any,
 ) -> Watch:
     run = RunInfo(attempt, 20, 100, 10.0, 1, 1, 0, 1, 1, precision, "CPU", {}, 0.1)
     write_record(folder / "run.json", run)
-    return Watch(TrialFolder(folder), attempt, TrainTable(), guarded=guarded, resumed=resumed)
+    return Watch(
+        TrialFolder(folder), attempt, TrainTable(**train), guarded=guarded, resumed=resumed
+    )
 
 
 def test_a_loss_that_is_no_number_stops_and_is_told_once(tmp_path: Path) -> None:
@@ -153,3 +156,43 @@ def test_a_new_daemon_does_not_repeat_what_the_last_one_warned_of(tmp_path: Path
     assert made.poll() == []
     grow(tmp_path, [960])
     assert made.poll() == []
+
+
+def test_a_trial_that_waits_at_a_rung_goes_on_with_all_its_earlier_points(tmp_path: Path) -> None:
+    write(tmp_path, [2.0] * 4)
+    write(tmp_path, [2.0] * 4, attempt=2, first=5)
+    write(tmp_path, [12.0] * 8, attempt=3, first=9)
+    said = watch(tmp_path, attempt=3, resumed=True).poll()
+    assert [v.action for v in said if v.action == "stop"]
+
+
+def test_a_range_test_is_left_to_diverge(tmp_path: Path) -> None:
+    task = TrialTask(trial=1, attempt=1, kind="range", budget=1.0, device="cpu")
+    write_record(tmp_path / "task.json", task)
+    write(tmp_path, [2.0, math.nan])
+    assert watch(tmp_path).poll() == []
+
+
+def test_a_rise_in_the_warm_up_of_the_full_trainings_schedule_is_waited_out(tmp_path: Path) -> None:
+    write(tmp_path, [2.0] * 6 + [4.2] * 8 + [2.0])
+    assert "stop" in [v.action for v in watch(tmp_path, warmup_ratio=0.15).poll()]
+    task = TrialTask(trial=1, attempt=1, kind="probe", budget=0.2, device="cpu", schedule="full")
+    write_record(tmp_path / "task.json", task)
+    assert [v for v in watch(tmp_path, warmup_ratio=0.15).poll() if v.action == "stop"] == []
+
+
+def test_silence_is_told_once_and_its_end_once(tmp_path: Path) -> None:
+    write(tmp_path, [2.0, 2.0])
+    made = watch(tmp_path)
+    made.poll()
+    said = [text for n in range(400) if (text := made.stalled(float(n))) is not None]
+    assert len(said) == 1 and "since step 2" in said[0]
+    write(tmp_path, [2.0], first=3)
+    made.poll()
+    assert [made.stalled(400.0), made.stalled(401.0)] == ["", None]
+
+
+def test_a_trial_that_saves_its_pause_is_not_called_stalled(tmp_path: Path) -> None:
+    made = watch(tmp_path)
+    made.asked_at = 0.0
+    assert [made.stalled(float(n)) for n in range(0, 3000, 10)] == [None] * 300

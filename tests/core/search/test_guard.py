@@ -81,18 +81,19 @@ def test_a_first_loss_of_exactly_zero_stops_and_names_the_labels() -> None:
     assert "label" in verdict.reason
 
 
-def test_later_zeros_stop_when_there_are_two_in_a_row() -> None:
-    assert not stops([2.0, 0.0, 2.0, 0.0, 2.0])
-    (verdict,) = stops([2.0, 2.0, 0.0, 0.0])
+def test_a_later_zero_stops_and_says_what_the_loss_was() -> None:
+    (verdict,) = stops([2.0, 2.0, 2.0, 0.0, 2.0])
     assert verdict.step == 4
+    assert "exactly 0" in verdict.reason and "2.00 before" in verdict.reason
 
 
 def test_a_zero_after_a_loss_near_zero_is_a_model_that_learned_its_data() -> None:
     assert not stops([0.5, 0.1] + [0.004] * 20 + [0.0] * 10)
 
 
-def test_a_single_zero_does_not_become_the_best() -> None:
-    assert not stops([2.0] * 10 + [0.0] + [2.0] * 30)
+def test_a_loss_lost_after_a_long_fall_stops_although_it_is_below_its_start() -> None:
+    (verdict,) = stops(falling(10.8, 1.0, 300) + [6.0] * 40)
+    assert 300 < verdict.step <= 310
 
 
 def test_an_explosion_stops_and_says_by_how_much() -> None:

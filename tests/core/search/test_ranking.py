@@ -6,11 +6,20 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.search.ranking import Candidate, Ranked, rank
+from core.search.metric import METRICS, Metric
+from core.search.ranking import Candidate, Ranked, best_ties, rank, seed_noise
+
+ACCURACY = Metric("eval_accuracy", "max", "accuracy")
 
 
-def candidate(trial: int, value: float | None, rate: float | None = 1e-4) -> Candidate:
-    return Candidate(trial, True, value, None, rate)
+def candidate(
+    trial: int, value: float | None, rate: float | None = 1e-4, noise: float | None = None
+) -> Candidate:
+    return Candidate(trial, True, value, rate, noise=noise)
+
+
+def confirmation(trial: int, of: int, value: float | None, ending: str | None = None) -> Candidate:
+    return Candidate(trial, ending is None, value, 1e-4, ending=ending, confirms=of)
 
 
 def order(ranked: list[Ranked]) -> list[int]:
@@ -24,11 +33,15 @@ def test_the_lowest_loss_comes_first() -> None:
     assert not any(entry.tied for entry in ranked)
 
 
-def test_the_training_loss_ranks_when_asked_to() -> None:
-    one = Candidate(1, True, eval_loss=1.0, loss=3.0, learning_rate=None)
-    two = Candidate(2, True, eval_loss=2.0, loss=2.0, learning_rate=None)
-    assert order(rank([one, two], "loss")) == [2, 1]
-    assert order(rank([one, two], "eval_loss")) == [1, 2]
+def test_a_large_value_comes_first_where_that_is_good() -> None:
+    ranked = rank([candidate(1, 0.7), candidate(2, 0.9), candidate(3, 0.8)], ACCURACY)
+    assert order(ranked) == [2, 3, 1]
+    assert [entry.value for entry in ranked] == [0.9, 0.8, 0.7]
+
+
+def test_ties_of_large_values_prefer_the_lower_rate_too() -> None:
+    ranked = rank([candidate(1, 0.9, 1e-3), candidate(2, 0.899, 1e-4)], ACCURACY)
+    assert order(ranked) == [2, 1]
 
 
 def test_among_near_ties_the_lower_learning_rate_wins() -> None:
@@ -55,10 +68,10 @@ def test_an_unknown_learning_rate_loses_a_tie() -> None:
 def test_those_without_a_place_come_last_and_say_why() -> None:
     ranked = rank(
         [
-            Candidate(1, False, 0.1, None, None, ending="diverged"),
+            Candidate(1, False, 0.1, None, ending="diverged"),
             candidate(2, math.nan),
             candidate(3, None),
-            Candidate(4, False, 0.2, None, None),
+            Candidate(4, False, 0.2, None),
             candidate(5, 9.0),
         ],
         "eval_loss",
@@ -74,13 +87,96 @@ def test_those_without_a_place_come_last_and_say_why() -> None:
     ]
 
 
+def test_dropped_trials_follow_the_finishers_with_their_rung_and_value() -> None:
+    ranked = rank(
+        [
+            Candidate(1, False, 3.0, 1e-4, ending="diverged"),
+            Candidate(2, False, 2.4, 1e-4, ending="pruned", share=0.1),
+            Candidate(3, False, 2.6, 1e-4, ending="pruned", share=0.3),
+            Candidate(4, False, 2.3, 1e-4, ending="pruned", share=0.1),
+            Candidate(5, False, 2.5, 1e-4, ending="rung", share=0.3),
+            candidate(6, 9.0),
+        ],
+        "eval_loss",
+    )
+    assert order(ranked) == [6, 5, 3, 4, 2, 1]
+    assert [entry.reason for entry in ranked] == [
+        None, "waits at 30 %", "dropped at 30 %", "dropped at 10 %", "dropped at 10 %", "diverged",
+    ]  # fmt: skip
+    assert [(entry.value, entry.share) for entry in ranked[1:3]] == [(2.5, 0.3), (2.6, 0.3)]
+
+
+def test_a_confirmed_trial_counts_by_the_mean_of_its_runs() -> None:
+    first, second = rank(
+        [candidate(1, 2.0), candidate(2, 2.2), confirmation(3, 1, 2.3), confirmation(4, 2, 2.0)],
+        METRICS["eval_loss"],
+    )
+    assert {first.value, second.value} == {2.1, 2.15}
+    assert (first.trial, first.runs, second.runs) == (2, 2, 2)
+    assert first.spread is not None and abs(first.spread - 0.2 / math.sqrt(2)) < 1e-9
+
+
+def test_the_spread_between_seeds_widens_ties() -> None:
+    runs = [candidate(1, 2.0, 1e-3), candidate(2, 2.05, 1e-4)]
+    assert not any(entry.tied for entry in rank(runs, "eval_loss"))
+    again = [*runs, confirmation(3, 1, 2.1), confirmation(4, 2, 2.15)]
+    ranked = rank(again, "eval_loss")
+    assert order(ranked) == [2, 1] and all(entry.tied for entry in ranked)
+
+
+def test_of_ties_the_confirmed_one_is_before_a_lower_rate() -> None:
+    ranked = rank(
+        [candidate(1, 2.0, 1e-3), candidate(2, 2.001, 1e-5), confirmation(3, 1, 2.0)], "eval_loss"
+    )
+    assert order(ranked) == [1, 2]
+
+
+def test_a_confirmation_that_diverged_takes_the_place_away() -> None:
+    ranked = rank(
+        [candidate(1, 2.0), candidate(2, 2.5), confirmation(3, 1, None, "diverged")], "eval_loss"
+    )
+    assert order(ranked) == [2, 1]
+    assert ranked[1].reason == "diverged with another seed (trial 3)"
+
+
+def test_a_confirmation_that_failed_for_another_reason_changes_nothing() -> None:
+    ranked = rank(
+        [candidate(1, 2.0), candidate(2, 2.5), confirmation(3, 1, 7.0, "oom")], "eval_loss"
+    )
+    assert order(ranked) == [1, 2] and ranked[0].runs == 1
+
+
+def test_a_curve_that_jitters_widens_its_tie_but_not_without_end() -> None:
+    close = [candidate(1, 2.0, 1e-3, noise=0.01), candidate(2, 2.009, 1e-4)]
+    assert order(rank(close, "eval_loss")) == [2, 1]
+    calm = [candidate(1, 2.0, 1e-3, noise=0.001), candidate(2, 2.009, 1e-4)]
+    assert order(rank(calm, "eval_loss")) == [1, 2]
+    wild = [candidate(1, 2.0, 1e-3, noise=0.5), candidate(2, 2.03, 1e-4)]
+    assert order(rank(wild, "eval_loss")) == [1, 2]
+
+
+def test_what_seeds_measured_is_believed_over_a_curve() -> None:
+    runs = [candidate(1, 2.0, 1e-3, noise=0.02), candidate(2, 2.015, 1e-4), confirmation(3, 1, 2.0)]
+    assert order(rank(runs, "eval_loss")) == [1, 2]
+
+
+def test_who_is_as_good_as_the_winner_is_in_its_group() -> None:
+    ranked = rank([candidate(1, 2.0), candidate(2, 2.003), candidate(3, 2.5)], "eval_loss")
+    assert [entry.trial for entry in best_ties(ranked)] == [1, 2]
+    assert best_ties([]) == []
+
+
+def test_the_noise_between_seeds_is_pooled() -> None:
+    assert seed_noise([[2.0], [3.0]]) is None
+    assert seed_noise([[1.0, 3.0], [2.0, 4.0], [5.0]]) == math.sqrt(2)
+
+
 CANDIDATES = st.lists(
     st.builds(
         Candidate,
         trial=st.integers(0, 10_000),
         completed=st.booleans(),
-        eval_loss=st.none() | st.floats(),
-        loss=st.none(),
+        value=st.none() | st.floats(),
         learning_rate=st.none() | st.floats(1e-7, 1.0),
     ),
     unique_by=lambda entry: entry.trial,

@@ -2,22 +2,18 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.catalogue import find
 from core.profile import Profile, from_document
-from core.search.space import axes, combination, space_size
+from core.search.space import axes, combination, key_of, space_of, space_size
 
 
-def searching(space: dict[str, Any], **search: Any) -> Profile:
-    return from_document(
-        {
-            "model": {"model_name_or_path": "m"},
-            "data": {"dataset": "d"},
-            "search": {"space": space, **search},
-        }
-    )
+def searching(space: dict[str, Any], **tables: Any) -> Profile:
+    search = {"space": space, **tables.pop("search", {})}
+    document = {"model": {"model_name_or_path": "m"}, "data": {"dataset": "d"}, "search": search}
+    return from_document({**document, **tables})
 
 
 def test_an_empty_space_has_one_combination() -> None:
@@ -129,3 +125,110 @@ def test_steps_lie_in_the_range_and_begin_at_its_start(
     assert math.isclose(float(axis.values[0]), low, abs_tol=1e-11)
     assert all(low - 1e-11 <= float(v) <= high for v in axis.values)
     assert len(set(axis.values)) == len(axis.values)
+
+
+# -- what has no effect, and what cannot run -------------------------------------------------------
+
+METHODS: dict[str, Any] = {"finetuning_type": ["lora", "full"], "lora_rank": [8, 16, 32]}
+
+
+def test_a_parameter_without_effect_is_left_out_of_a_combination() -> None:
+    space = space_of(searching(METHODS))
+    assert space.active({"finetuning_type": "full", "lora_rank": 8}) == {"finetuning_type": "full"}
+    assert space.active({"finetuning_type": "lora", "lora_rank": 8}) == {
+        "finetuning_type": "lora",
+        "lora_rank": 8,
+    }
+
+
+def test_combinations_that_train_alike_count_once() -> None:
+    profile = searching({**METHODS, "learning_rate": [1e-5, 1e-4]})
+    assert space_size(profile) == (3 + 1) * 2
+    points = list(space_of(profile).points())
+    assert len(points) == len({key_of(p) for p in points}) == 8
+
+
+def test_what_has_no_effect_by_the_profile_is_not_counted() -> None:
+    profile = searching(
+        {"lora_rank": [8, 16], "learning_rate": [1e-5, 1e-4]}, method={"finetuning_type": "full"}
+    )
+    assert space_size(profile) == 2
+
+
+def test_a_condition_of_a_condition_counts() -> None:
+    space = {
+        "finetuning_type": ["lora", "full"],
+        "quantization_bit": [4, 8],
+        "quantization_type": ["nf4", "fp4"],
+    }
+    # Adapters: 4 bits in two types, 8 bits, and none of that with all weights.
+    assert space_size(searching(space)) == 2 + 1 + 1
+
+
+def test_an_endless_parameter_that_never_has_an_effect_does_not_make_a_space_endless() -> None:
+    space = {"lora_dropout": {"low": 0.0, "high": 0.5}, "learning_rate": [1e-5, 1e-4]}
+    assert space_size(searching(space, method={"finetuning_type": "full"})) == 2
+    assert space_size(searching(space)) is None
+
+
+def test_epochs_have_no_effect_while_the_steps_are_set() -> None:
+    space = space_of(
+        searching({"num_train_epochs": [1, 2], "seed": [1, 2]}, train={"max_steps": 5})
+    )
+    assert space.active({"num_train_epochs": 1.0, "seed": 2}) == {"seed": 2}
+    assert space.size() == 2
+
+
+def test_combinations_that_cannot_run_are_not_counted() -> None:
+    space = {"optim": ["adamw_torch", "adamw_8bit"], "offload_optimizer": [True, False]}
+    profile = searching(space)
+    assert space_size(profile) == 3
+    why = space_of(profile).obstacle({"optim": "adamw_8bit", "offload_optimizer": True})
+    assert why is not None
+    assert "does not go with" in why
+
+
+def test_a_held_effective_batch_leaves_what_divides_it() -> None:
+    profile = searching(
+        {"per_device_train_batch_size": {"low": 1, "high": 20}},
+        train={"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+        search={"hold_effective_batch": True},
+    )
+    batches = [p["per_device_train_batch_size"] for p in space_of(profile).points()]
+    assert batches == [1, 2, 4, 8, 16]
+    assert space_size(profile) == 5
+
+
+def test_a_parameter_is_drawn_after_those_that_decide_about_it() -> None:
+    space = space_of(searching({**METHODS, "quantization_type": ["nf4"], "quantization_bit": [4]}))
+    assert space.controls("lora_rank") == {"finetuning_type"}
+    assert space.controls("quantization_type") == {"quantization_bit", "finetuning_type"}
+    assert space.controls("finetuning_type") == frozenset()
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"finetuning_type": st.sampled_from([["lora"], ["lora", "full"], ["lora", "freeze"]])},
+        optional={
+            "lora_rank": st.just([8, 16]),
+            "freeze_trainable_layers": st.just([2, 0, -2]),
+            "quantization_bit": st.just([4, 8]),
+            "double_quantization": st.just([True, False]),
+            "precision": st.just(["fp16", "bf16"]),
+            "adapter_precision": st.just(["auto", "bf16"]),
+            "per_device_train_batch_size": st.just([1, 3, 4]),
+            "learning_rate": st.just([1e-5, 1e-4]),
+        },
+    ),
+    st.booleans(),
+)
+def test_the_size_is_the_number_of_different_combinations_that_can_run(
+    space: dict[str, Any], held: bool
+) -> None:
+    profile = searching(space, search={"hold_effective_batch": held})
+    points = list(space_of(profile).points())
+    assert space_size(profile) == len(points) == len({key_of(p) for p in points})
+    for point in points:
+        assert space_of(profile).obstacle(point) is None
+        assert space_of(profile).active(point) == point

@@ -16,6 +16,8 @@ from core.study.events import (
     Ending,
     FixOption,
     FixSuggested,
+    RungDecided,
+    SearchPlanned,
     StudyChanged,
     StudyCreated,
     StudyTooNewError,
@@ -23,6 +25,7 @@ from core.study.events import (
     TrialAsked,
     TrialEnded,
     TrialQueued,
+    TrialStalled,
     TrialStarted,
     TrialStarting,
     Warned,
@@ -41,6 +44,12 @@ scalars = st.dictionaries(st.sampled_from(["lora_rank", "seed"]), st.integers(0,
 moments = st.floats(1, 2e9)
 losses = st.none() | st.floats(0, 10)
 events: st.SearchStrategy[AnyEvent] = st.one_of(
+    st.builds(SearchPlanned, t=moments, planned=st.integers(0, 9)),
+    st.builds(TrialStalled, t=moments, trial=number, attempt=number, text=texts),
+    st.builds(
+        RungDecided, t=moments, rung=number, at=st.just(0.1), kept=st.dictionaries(number, st.just(0.3), max_size=3),
+        dropped=st.dictionaries(number, texts, max_size=3), text=texts,
+    ),
     st.builds(StudyChanged, t=moments, status=st.sampled_from(["running", "paused", "stopped", "finished"]), reason=texts),
     st.builds(DaemonStarted, t=moments, process=st.just(SHIM)),
     st.builds(TrialAdded, t=moments, trial=number, settings=scalars),
@@ -327,3 +336,100 @@ def test_a_trial_that_was_asked_before_its_start_was_known_goes_on_ending() -> N
         TrialStarted(t=5.0, trial=1, attempt=1, shim=SHIM),
     )
     assert state.trials[1].status == "stopping"
+
+
+class TestRungs:
+    def at_rung(self, until: float = 0.1, **more: object) -> StudyState:
+        added = msgspec.structs.replace(ADDED, until=until)
+        ended = TrialEnded(
+            t=4.0, trial=1, attempt=1, ending="rung", step=5, value=2.5, checkpoint="checkpoints/checkpoint-5"
+        )  # fmt: skip
+        return fold(CREATED, added, *started(), msgspec.structs.replace(ended, **more))
+
+    def test_a_trial_waits_there_neither_live_nor_ended(self) -> None:
+        state = self.at_rung()
+        trial = state.trials[1]
+        assert (trial.status, trial.live, trial.ended, trial.at_rung) == (
+            "rung",
+            False,
+            False,
+            True,
+        )
+        assert state.waiting_at_rung() == [trial]
+        assert state.unfinished()
+        assert [(r.at, r.step, r.value) for r in trial.rungs] == [(0.1, 5, 2.5)]
+
+    def test_a_decision_sends_it_on_or_drops_it(self) -> None:
+        state = self.at_rung()
+        apply(state, RungDecided(t=5.0, rung=1, at=0.1, kept={1: 0.3}))
+        on = state.trials[1]
+        assert (on.status, on.until, on.next_attempt, on.at_rung) == ("queued", 0.3, 2, False)
+        assert on.resume_from == "checkpoints/checkpoint-5"
+        state = self.at_rung()
+        apply(state, RungDecided(t=5.0, rung=1, at=0.1, kept={}, dropped={1: "0.3 above"}))
+        off = state.trials[1]
+        assert (off.status, off.ended, off.reason) == ("pruned", True, "0.3 above")
+        assert not state.unfinished()
+
+    def test_what_was_dropped_can_be_revived(self) -> None:
+        state = self.at_rung()
+        apply(state, RungDecided(t=5.0, rung=1, at=0.1, kept={}, dropped={1: "x"}))
+        apply(state, RungDecided(t=6.0, rung=1, at=0.1, kept={1: 1.0}))
+        assert (state.trials[1].status, state.trials[1].until) == ("queued", 1.0)
+        assert len(state.decisions) == 2
+
+    def test_a_decision_about_others_changes_nothing(self) -> None:
+        state = fold(CREATED, ADDED, *started())
+        apply(state, RungDecided(t=5.0, rung=1, at=0.1, kept={1: 0.3, 9: 0.3}, dropped={1: "x"}))
+        assert state.trials[1].status == "running"
+
+    def test_a_trial_that_begins_again_comes_to_its_rungs_again(self) -> None:
+        state = self.at_rung()
+        apply(state, RungDecided(t=5.0, rung=1, at=0.1, kept={1: 0.3}))
+        apply(state, TrialStarting(t=6.0, trial=1, attempt=2, device="cpu"))
+        apply(state, TrialEnded(t=7.0, trial=1, attempt=2, ending="rung", step=15, value=2.0))
+        assert [r.at for r in state.trials[1].rungs] == [0.1, 0.3]
+        apply(state, TrialQueued(t=8.0, trial=1, attempt=3, overrides={"lora_rank": 4}))
+        assert state.trials[1].until == 0.3
+        apply(state, TrialEnded(t=9.0, trial=1, attempt=3, ending="rung", step=16, value=1.5))
+        assert [(r.at, r.step) for r in state.trials[1].rungs] == [(0.1, 5), (0.3, 16)]
+
+    def test_a_retry_can_send_it_to_its_end(self) -> None:
+        state = self.at_rung()
+        apply(state, TrialQueued(t=5.0, trial=1, attempt=2, until=1.0))
+        assert state.trials[1].until == 1.0
+
+    def test_silence_is_over_with_the_attempt(self) -> None:
+        state = fold(
+            CREATED, ADDED, *started(), TrialStalled(t=3.0, trial=1, attempt=1, text="no log")
+        )
+        assert state.trials[1].stalled == "no log"
+        apply(state, TrialEnded(t=4.0, trial=1, attempt=1, ending="lost"))
+        assert state.trials[1].stalled == ""
+
+
+class TestSearch:
+    def test_a_search_that_proposes_is_unfinished_until_all_are_there(self) -> None:
+        bayesian = msgspec.structs.replace(CREATED, strategy="bayesian", planned=3)
+        done = TrialEnded(t=4.0, trial=1, attempt=1, ending="completed")
+        state = fold(bayesian, ADDED, *started(), done)
+        assert (state.to_come(), state.unfinished()) == (2, True)
+        apply(state, TrialAdded(t=5.0, trial=2, settings={}, source="user"))
+        apply(state, TrialAdded(t=5.0, trial=3, settings={}, source="confirm", parent=1))
+        assert state.to_come() == 2
+        apply(state, TrialAdded(t=5.0, trial=4, settings={}, source="portfolio"))
+        assert state.to_come() == 1
+        apply(state, SearchPlanned(t=6.0, planned=2))
+        assert state.to_come() == 0
+
+    def test_other_strategies_have_all_their_trials_from_the_beginning(self) -> None:
+        state = fold(msgspec.structs.replace(CREATED, planned=9), ADDED)
+        assert state.to_come() == 0
+
+    def test_stopping_a_study_stops_its_search_until_it_is_resumed(self) -> None:
+        bayesian = msgspec.structs.replace(CREATED, strategy="bayesian", planned=3)
+        state = fold(bayesian, StudyChanged(t=2.0, status="stopped", search=False))
+        apply(state, StudyChanged(t=3.0, status="running"))
+        assert (state.to_come(), state.left_to_propose()) == (0, 3)
+        apply(state, StudyChanged(t=4.0, status="running", search=True))
+        assert state.to_come() == 3

@@ -10,11 +10,16 @@ from typing import Any, cast
 
 from textual.pilot import Pilot
 
+from core.engine.messages import Reply, Request
 from core.profile import Profile
+from core.study.files import RangeTest
 from tests.tui.fake_memory import FakeDesk
+from tests.tui.fake_range import FakeWatch
 from tui.app import TunedeckApp
+from tui.plan import PastTime
 from tui.screens.configure import ConfigureScreen
 from tui.screens.pick import PickDialog
+from tui.source import SourceError
 
 
 class NoStudies:
@@ -22,6 +27,25 @@ class NoStudies:
 
     def __init__(self, desk: FakeDesk) -> None:
         self.desk = desk
+        self.watch = FakeWatch()
+        self.tested: list[tuple[Profile, RangeTest]] = []
+        self.past: PastTime | None = None
+        self.refuse = ""
+
+    def create_range_test(self, profile: Profile, test: RangeTest) -> Path:
+        if self.refuse:
+            raise SourceError(self.refuse)
+        self.tested.append((profile, test))
+        return self.watch.view.folder
+
+    def range_test(self, folder: Path) -> FakeWatch:
+        return self.watch
+
+    def past_time(self, profile: Profile) -> PastTime | None:
+        return self.past
+
+    def send(self, folder: Path, request: Request) -> Reply:
+        return Reply(True, f"trial {request.trial} will stop within seconds")
 
     def memory(self) -> FakeDesk:
         return self.desk
@@ -60,7 +84,13 @@ async def settle(pilot: Pilot[None]) -> None:
         if screen._memory_timer is not None:
             screen._memory_timer.stop()
             screen._look_at_memory()
-    while any(w.group in ("rows", "memory") and not w.is_finished for w in pilot.app.workers):
+        if screen._past_timer is not None:
+            screen._past_timer.stop()
+            screen._look_at_past()
+    while any(
+        w.group in ("rows", "memory", "past", "range") and not w.is_finished
+        for w in pilot.app.workers
+    ):
         await asyncio.sleep(0.01)
     await pilot.pause()
 
@@ -70,6 +100,7 @@ class Deck:
 
     def __init__(self, pilot: Pilot[None], screen: ConfigureScreen, started: list[Profile]) -> None:
         self.pilot, self.screen, self.started = pilot, screen, started
+        self.source: NoStudies = cast(Any, pilot.app).source
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)

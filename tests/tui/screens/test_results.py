@@ -24,9 +24,10 @@ async def test_trials_stand_in_order_with_their_distance_to_the_best(opened: Ope
         await press(app, pilot, "5")
         lines = screen_text(app).splitlines()
     assert "Best: trial 2, eval loss 1.8940, lr 3e-4  rank 16" in lines[1]
-    assert lines[3].split()[:3] == ["1", "2", "1.8940"]
-    assert lines[4].split()[:4] == ["2", "1", "1.9720", "+0.0780"]
-    assert "diverged" in lines[5] and "OOM" in lines[6]
+    assert "Took 33 % of running all" in lines[2] and "1 diverged, 1 OOM" in lines[2]
+    assert lines[4].split()[:3] == ["1", "2", "1.8940"]
+    assert lines[5].split()[:4] == ["2", "1", "1.9720", "+0.0780"]
+    assert "diverged" in lines[6] and "OOM" in lines[7]
 
 
 async def test_the_best_curve_is_bright_and_the_field_dim(opened: Opened) -> None:

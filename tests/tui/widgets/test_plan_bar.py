@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from core.data_size import FileSize
 from tui.draft import Draft, review
-from tui.plan import DataCount, plan
-from tui.widgets.plan_bar import Part, flow, run_parts, search_parts
+from tui.plan import DataCount, PastTime, plan
+from tui.widgets.plan_bar import Part, choice_pieces, flow, run_parts, search_parts
+from tui.words import duration, times
 
 BASE = Draft().with_text("model.model_name_or_path", "demo").with_text("data.dataset", "demo")
 DATA = DataCount((FileSize(1000, 300),), known=True)
@@ -21,9 +22,30 @@ def test_a_run_and_a_search_are_summed_up() -> None:
     assert _line(run_parts(numbers)) == (
         "batch 16 = 4 × 4   rows 950 + 50 eval   steps/epoch 60   full run 180 steps"
     )
+    assert numbers.expected is not None and numbers.expected < 2.4
     assert _line(search_parts(numbers, 0)) == (
+        "trials 12 of 40 possible   each 36 steps   "
+        f"≈ {times(numbers.expected)} full trainings instead of 2.4"
+    )
+    whole = plan(review(SEARCHED.with_text("search.stopping", "none")), DATA)
+    assert _line(search_parts(whole, 0)) == (
         "trials 12 of 40 possible   each 36 steps   together 2.4 full runs"
     )
+
+
+def test_the_choice_is_explained_only_where_something_is_searched() -> None:
+    searched = plan(review(SEARCHED), DATA)
+    told = "".join(text for text, _ in choice_pieces(searched))
+    assert searched.choice is not None and told == f"search {searched.choice.why}"
+    assert choice_pieces(plan(review(BASE), DATA)) == []
+
+
+def test_time_is_told_with_the_study_that_tells_it() -> None:
+    numbers = plan(review(SEARCHED), DATA, past=PastTime(3600.0, "night", on_gpu=False))
+    assert numbers.expected is not None
+    said = _line(search_parts(numbers, 0))
+    assert said.endswith(f"time ≈ {duration(3600 * numbers.expected)} (by night)")
+    assert "GPU" not in said
 
 
 def test_what_is_not_known_is_a_question_mark_and_counting_is_said() -> None:

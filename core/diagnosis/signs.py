@@ -1,0 +1,377 @@
+"""The signs by which a curve shows what is wrong with a run, one function each.
+
+Each sign has thresholds to be seen at first; once seen it is `held` while it is over `HOLD` of them, so that a value
+that hovers about its threshold does not come and go. Rises and falls are compared with the run's own noise: a change of
+a mean counts from `SIGMAS` standard errors on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from core.diagnosis.curve import Curve, mean, noise, shakes, window_means
+from core.diagnosis.finding import Finding, Kind, RunFacts
+from core.values import Scalar, number
+
+HOLD = 0.6
+SIGMAS = 4.0
+
+FEWEST = 8
+"""Stretches after the warm-up before anything but a broken run is judged."""
+
+TYPICAL: Mapping[str, tuple[float, float]] = {
+    "full": (1e-5, 3e-5),
+    "freeze": (1e-5, 3e-5),
+    "lora": (1e-4, 5e-4),
+}
+"""Usual learning rates of fine-tuning by its type: below the first a run that does not move has too low a rate."""
+
+HARDLY = 0.015
+"""A loss that has fallen by less than this share of its first has hardly moved."""
+
+Sign = Callable[[Curve, RunFacts, float], Finding | None]
+"""The finding where the curve shows the sign, with thresholds × the third argument."""
+
+
+def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """Nothing can be learnt: no gradients, no labels, or a loss that never changes."""
+    stretches = curve.stretches
+    if curve.bad is not None and all(not math.isfinite(s.loss) for s in stretches):
+        return Finding(
+            "not_learning", "error",
+            f"the {curve.bad[1]} is not a number from the first log on (step {curve.bad[0]}), before training could do "
+            "any harm",
+            "look at the data (is every label masked, are answers empty?), and try bf16 or fp32 in place of fp16",
+        )  # fmt: skip
+    losses = curve.losses
+    if len(losses) >= 2 and losses[0] == 0 and losses[-1] == 0:
+        return Finding(
+            "not_learning", "error",
+            f"the loss is exactly 0 in all {len(losses)} logs: every label is masked, there is nothing to learn from",
+            _labels(run),
+        )  # fmt: skip
+    norms = [s.grad_norm for s in stretches if s.grad_norm is not None]
+    if len(norms) >= 3 and max(norms[-3:]) <= 1e-8:
+        return Finding(
+            "not_learning", "error",
+            f"the gradients are {'zero' if max(norms[-3:]) == 0 else 'almost zero'} in the last "
+            f"{_trailing(norms)} logs (loss {losses[-1]:.4g}): nothing is learnt",
+            "check that something can be trained (finetuning_type, lora_target, trainable modules) and that labels are "
+            "not masked",
+        )  # fmt: skip
+    after = losses[curve.warm :]
+    if curve.bad is None and len(after) >= 5 and max(after) - min(after) <= 1e-6 * abs(after[0]):
+        return Finding(
+            "not_learning", "error",
+            f"the loss is {after[-1]:.4g} in all of {len(after)} logs: a constant, as if nothing were trained",
+            "check that parameters are not frozen (finetuning_type, lora_target) and that the rate is not 0",
+        )  # fmt: skip
+    return None
+
+
+def diverging(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The loss was lost, or rises for long."""
+    if run.diverged:
+        return Finding("diverging", "error", run.diverged, *_calm(run))
+    if curve.bad is not None:
+        text = f"the {curve.bad[1]} is not a number at step {curve.bad[0]}"
+        return Finding("diverging", "error", text, *_calm(run))
+    losses = curve.losses
+    if len(losses) - curve.warm < FEWEST:
+        return None
+    return _ruined(curve, run, factor) or _rising(curve, run, factor)
+
+
+def _ruined(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The first updates have lost what the model knew, and it never came back."""
+    losses = curve.losses
+    size = max(3, len(losses) // 8)
+    since = window_means(losses[1:], size)
+    first, least, now = losses[0], min(since), since[-1]
+    needed = max(0.3 * abs(first), SIGMAS * noise(losses[1:]))
+    # The first loss is that of the model as it was; of small batches it may be a lucky one.
+    stays = least - first > 0.5 * needed * factor and now - first > needed * factor
+    if not stays and not _all_above(losses[1:], first, factor):
+        return None
+    text = (
+        f"the training loss rose from {_loss(first)} (its first) to {_loss(max(losses[1:]))} and is still at "
+        f"{_loss(now)} at step {curve.step}"
+    )
+    return Finding("diverging", "error", text, *_calm(run), step=curve.stretches[0].step)
+
+
+def _rising(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The loss has risen from its best, for long."""
+    losses = curve.losses
+    size = max(3, len(losses) // 8)
+    means = window_means(losses, size)
+    least = min(range(len(means)), key=lambda i: means[i])
+    start, best, now = means[0], means[least], means[-1]
+    # Few values may be close together by luck.
+    caution = 1 + FEWEST / len(losses)
+    error = caution * max(noise(losses), noise(losses[-3 * size :])) * math.sqrt(2 / size)
+    rise = now - best
+    needed = max(0.08 * abs(best), 1.5 * SIGMAS * error, 0.3 * (start - best))
+    sustained = len(means) > size and min(means[-size:]) - best > 0.4 * needed * factor
+    stays = sustained and rise > needed * factor
+    if not stays and not _all_above(losses, max(best, losses[0]), factor):
+        return None
+    at = curve.stretches[least + size - 1].step
+    text = f"the training loss rose from {_loss(best)} (around step {at}) to {_loss(now)} (step {curve.step})"
+    severe = now > 1.5 * best and now > start
+    return Finding("diverging", "error" if severe else "warning", text, *_calm(run), step=at)
+
+
+def _all_above(losses: Sequence[float], level: float, factor: float) -> bool:
+    """Whether every one of the latest losses is far above `level`: of wild ones no mean is certain, but this is."""
+    latest = losses[-max(FEWEST, len(losses) // 3) :]
+    return len(losses) >= FEWEST and min(latest) > (1 + 0.5 * factor) * level > 0
+
+
+def overfitting(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The training loss falls while the evaluation loss rises."""
+    evals = curve.evals
+    if len(evals) < 4 or len(curve.stretches) < FEWEST:
+        return None
+    values = [value for _, value in evals]
+    # The lowest of many noisy evaluations is low by luck: means of three are compared where there are enough.
+    wide = 3 if len(values) >= FEWEST else 1
+    means = window_means(values, wide)
+    least = min(range(len(means)), key=lambda i: means[i])
+    if least > len(means) - 3:
+        return None
+    step, best = evals[least + wide // 2][0], means[least]
+    error = noise(values) * math.sqrt(2 / wide)
+    if min(means[-2:]) - best <= factor * max(0.03 * abs(best), SIGMAS * error):
+        return None
+    size = max(2, len(curve.stretches) // 10)
+    before = [s.loss for s in curve.stretches if s.step <= step][-size:]
+    losses = curve.losses
+    if not before:
+        return None
+    then, latest = mean(before), mean(losses[-size:])
+    error = noise(losses[-3 * size :]) * math.sqrt(1 / size + 1 / len(before))
+    if then - latest <= factor * max(0.01 * abs(then), 2 * error):
+        return None
+    text = (
+        f"the evaluation loss rose from {_loss(best)} (step {step}) to {_loss(means[-1])} while the training loss "
+        f"fell from {_loss(then)} to {_loss(latest)}: it learns the training data by heart"
+    )
+    return Finding("overfitting", "warning", text, *_less(run, step), step=step)
+
+
+def oscillating(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The loss goes up and down, more than small batches explain, and does not get lower."""
+    text = _shaking_evaluations(curve, factor) or _shaking_losses(curve, factor)
+    if text is None:
+        return None
+    advice, changes = _rate_words(run, _times(run.learning_rate, 1 / 3))
+    if run.effective_batch is not None:
+        advice += f", or a larger batch ({run.effective_batch} → {2 * run.effective_batch} rows)"
+    return Finding("oscillating", "warning", text, advice, changes, step=curve.step)
+
+
+def _shaking_losses(curve: Curve, factor: float) -> str | None:
+    """The training loss shakes much more than it did at first, when the rate was low still."""
+    losses = curve.losses
+    count = len(losses) - curve.warm
+    third = max(2 * FEWEST, count // 3)
+    if count < 5 * FEWEST or min(losses) <= 0 or _improves(losses, third):
+        return None
+    # The median leaves a lone spike out of what counts now; what was usual is to be rather too much than too little.
+    now = _middle(shakes(losses[-third:])) / _NORMAL_MEDIAN
+    early = shakes(losses[: max(2 * FEWEST, len(losses) // 3)])
+    usual = max(0.01, math.sqrt(mean(v * v for v in early)))
+    if now < 0.04 * factor or now < 4 * factor * usual:
+        return None
+    latest = losses[-third:]
+    return (
+        f"the training loss shakes between {_loss(min(latest))} and {_loss(max(latest))} since step "
+        f"{curve.stretches[-third].step}, {now / usual:.1f} times as much as at first, and does not get lower"
+    )
+
+
+def _shaking_evaluations(curve: Curve, factor: float) -> str | None:
+    """The evaluation loss shakes: it is of the same rows each time, so that batches are no excuse."""
+    values = [value for _, value in curve.evals[-FEWEST:]]
+    if len(values) < FEWEST or min(values) <= 0 or _improves(values, FEWEST // 2):
+        return None
+    now = _middle(shakes(values)) / _NORMAL_MEDIAN
+    if now < 0.06 * factor:
+        return None
+    return (
+        f"the evaluation loss shakes between {_loss(min(values))} and {_loss(max(values))} in its last {FEWEST} "
+        "evaluations, of the same rows each time, and does not get lower"
+    )
+
+
+_NORMAL_MEDIAN = 0.6745
+"""Of the distances of normal values from their mean, the median in standard deviations."""
+
+
+def _improves(values: Sequence[float], size: int) -> bool:
+    """Whether the last `size` values are clearly lower than those before."""
+    late, before = values[-size:], values[-2 * size : -size]
+    error = noise(late) * math.sqrt(2 / size)
+    return mean(before) - mean(late) > max(2 * error, 0.01 * mean(before))
+
+
+def _middle(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The loss has hardly moved from the start."""
+    losses = curve.losses
+    count = len(losses) - curve.warm
+    if count < 2 * FEWEST or curve.done < 0.4:
+        return None
+    size = max(4, len(losses) // 8)
+    means = window_means(losses, size)
+    start, least, now = mean(losses[:3]), min(means), means[-1]
+    error = noise(losses) * math.sqrt(1 / size + 1 / 3)
+    limit = HARDLY * abs(start) / factor
+    if error > limit:
+        # So small a fall could not be told from the noise.
+        return None
+    if start - least > limit or now - start > max(2 * error, limit):
+        return None
+    low, high = TYPICAL.get(run.finetuning_type, TYPICAL["lora"])
+    rate = run.learning_rate
+    if rate is not None and rate >= low:
+        advice = (
+            f"the rate {number(rate)} is not low for {run.finetuning_type}: look at the data (masked labels, wrong "
+            "format or template) and at what is trained; the model may also know this data already"
+        )
+        changes: dict[str, Scalar] = {}
+    else:
+        advice, changes = _rate_words(run, _times(rate, 3))
+        advice += f" (usual: {number(low)} – {number(high)})"
+    norm = _norm(curve)
+    fell = (
+        f"from {_loss(start)} to {_loss(now)}"
+        if now < start
+        else f"at {_loss(now)}, where it began"
+    )
+    text = (
+        f"the training loss has hardly moved in {curve.step} steps: {fell}"
+        f"{f', with gradients of {norm:.2g}' if norm is not None else ''}"
+    )
+    return Finding("too_slow", "advice", text, advice, changes, step=curve.step)
+
+
+def plateau(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
+    """The loss fell a little and has then stood still, although the rate is still high."""
+    losses = curve.losses
+    count = len(losses) - curve.warm
+    if count < 3 * FEWEST or curve.done < 0.5:
+        return None
+    size = max(FEWEST, round(0.15 * len(losses) / max(curve.done, 0.5)))
+    if count < 3 * size + FEWEST // 2:
+        return None
+    parts = [mean(losses[len(losses) - (i + 1) * size : len(losses) - i * size]) for i in (2, 1, 0)]
+    start = mean(losses[:3])
+    error = noise(losses[-3 * size :]) * math.sqrt(2 / size)
+    still = max(0.002 * abs(parts[0]), 1.5 * error) / factor
+    fallen = start - parts[-1]
+    if error > HARDLY * abs(parts[0]) / factor:
+        return None
+    moving = max(parts) - min(parts) > still or min(losses) <= 0
+    if (
+        moving
+        or not HARDLY * start * factor < fallen < 0.1 * start / factor
+        or not _rate_is_high(curve, 3 * size)
+    ):
+        return None
+    evals = [v for s, v in curve.evals if s >= curve.stretches[-3 * size].step]
+    half = len(evals) // 2
+    if half and mean(evals[:half]) - mean(evals[-half:]) > 0.002 * abs(evals[0]) / factor:
+        return None
+    since = curve.stretches[-3 * size].step
+    text = (
+        f"the training loss fell from {_loss(start)} to {_loss(parts[0])} and has stood there since step {since} "
+        f"({_loss(parts[-1])} at step {curve.step})"
+    )
+    advice = (
+        f"more of the same will not help: end near step {since}, or let the rate decay sooner; if the answers are not "
+        "good enough, a larger lora_rank or more varied data"
+        if run.finetuning_type == "lora"
+        else f"more of the same will not help: end near step {since}, or let the rate decay sooner"
+    )
+    return Finding("plateau", "advice", text, advice, step=since)
+
+
+SIGNS: Mapping[Kind, Sign] = {
+    "not_learning": not_learning,
+    "diverging": diverging,
+    "overfitting": overfitting,
+    "oscillating": oscillating,
+    "too_slow": too_slow,
+    "plateau": plateau,
+}
+"""All signs, in the order of precedence."""
+
+
+def _rate_is_high(curve: Curve, count: int) -> bool:
+    """Whether the rate has not decayed much in the last `count` stretches: a schedule's end stands still by itself."""
+    rates = [s.rate for s in curve.stretches if s.rate is not None]
+    return not rates or min(r for r in rates[-count:]) >= 0.4 * max(rates)
+
+
+def _calm(run: RunFacts) -> tuple[str, dict[str, Scalar]]:
+    """What to do against divergence."""
+    advice, changes = _rate_words(run, _times(run.learning_rate, 1 / 3))
+    if run.warmup_steps == 0:
+        advice += ", and warm up (warmup_ratio 0.1)"
+        changes["warmup_ratio"] = 0.1
+    if run.max_grad_norm is not None and run.max_grad_norm > 1:
+        advice += f", and clip at 1 (max_grad_norm is {number(run.max_grad_norm)})"
+        changes["max_grad_norm"] = 1.0
+    return advice, changes
+
+
+def _less(run: RunFacts, step: int) -> tuple[str, dict[str, Scalar]]:
+    """What to do against overfitting."""
+    advice, changes = f"end near step {step}", dict[str, Scalar]()
+    rate = _times(run.learning_rate, 1 / 2)
+    if run.learning_rate is not None and rate is not None:
+        advice += f", or lower the rate ({number(run.learning_rate)} → {number(rate)})"
+        changes["learning_rate"] = rate
+    if run.weight_decay is not None and run.weight_decay < 0.1:
+        advice += f" and raise weight_decay ({number(run.weight_decay)} → 0.1)"
+        changes["weight_decay"] = 0.1
+    return advice, changes
+
+
+def _rate_words(run: RunFacts, rate: float | None) -> tuple[str, dict[str, Scalar]]:
+    if run.learning_rate is None or rate is None:
+        return "change the learning rate by a factor of 3", {}
+    word = "lower" if rate < run.learning_rate else "raise"
+    changes: dict[str, Scalar] = {"learning_rate": rate}
+    return f"{word} the rate: {number(run.learning_rate)} → {number(rate)}", changes
+
+
+def _times(rate: float | None, factor: float) -> float | None:
+    """A rate × `factor`, to one digit, as people write it."""
+    return None if rate is None or rate <= 0 else float(f"{rate * factor:.0e}")
+
+
+def _labels(run: RunFacts) -> str:
+    dropped = ""
+    if run.dropped_rows:
+        dropped = f" ({run.dropped_rows} of {run.dropped_rows + run.train_rows} rows were left out for that)"
+    return f"check the data's format and template, and whether cutoff_len cuts the answers off{dropped}"
+
+
+def _norm(curve: Curve) -> float | None:
+    norms = sorted(s.grad_norm for s in curve.stretches if s.grad_norm is not None)
+    return norms[len(norms) // 2] if norms else None
+
+
+def _trailing(norms: list[float]) -> int:
+    return next((i for i, v in enumerate(reversed(norms)) if v > 1e-8), len(norms))
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}"

@@ -1,0 +1,26 @@
+"""Which files that a profile names are not there, as far as can be seen without loading them."""
+
+from pathlib import Path
+
+from core.checks import Problem
+from core.profile import Profile, dataset_files, eval_files, model_path
+
+
+def missing_files(profile: Profile) -> list[Problem]:
+    """A problem for each data file, and for a model that can only be a path, that does not exist."""
+    problems = []
+    for key, listed in (
+        ("data.dataset", dataset_files(profile)),
+        ("data.eval_dataset", eval_files(profile)),
+    ):
+        absent = (name for name in listed if not Path(name).expanduser().exists())
+        problems += [Problem(key, f"{name} does not exist", "a data file") for name in absent]
+    model = model_path(profile)
+    looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
+    if looks_local and not Path(model).expanduser().exists():
+        problems.append(
+            Problem(
+                "model.model_name_or_path", f"{model} does not exist", "a folder or a .gguf file"
+            )
+        )
+    return problems

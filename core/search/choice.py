@@ -1,0 +1,106 @@
+"""How a search is run where its profile leaves it open: which strategy, and whether trials are stopped early."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from core.profile import Profile
+from core.search.portfolio import points as known_points
+from core.search.space import Space, space_of
+
+Strategy = Literal["grid", "random", "bayesian", "portfolio"]
+Stopping = Literal["none", "halving", "asha"]
+
+LEARNS_FROM = 10
+"""With fewer trials a sampler that learns has hardly drawn anything after those that it learns from."""
+WORTH_STOPPING = 4
+"""With fewer trials none is stopped early: two finalists and one that is dropped save next to nothing."""
+TELLING = 5
+"""Before so many updates hardly anything shows how good a setting is."""
+WIDE_GPUS = 8
+WIDE_TURNS = 4
+"""From so many GPUs, and so many trials for each, waiting for the slowest trial of a rung leaves GPUs idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a search is run."""
+
+    strategy: Strategy
+    stopping: Stopping
+    trials: int
+    """How many trials run at most."""
+    why: str
+    """The reason, in a line for people."""
+
+
+def choose(profile: Profile, *, gpus: int | None) -> Choice:
+    """Decide what `auto` means for the search of a profile; `gpus`: how many it may use, None on the CPU or unknown.
+
+    Strategy: a space with no more combinations than trials is tried whole (`grid`). With at least 10 trials, more than
+    one parameter that is free and fewer GPUs than half the trials it pays to learn from earlier ones (`bayesian`). Else
+    known-good settings are tried first and the rest is spread around them (`portfolio`), or all are drawn (`random`)
+    where nothing is known or `search.portfolio` is off.
+    Stopping: fewer than 4 trials all run to their end. With 8 GPUs or more and 4 trials or more for each, nobody waits
+    for the slowest (`asha`); else the better third goes on from each rung (`halving`).
+    """
+    space = space_of(profile)
+    if not space.axes:
+        return Choice("grid", "none", 1, "nothing is searched: one full training")
+    size = space.size()
+    wanted = profile.search.trials
+    trials = wanted if size is None else min(wanted, size)
+    strategy, why = _strategy(profile, space, size, gpus)
+    stopping, because = _stopping(profile, trials, gpus)
+    return Choice(strategy, stopping, trials, f"{strategy}: {why}; {because}")
+
+
+def _strategy(
+    profile: Profile, space: Space, size: int | None, gpus: int | None
+) -> tuple[Strategy, str]:
+    wanted = profile.search.trials
+    free = sum(axis.free for axis in space.axes)
+    asked = profile.search.strategy
+    if asked != "auto":
+        return asked, "as the profile says"
+    if size is not None and size <= wanted:
+        fit = "the one combination" if size == 1 else f"all {size} combinations"
+        return "grid", f"{fit} can be tried with {wanted} trials"
+    if wanted < LEARNS_FROM:
+        why = f"{_trials(wanted)} are too few to learn from"
+    elif free < 2:
+        why = f"{_trials(wanted)} cover one parameter"
+    elif gpus is not None and wanted <= 2 * gpus:
+        why = f"{gpus} GPUs run {_trials(wanted)} nearly at once, there is none to learn from"
+    else:
+        learns = "later ones learn from earlier ones"
+        return "bayesian", f"{_trials(wanted)} over {free} parameters, {learns}"
+    if profile.search.portfolio and next(known_points(space), None) is not None:
+        return "portfolio", f"{why}, known-good settings come first"
+    return "random", f"{why}, and nothing known is to come first"
+
+
+def _stopping(profile: Profile, trials: int, gpus: int | None) -> tuple[Stopping, str]:
+    asked = profile.search.stopping
+    if asked != "auto":
+        return asked, f"stopping {asked} as the profile says"
+    if trials < WORTH_STOPPING:
+        return "none", f"no early stopping among {_trials(trials)}"
+    if gpus is not None and gpus >= WIDE_GPUS and trials >= WIDE_TURNS * gpus:
+        return "asha", f"asha: {gpus} GPUs need not wait for the slowest of {trials}"
+    return "halving", _halving(profile, trials)
+
+
+def _halving(profile: Profile, trials: int) -> str:
+    search = profile.search
+    said = f"halving: {_trials(trials)} are compared at {search.first_rung * 100:g} % of the probe"
+    if profile.train.max_steps is None or search.budget_tokens is not None:
+        return said
+    probe = math.ceil(search.budget * profile.train.max_steps)
+    rung = max(1, math.ceil(search.first_rung * probe))
+    early = "" if rung >= TELLING else ": hardly enough to tell them apart"
+    return f"{said} (about {rung} of {probe} updates{early})"
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"

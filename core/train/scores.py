@@ -1,0 +1,47 @@
+"""What an evaluation adds up, batch by batch."""
+
+from typing import Any
+
+from core.train.chat import IGNORED
+
+
+class Scores:
+    """The loss and the hits of the batches so far.
+
+    A hit is a token to be learnt to which the model gives the highest score. Hits are read off the scores that the
+    loss was computed from, which takes one number a token beside them.
+    """
+
+    def __init__(self) -> None:
+        self._loss = 0.0
+        self._tokens = 0
+        self._hits: int | None = 0
+
+    def add(self, outputs: Any, labels: Any) -> None:
+        """Add a batch: what the model returned for it, its loss a mean over the learnt tokens, and the labels, rows ×
+        tokens."""
+        learnt = int((labels[:, 1:] != IGNORED).sum())
+        self._loss += float(outputs.loss) * learnt
+        self._tokens += learnt
+        hits = _hits(outputs, labels)
+        self._hits = None if self._hits is None or hits is None else self._hits + hits
+
+    def metrics(self) -> dict[str, float]:
+        """eval_loss, nats a token, and eval_accuracy, where the model's scores could be read."""
+        metrics = {"eval_loss": self._loss / self._tokens}
+        if self._hits is not None:
+            metrics["eval_accuracy"] = self._hits / self._tokens
+        return metrics
+
+
+def _hits(outputs: Any, labels: Any) -> int | None:
+    counted = getattr(outputs, "hits", None)
+    if counted is not None:
+        return int(counted)
+    scores = getattr(outputs, "logits", None)
+    if scores is None or scores.shape[:-1] != labels.shape:
+        return None
+    # The best of all positions first: a part of the scores would have to be copied.
+    best = scores.argmax(-1)[:, :-1]
+    wanted = labels[:, 1:].to(best.device)
+    return int(((best == wanted) & (wanted != IGNORED)).sum())

@@ -1,0 +1,26 @@
+"""A sampler without Optuna: proposes ever smaller learning rates, and misbehaves as its first argument (JSON) tells it.
+
+`crash` (ends without an answer), `delay` (seconds), `empty` (the space holds nothing else).
+Each request is noted in the file that `log` names.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+SCRIPT = json.loads(sys.argv[1])
+REQUEST = json.load(sys.stdin)
+
+if "log" in SCRIPT:
+    with Path(SCRIPT["log"]).open("a") as log:
+        log.write(
+            json.dumps({"trials": REQUEST["trials"], "count": REQUEST.get("count", 1)}) + "\n"
+        )
+time.sleep(SCRIPT.get("delay", 0))
+if SCRIPT.get("crash"):
+    print("Traceback\nno sampler here", file=sys.stderr)
+    sys.exit(3)
+known = len(REQUEST["trials"])
+count = 0 if SCRIPT.get("empty") else REQUEST.get("count", 1)
+print(json.dumps({"points": [{"learning_rate": 1e-3 / (10 + known + i)} for i in range(count)]}))

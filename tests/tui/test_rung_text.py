@@ -1,0 +1,86 @@
+"""What is said about rungs, and where trials come from."""
+
+from typing import Any
+
+import pytest
+
+from core.study.events import RungDecided
+from core.study.state import RungResult, Trial
+from tui import rung_text
+
+
+def trial(**more: Any) -> Trial:
+    return Trial(**{"number": 7, "settings": {"learning_rate": 3e-4}, **more})
+
+
+TEN = RungResult(0.1, 12, 1.9)
+
+
+def test_a_decision_says_how_many_go_on_in_its_own_words_or_in_ours() -> None:
+    kept, dropped = {1: 0.3, 2: 0.3}, {3: "2.1 against 1.9", 4: "2.2 against 1.9"}
+    said = RungDecided(t=1, rung=1, at=0.1, kept=kept, dropped=dropped)
+    assert rung_text.decision_text(said) == "rung 1 at 10 %: 2 of 4 go on"
+    own = RungDecided(t=1, rung=1, at=0.1, kept=kept, text="rung 1: the first 2 of 4")
+    assert rung_text.decision_text(own) == "rung 1: the first 2 of 4"
+    assert rung_text.decision_lines(said)[1:] == [
+        "trial 3 is dropped: 2.1 against 1.9",
+        "trial 4 is dropped: 2.2 against 1.9",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"status": "rung", "until": 0.1, "rungs": (TEN,)}, "waits at rung 1 (10 % of the probe)"),
+        (
+            {"status": "pruned", "until": 0.1, "rungs": (TEN,)},
+            "dropped at rung 1 (10 % of the probe)",
+        ),
+        ({"status": "queued", "until": 0.1}, "is sent to 10 % of the probe"),
+        (
+            {"status": "running", "until": 0.3, "rungs": (TEN,)},
+            "came past rung 1 (10 % of the probe), is sent to 30 % of the probe",
+        ),
+        (
+            {"status": "running", "until": 1.0, "rungs": (TEN,)},
+            "came past rung 1 (10 % of the probe), runs to the end of the probe",
+        ),
+        ({"status": "running"}, ""),
+        ({"status": "completed", "rungs": (TEN,)}, ""),
+        ({"status": "running", "kind": "full"}, ""),
+    ],
+)
+def test_where_a_trial_stands(more: dict[str, Any], said: str) -> None:
+    assert rung_text.where(trial(**more)) == said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, ""),
+        ({"source": "portfolio"}, "known-good settings, tried first"),
+        ({"source": "user"}, "you added it"),
+        ({"source": "confirm", "parent": 4}, "trial 4 once more, with another seed"),
+        ({"source": "promote", "parent": 4, "kind": "full"}, "promoted from trial 4"),
+        (
+            {"source": "promote", "parent": 4, "kind": "full", "continues": "trials/0004/checkpoints/checkpoint-9"},
+            "promoted from trial 4, continued from its checkpoint",
+        ),
+    ],
+)  # fmt: skip
+def test_where_a_trial_comes_from(more: dict[str, Any], said: str) -> None:
+    assert rung_text.source_text(trial(**more)) == said
+
+
+def test_each_rung_is_told_with_what_was_measured_there() -> None:
+    told = rung_text.rung_lines(trial(rungs=(TEN, RungResult(0.3, 36, None))), "eval_loss")
+    assert told == [
+        ("rung 1", "10 %, step 12: eval loss 1.9000"),
+        ("rung 2", "30 %, step 36: no value"),
+    ]
+
+
+def test_what_follows_from_the_point_of_the_space_is_told_apart() -> None:
+    found = trial(settings={"lora_rank": 32, "lora_alpha": 64}, sampled={"lora_rank": 32})
+    assert rung_text.derived(found) == "lora_alpha 64"
+    assert rung_text.derived(trial()) == ""
