@@ -14,6 +14,8 @@ MODULES = {"search-real": "bench.search.real"}
 def main(names: list[str]) -> int:
     if names[:1] == ["memory"]:
         return int(import_module("bench.memory").main(names[1:]))
+    if names[:1] == ["search"]:
+        return int(import_module("bench.search").main(names[1:]))
     if names[:1] == ["doctor"]:
         return int(import_module("bench.search.doctor").main(names[1:]))
     if names[:1] == ["rates"]:

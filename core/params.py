@@ -751,8 +751,8 @@ class SearchTable(Table):
     stopping: Annotated[
         Literal["auto", "none", "halving", "asha"],
         Field(
-            description="Which trials are ended early because others do better. `halving`: all run to a rung (a tenth of the probe at first), "
-            "are paused, and the best go on from exactly there. `asha`: the same without waiting for the slowest, for many GPUs. `none`: all "
+            description="Which trials are ended early because others do better. `halving`: all run to a rung (6 % of the probe at first), "
+            "are paused, and the best and those that may still catch up go on from exactly there. `asha`: the same without waiting for the slowest, for many GPUs. `none`: all "
             "run to their end. `auto` decides by the number of trials and GPUs.",
         ),
         Doc("Early stopping", works="auto"),
@@ -848,16 +848,17 @@ class SearchTable(Table):
         Field(
             gt=0,
             lt=1,
-            description="Where trials are compared first when they are stopped early: a share of the probe.",
+            description="Where trials are compared first when they are stopped early: a share of the probe. The next rungs lie twice as far "
+            "each, the last at three quarters.",
         ),
-        Doc("First rung", works="0.1", advanced=True),
-    ] = 0.1
+        Doc("First rung", works="0.06 – 0.1", advanced=True),
+    ] = 0.06
     reduction: Annotated[
         float,
         Field(
             gt=1,
             le=10,
-            description="At each rung the best 1/reduction of the trials go on, as many times further (η).",
+            description="At each rung the best 1/reduction of the trials go on (η), and those that fall so fast that they may still catch up.",
         ),
         Doc("Reduction at a rung", works="3", advanced=True),
     ] = 3.0

@@ -61,7 +61,7 @@ def settings_lines(view: StudyView, row: TrialRow) -> list[Text]:
         ]
     lines += [Text(""), *_run_lines(row, profile)]
     if stood := _rung_lines(view, trial):
-        lines += [Text(""), _title("rungs"), *stood]
+        lines += [Text(""), _title(f"rungs, {words.metric(view.reading.rank_by)}"), *stood]
     if trial.attempts:
         lines += [Text(""), _title("attempts")]
         lines += [_attempt_line(attempt) for attempt in trial.attempts]
@@ -71,21 +71,19 @@ def settings_lines(view: StudyView, row: TrialRow) -> list[Text]:
 
 def _rung_lines(view: StudyView, trial: Trial) -> list[Text]:
     """How far the trial came in the probe, with what, and where it goes or was dropped."""
-    known = rung_text.rung_lines(trial, view.reading.rank_by)
-    if where := rung_text.where(trial):
+    known = rung_text.rung_lines(trial)
+    if where := rung_text.where(trial, brief=True):
         known.append(("now", where))
     again = rung_text.confirmations(view.reading.trials, trial.number)
-    known += [
-        (f"trial {t.number}", f"the same with another seed: {_came_to(view, t)}") for t in again
-    ]
+    known += [(f"trial {t.number}", f"{_came_to(t)} with another seed") for t in again]
     return [_pair(name, value) for name, value in known]
 
 
-def _came_to(view: StudyView, trial: Trial) -> str:
+def _came_to(trial: Trial) -> str:
     value = trial.value if trial.value is not None else trial.eval_loss
     if trial.status != "completed" or value is None:
         return words.LOOKS[trial.status].word
-    return f"{words.metric(view.reading.rank_by)} {words.loss(value)}"
+    return words.loss(value)
 
 
 def _run_lines(row: TrialRow, profile: Mapping[str, Any]) -> list[Text]:

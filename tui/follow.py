@@ -232,8 +232,7 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
     from tui.commands.studies import ranking_table
 
     state, folder = reader.state, reader.folder
-    why = f": {state.reason}" if state.reason else ""
-    print(f"\nThe study is {state.status}{why}", file=out)
+    print(file=out)
     if any(t.kind == "probe" for t in state.trials.values()):
         print(ranking_table(state), file=out)
     for trial in state.trials.values():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.study.events import RungDecided
-from core.study.state import Trial
+from core.study.state import RungResult, Trial
 from tui import words
 
 SOURCES = {
@@ -28,10 +28,15 @@ def decision_lines(decision: RungDecided) -> list[str]:
     return [decision_text(decision), *dropped]
 
 
-def where(trial: Trial) -> str:
-    """Where a trial stands among the rungs, in words; "" where it has none to come to or to have come to."""
+def where(trial: Trial, *, brief: bool = False) -> str:
+    """Where a trial stands among the rungs, in words; "" where it has none to come to or to have come to.
+
+    `brief` leaves out where the rung lies, as it stands beside the rungs themselves.
+    """
     here = trial.rungs[-1] if trial.rungs else None
-    name = f"rung {len(trial.rungs)} ({words.percent(here.at)} of the probe)" if here else ""
+    name = f"rung {len(trial.rungs)}" if here else ""
+    if here and not brief:
+        name += f" ({words.percent(here.at)} of the probe)"
     if trial.status == "rung":
         return f"waits at {name}"
     if trial.status == "pruned":
@@ -44,17 +49,16 @@ def where(trial: Trial) -> str:
     return f"came past {name}" + (f", {aim}" if aim else ", runs to the end of the probe")
 
 
-def rung_lines(trial: Trial, rank_by: str) -> list[tuple[str, str]]:
-    """(name, text) of each rung that a trial came to, with what it had come to there."""
-    found = []
-    for place, result in enumerate(trial.rungs, 1):
-        value = (
-            f"{words.metric(rank_by)} {words.loss(result.value)}"
-            if result.value is not None
-            else "no value"
-        )
-        found.append((f"rung {place}", f"{words.percent(result.at)}, step {result.step}: {value}"))
-    return found
+def rung_lines(trial: Trial) -> list[tuple[str, str]]:
+    """(name, text) of each rung that a trial came to, with what it had come to there of what the study ranks by."""
+    return [
+        (f"rung {place}", f"{_value(result)} at {words.percent(result.at)}, step {result.step}")
+        for place, result in enumerate(trial.rungs, 1)
+    ]
+
+
+def _value(result: RungResult) -> str:
+    return "no value" if result.value is None else words.loss(result.value)
 
 
 def source_text(trial: Trial) -> str:
@@ -73,9 +77,3 @@ def source_text(trial: Trial) -> str:
 def confirmations(trials: Sequence[Trial], number: int) -> list[Trial]:
     """The runs of a trial's settings with other seeds."""
     return [t for t in trials if t.source == "confirm" and t.parent == number]
-
-
-def derived(trial: Trial) -> str:
-    """What follows from the point of the space that a trial stands for, `lora_alpha 32`; "" where nothing does."""
-    more = {k: v for k, v in trial.settings.items() if trial.sampled and k not in trial.sampled}
-    return ", ".join(f"{name} {words.setting(value)}" for name, value in more.items())

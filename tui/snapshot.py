@@ -352,7 +352,11 @@ def study_eta(live: Sequence[TrialRow], tally: Tally, reading: StudyReading) -> 
 
 
 def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """The parameters in which the trials differ, in the order in which they first come up."""
+    """The parameters in which the trials differ, in the order in which they first come up.
+
+    The seeds of second runs are not what is searched.
+    """
+    trials = [t for t in trials if t.source != "confirm"]
     keys: dict[str, set[Scalar | None]] = {}
     for trial in trials:
         for key in trial.settings:

@@ -32,13 +32,15 @@ def study_line(view: StudyView, width: int, *, ascii: bool) -> list[Piece]:
     if waiting:
         groups.append([(f"{waiting}", text), (" at a rung", muted)])
     if view.best is not None:
-        value = words.loss(view.value(view.best))
+        first = next((r for r in view.ranked if r.trial == view.best.number), None)
+        value = words.loss(first.value if first is not None else view.value(view.best))
+        runs = f", mean of {first.runs}" if first is not None and first.runs > 1 else ""
         name = _METRICS.get(view.reading.rank_by, view.reading.rank_by)
         groups.append(
             [
                 (f"best {name} ", muted),
                 (value, theme.style("success", bold=True)),
-                (f" (trial {view.best.number})", muted),
+                (f" (trial {view.best.number}{runs})", muted),
             ]
         )
     if view.eta is not None:

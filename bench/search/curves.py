@@ -1,8 +1,8 @@
 """Recorded learning curves, and draws of trials from them with failures put in.
 
-A file holds the runs of one task: a list of {"hp": {"learning_rate": …}, "valid": {"loss": […]}, "test": {"loss": […]}},
-checkpoints at equal distances over one training, the first of them before it. A number that is null or NaN: the run has
-diverged there, and what comes after it counts for nothing.
+A file holds the runs of one task: a list of {"hp": {"learning_rate": …}, "valid": {"loss": […]}, "test": {"loss": […]}}
+with checkpoints at equal distances over one training, the first of them before it. A number that is null or NaN: the
+run has diverged there, and what comes after it counts for nothing.
 """
 
 import gzip

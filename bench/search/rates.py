@@ -164,7 +164,7 @@ def ranked(cells: Sequence[Cell], cap: float = math.inf) -> tuple[float, ...]:
 def size_class(model: str) -> str:
     """The class of sizes that the portfolio puts a model into."""
     size = size_in_name(model)
-    if size is None or SMALL <= size < LARGE:
+    if size is None or SMALL <= size <= LARGE:
         return "middle or unknown"
     return "small" if size < SMALL else "large"
 

@@ -229,8 +229,9 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
         return None
     size = max(4, len(losses) // 8)
     means = window_means(losses, size)
-    start, least, now = mean(losses[:3]), min(means), means[-1]
-    error = noise(losses) * math.sqrt(1 / size + 1 / 3)
+    first = losses[: max(3, len(losses) // 12)]
+    start, least, now = mean(first), min(means), means[-1]
+    error = noise(losses) * math.sqrt(1 / size + 1 / len(first))
     limit = HARDLY * abs(start) / factor
     if error > limit:
         # So small a fall could not be told from the noise.

@@ -122,12 +122,19 @@ class Foresight:
     def verdict(self, trial: Trial, devices: Sequence[Device]) -> Verdict:
         """Whether a waiting trial may start on one of `devices`, as far as its memory is concerned."""
         own = self.own(trial)
-        # One that goes on from a checkpoint has trained with these settings already.
-        if own is None or trial.checked or trial.resume_from is not None:
+        if own is None or trial.checked:
             return ANYWHERE
         # On the CPU nothing is proven, and the machine's memory is more than a trial's.
-        gpus = (device for device in devices if device.target.kind == "cuda")
-        return judge(tuple(self._known(own, device) for device in gpus))
+        gpus = [device for device in devices if device.target.kind == "cuda"]
+        if trial.resume_from is not None:
+            gpus = _smaller_than_before(trial, gpus)
+        verdict = judge(tuple(self._known(own, device) for device in gpus))
+        if trial.resume_from is None or verdict.gpus is None:
+            return verdict
+        # One that goes on from a checkpoint has trained on a GPU of that size already.
+        smaller = {device.uuid for device in gpus}
+        as_large = {d.uuid for d in devices if d.target.kind == "cuda"} - smaller
+        return Verdict(verdict.gpus | as_large, ask=verdict.ask)
 
     def said(self, trial: Trial, devices: Sequence[Device]) -> Result | None:
         """What an adviser said about a waiting trial, or one that needs the same."""
@@ -237,6 +244,15 @@ class Foresight:
             except ArchitectureError:
                 self._architectures[name] = None
         return self._architectures[name]
+
+
+def _smaller_than_before(trial: Trial, gpus: Sequence[Device]) -> list[Device]:
+    """The GPUs with less memory than the one that a trial trained on last; none where that is not known."""
+    held = trial.attempt.gpus if trial.attempt is not None else ()
+    last = next((gpu for gpu in gpus if gpu.uuid in held), None)
+    if last is None:
+        return []
+    return [gpu for gpu in gpus if gpu.target.total < last.target.total]
 
 
 def _record(attempt: int, gpu: Gpu, forecast: Forecast) -> TrialForecast:

@@ -1,6 +1,7 @@
 """What becomes of trials that wait at a rung: the rule of the search, asked with what journal and curves say. Pure."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from core.params import SearchTable
 from core.search.halving import (
@@ -37,6 +38,8 @@ def decide_rungs(
     rule = decide_asha if state.stopping == "asha" else decide
     settings = settings_of(search, negated=state.direction == "max")
     found = rule(settings, entrants, state.to_come())
+    if found is not None and state.to_come() == 0:
+        found = _straight_on(found, entrants, settings.finalists)
     event = _record(state, found, now) if found is not None else None
     stuck = waiting and state.to_come() == 0 and all(e.state != "open" for e in entrants)
     if event is None and stuck:
@@ -99,6 +102,19 @@ def _state(trial: Trial) -> EntrantState:
             return "open"
         case _:
             return "out"
+
+
+def _straight_on(found: Decision, entrants: Sequence[Entrant], finalists: int) -> Decision:
+    """The decision without rungs to come where none could drop anybody: each stop costs a checkpoint and a start."""
+    others = sum(
+        e.state in ("open", "rung", "done") and e.trial not in {**found.kept, **found.dropped}
+        for e in entrants
+    )
+    ends = dict.fromkeys(found.kept, 1.0)
+    if not ends or found.kept == ends or others + len(ends) > finalists:
+        return found
+    text = f"{found.text}, and from there to the end: no more are dropped"
+    return replace(found, kept=ends, text=text)
 
 
 def _record(state: StudyState, found: Decision, now: float) -> RungDecided | None:

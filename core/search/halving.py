@@ -70,10 +70,11 @@ class Entrant:
 class HalvingSettings:
     """The user's knobs, and for comparisons the constants of the rule.
 
-    `first_rung`: a share of the probe. `reduction`: η. `finalists`: so many run to the end at least. `pace`: the share
-    of its present pace that a trial is trusted to keep to the end, among 16 trials; loss curves flatten, and by how
-    much cannot be known early. 0 leaves plain successive halving. `growth`: how many times further the next rung lies. `negated`: values
-    were negated since higher is better; only words depend on it.
+    `first_rung`: a share of the probe. `reduction`: η. `finalists`: so many run to the end at least.
+    `pace`: the share of its present pace that a trial is trusted to keep to the end, among 16 trials; loss curves
+    flatten, and by how much cannot be known early. 0 leaves plain successive halving. `pace_growth`: the power of
+    the number of trials that it grows with. `growth`: how many times further the next rung lies.
+    `negated`: values were negated since higher is better; only words depend on it.
     """
 
     first_rung: float = 0.06
@@ -268,7 +269,7 @@ def _pace(settings: HalvingSettings, entrants: Sequence[Entrant]) -> float:
     """The share of its pace that a trial is trusted to keep, among as many as came to the first rung; at most 1."""
     first = first_until(settings)
     came = sum(_waits(e, first) or _place(e, first) is not None for e in entrants)
-    return min(1.0, settings.pace * (came / PACE_TRIALS) ** settings.pace_growth)
+    return min(1.0, settings.pace * math.pow(came / PACE_TRIALS, settings.pace_growth))
 
 
 def _in_reach(entrant: Entrant, at: float, pace: float) -> float:

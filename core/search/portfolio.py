@@ -18,16 +18,16 @@ NEAR = 2.0
 """A list's value, or the end of a range, stands for a known-good number that is no further away than by this factor."""
 
 SMALL, LARGE = 4.5e9, 13e9
-"""A model with fewer parameters counts as small, one with as many or more as large."""
+"""A model with fewer parameters than the one counts as small, one with more than the other as large."""
 
 _SWEEP = "548 published LoRA runs of 35 models (Tinker cookbook's SFT sweep, batch 128)"
 _QLORA = "QLoRA (Dettmers et al. 2023): 2e-4 up to 13B, 1e-4 above"
 _FULL = "the usual range of full fine-tuning, 2e-6 to 5e-5, from its middle outwards"
 _FREEZE = "between full fine-tuning and LoRA: fewer weights bear a higher rate; no published sweep"
 _DPO = "DPO with adapters, 5e-7 to 5e-5: 5e-6 is the usual start"
-_DPO_FULL = "DPO (Rafailov et al. 2023) and Zephyr: 5e-7 with all weights"
+_DPO_FULL = "DPO with all weights, 1e-7 to 2e-6: Zephyr and DPO's own code begin with 5e-7"
 _REWARD = "reward models with adapters, 2e-5 to 5e-4"
-_PPO = "PPO, 1e-6 to 2e-5: 1.41e-5 is TRL's start, lower is safer"
+_PPO = "PPO, 1e-6 to 2e-5: TRL long began with 1.41e-5, lower is safer"
 
 _RATES: dict[tuple[str, str], tuple[tuple[float, ...], str]] = {
     ("sft", "lora small"): ((1e-3, 3e-4, 1e-4), _SWEEP),
@@ -46,12 +46,12 @@ _RATES: dict[tuple[str, str], tuple[tuple[float, ...], str]] = {
     ("dpo", "lora"): ((5e-6, 2e-5, 1e-6), _DPO),
     ("dpo", "full"): ((5e-7, 1e-6, 2e-7), _DPO_FULL),
     ("ppo", "lora"): ((1e-5, 5e-6, 2e-6), _PPO),
-    ("ppo", "full"): ((1e-6, 3e-6, 5e-7), _PPO),
+    ("ppo", "full"): ((1e-6, 3e-6, 5e-6), _PPO),
 }
 """The ranked rates of a stage and method, with where they come from.
 
 In the sweep's lists each rate is the one that lowers the mean regret most beside those before it; the order hardly
-changes when any one model is left out (`python -m bench rates`). A model from 13B on gets no rate above 5e-4: what
+changes when any one model is left out (`python -m bench rates`). A model above 13B gets no rate above 5e-4: what
 little 1e-3 wins at high ranks it loses where it diverges.
 """
 
@@ -91,7 +91,7 @@ def known_good(profile: Profile, parameters: float | None = None) -> list[KnownG
 
 def _ranked(stage: str, method: str, size: float | None) -> tuple[tuple[float, ...], str]:
     names = [method]
-    if size is not None and (size < SMALL or size >= LARGE):
+    if size is not None and (size < SMALL or size > LARGE):
         names.insert(0, f"{method} {'small' if size < SMALL else 'large'}")
     # Adapters on a quantised model learn as others do where nothing else is known.
     names += ["lora"] if method == "qlora" else []

@@ -126,6 +126,8 @@ class RunInfo(msgspec.Struct, frozen=True):
     to a multiple of 8 on CUDA."""
     rung_step: int | None = None
     """The update after which this attempt waits at its rung; None where it runs to its end."""
+    warmup_steps: int | None = None
+    """Updates over which the learning rate rises first; None where an earlier version wrote this."""
     epoch_tokens: int | None = None
     """Tokens of one pass over the training rows, padding left out."""
     longest_eval_row: int | None = None

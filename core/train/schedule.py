@@ -11,6 +11,10 @@ from core.study.files import TrialTask
 from core.train.plan import Plan
 
 
+_ENDLESS = ("reduce_lr_on_plateau", "greedy")
+"""Schedules that do not depend on the length of the run: they go on from a probe as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How the learning rate of a run is decided. What is None here is left to transformers."""
@@ -32,10 +36,7 @@ class Schedule:
         return LambdaLR(optimizer, lambda step: low * growth ** (step / last) / self.rate)
 
     def change(self, schedule: Any) -> None:
-        """Let a schedule of transformers come up to its rate again, where that is asked for.
-
-        Schedules that do not depend on the length of the run (plateau, greedy) go on from the probe as they are.
-        """
+        """Let a schedule of transformers come up to its rate again, where that is asked for."""
         if self.back is not None and isinstance(schedule, LambdaLR):
             begins, updates = self.back
             schedule.lr_lambdas = [_coming_back(r, begins, updates) for r in schedule.lr_lambdas]
@@ -71,6 +72,8 @@ def updates_back(train: TrainTable, plan: Plan, probe_end: int) -> int:
     models were trained further (Gupta et al., Continual Pre-Training of Large Language Models, arXiv 2308.04014).
     A tenth of what is left at most.
     """
+    if train.lr_scheduler_type in _ENDLESS:
+        return 0
     remembered = round(1 / max(1e-6, 1 - train.adam_beta1))
     return max(0, min(remembered, (plan.total_steps - probe_end) // 10))
 
@@ -92,10 +95,11 @@ def describe(train: TrainTable, task: TrialTask, plan: Plan, probe_end: int | No
         )
     elif probe_end is not None:
         lines.append(
-            f"continues from the probe after step {probe_end:,} with its weights, optimizer states and place in the "
-            "data; the schedule is the full training's from there, "
-            f"and the rate comes back to it over {updates_back(train, plan, probe_end)} steps"
+            f"continues from the probe after step {probe_end:,} with its weights, optimizer states and place in the data"
         )
+        back = updates_back(train, plan, probe_end)
+        if back:
+            lines.append(f"the rate comes back to the full training's over {back} steps")
     return lines
 
 

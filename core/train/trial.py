@@ -350,6 +350,7 @@ class Trial:
             longest_row=_longest(examples.train),
             longest_eval_row=_longest(examples.evaluation),
             rung_step=plan.rung_step,
+            warmup_steps=plan.warmup_steps,
             epoch_tokens=sum(len(row.ids) for row in examples.train),
         )
         write_record(self._folder / RUN_FILE, run)

@@ -13,8 +13,8 @@ from core.space_checks import (
     ENTANGLED,
     active_part,
     all_controllers,
-    deciding_values,
     combination_problems,
+    deciding_values,
     without_effect,
 )
 

@@ -61,7 +61,7 @@ def test_a_ready_made_profile_trains(path: Path, tmp_path: Path) -> None:
     first = plan(shipped)[0]
     profile = shipped.with_changes(
         {
-            **first,
+            **first.settings,
             "model.model_name_or_path": "demo",
             "data.dataset": "demo",
             "data.max_samples": 40,

@@ -73,14 +73,9 @@ def test_where_a_trial_comes_from(more: dict[str, Any], said: str) -> None:
 
 
 def test_each_rung_is_told_with_what_was_measured_there() -> None:
-    told = rung_text.rung_lines(trial(rungs=(TEN, RungResult(0.3, 36, None))), "eval_loss")
-    assert told == [
-        ("rung 1", "10 %, step 12: eval loss 1.9000"),
-        ("rung 2", "30 %, step 36: no value"),
+    assert rung_text.rung_lines(trial(rungs=(TEN, RungResult(0.3, 36, None)))) == [
+        ("rung 1", "1.9000 at 10 %, step 12"),
+        ("rung 2", "no value at 30 %, step 36"),
     ]
-
-
-def test_what_follows_from_the_point_of_the_space_is_told_apart() -> None:
-    found = trial(settings={"lora_rank": 32, "lora_alpha": 64}, sampled={"lora_rank": 32})
-    assert rung_text.derived(found) == "lora_alpha 64"
-    assert rung_text.derived(trial()) == ""
+    dropped = trial(status="pruned", until=0.1, rungs=(TEN,))
+    assert rung_text.where(dropped, brief=True) == "dropped at rung 1"

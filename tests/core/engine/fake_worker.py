@@ -3,7 +3,8 @@
 The notes hold JSON: `steps`, `delay` (seconds a step), `oom_above` (a batch size), `diverge_above` (a learning rate),
 `fail` (a sentence), `disk_full`, `kill_self` (a signal, at half of the run), `deaf` (ignores SIGTERM), `child` (leaves
 a process in a session of its own), `silent` (ends with code 3 and no report), `late` (a learning rate above which it
-diverges in its second half), `hang_at` (a step after which it does nothing until the file `go` is there).
+diverges in its second half), `hang_at` (a step after which it does nothing until the file `go` is
+there), `no_room` (no checkpoint can be saved at a rung while the file of this name exists).
 """
 
 import json
@@ -125,6 +126,11 @@ def end_early(outcome, step):
 
 
 def at_rung(step):
+    if "no_room" in SCRIPT and Path(SCRIPT["no_room"]).exists():
+        report(
+            "failed", step, "save", error_type="OSError", error="[Errno 28] No space left on device"
+        )
+        return 1
     report("rung", step, checkpoint=save(step))
     return 0
 

@@ -7,15 +7,18 @@ import pytest
 
 from core.devices.gpu import FakeReader, GpuReading
 from core.engine import foresight as module
-from core.engine.foresight import Foresight
+from core.engine.clearance import ANYWHERE, Verdict
+from core.engine.foresight import Device, Foresight
+from core.engine.jobs import Result
 from core.engine.scheduler import Start
 from core.engine.supply import Pool
 from core.memory.estimate.context import GROWN, PROCESS
 from core.memory.forecast import GIB, GUARD_CPU, GUARD_UNKNOWN, MIB, Target
 from core.profile import Profile, from_document
 from core.study.files import TrialForecast, WorkerReport, read_record, write_record
-from core.study.state import Trial
+from core.study.state import Attempt, Trial
 from core.study.store import StudyFolder
+from tests.core.engine.memory import forecast, target
 
 CPU = Target(kind="cpu", name="the CPU", total=64 * GIB, free=60 * GIB)
 
@@ -93,3 +96,43 @@ def test_a_fix_on_the_cpu_knows_what_the_crashed_process_held_besides(
     assert own is not None
     assert foresight.job("fix", trial(), own, device).target.context == context
     assert foresight.job("fit", trial(), own, device).target.context is None
+
+
+class TestGoingOn:
+    """A trial that goes on from a checkpoint, as after every rung, may get another GPU than it had."""
+
+    LARGE = Device("large", "GPU 0", target(80, total=80 * GIB), 0.08)
+    SMALL = Device("small", "GPU 1", target(8, total=8 * GIB), 0.08)
+
+    def went(self, uuid: str, **more: Any) -> Trial:
+        attempt = Attempt(1, "cuda", (uuid,))
+        return trial(attempts=(attempt,), resume_from="checkpoints/checkpoint-5", **more)
+
+    def looked(self, tmp_path: Path, went: Trial, *gpus: Device, gib: float = 20) -> Verdict:
+        foresight = Foresight(folder(tmp_path), profile())
+        own = foresight.own(went)
+        assert own is not None
+        for gpu in gpus:
+            shape = foresight.shape(own, gpu.target)
+            foresight.learn(Result(about="start", shape=shape, forecast=forecast(gib)))
+        return foresight.verdict(went, (self.LARGE, self.SMALL))
+
+    def test_what_it_fitted_it_fits(self, tmp_path: Path) -> None:
+        assert self.looked(tmp_path, self.went("small")) == ANYWHERE
+
+    def test_a_smaller_one_is_asked_about(self, tmp_path: Path) -> None:
+        verdict = self.looked(tmp_path, self.went("large"))
+        assert verdict.gpus == {"large"}
+        assert verdict.ask is not None
+        assert verdict.ask.uuid == "small"
+
+    @pytest.mark.parametrize(("gib", "gpus"), [(20, {"large"}), (2, None)])
+    def test_what_is_known_of_it_counts(self, tmp_path: Path, gib: float, gpus: Any) -> None:
+        verdict = self.looked(tmp_path, self.went("large"), self.SMALL, gib=gib)
+        assert (verdict.gpus, verdict.ask, verdict.too_large) == (gpus, None, None)
+
+    def test_where_it_ran_before_is_not_known_it_may_go_anywhere(self, tmp_path: Path) -> None:
+        assert self.looked(tmp_path, self.went("gone")) == ANYWHERE
+
+    def test_a_person_who_wants_it_as_it_is_decides(self, tmp_path: Path) -> None:
+        assert self.looked(tmp_path, self.went("large", checked=True)) == ANYWHERE

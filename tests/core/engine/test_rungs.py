@@ -40,13 +40,24 @@ def decide(state: StudyState, values: Mapping[int, float] | None = None) -> Rung
 
 class TestDecision:
     def test_it_is_made_when_all_are_there(self) -> None:
-        event = decide(study(*["rung"] * 6))
+        event = decide(study(*["rung"] * 9))
         assert event is not None
         assert (event.t, event.rung, event.at) == (9.0, 1, 0.1)
-        assert event.kept == {1: SECOND, 2: SECOND}
-        assert sorted(event.dropped) == [3, 4, 5, 6]
+        assert event.kept == {1: SECOND, 2: SECOND, 3: SECOND}
+        assert sorted(event.dropped) == [4, 5, 6, 7, 8, 9]
         assert all(event.dropped.values())
         assert event.text
+
+    def test_those_of_whom_none_will_be_dropped_run_to_their_end(self) -> None:
+        event = decide(study(*["rung"] * 6))
+        assert event is not None
+        assert event.kept == {1: 1.0, 2: 1.0}
+        assert event.text.endswith("no more are dropped")
+        more = study(*["rung"] * 6, "completed")
+        more.trials[7] = msgspec.structs.replace(more.trials[7], until=1.0)
+        event = decide(more)
+        assert event is not None
+        assert set(event.kept.values()) == {SECOND}
 
     @pytest.mark.parametrize(
         "status", ["queued", "starting", "running", "pausing", "stopping", "oom"]
@@ -101,7 +112,7 @@ class TestDecision:
         assert event is not None
         apply(state, event)
         assert [t.status for t in state.trials.values()] == ["queued"] * 2 + ["pruned"] * 4
-        assert (state.trials[1].until, state.trials[1].asked) == (SECOND, None)
+        assert (state.trials[1].until, state.trials[1].asked) == (1.0, None)
         assert state.trials[6].reason == event.dropped[6]
         assert decide(state) is None
 

@@ -30,21 +30,22 @@ def statuses(state):
 
 
 def test_the_best_of_each_rung_go_on_from_their_checkpoints_and_the_rest_are_dropped(study):
-    served = study({"steps": 20}, RATES, search=HALVING, resources={"parallel": 2})
+    rates = {"learning_rate": [n * 1e-3 for n in range(1, 10)]}
+    served = study({"steps": 20}, rates, search={**HALVING, "trials": 9}, resources={"parallel": 2})
     served.start()
     state = served.wait_status("finished")
-    assert (state.stopping, state.planned) == ("halving", 6)
-    assert statuses(state) == ["completed"] * 2 + ["pruned"] * 4
+    assert (state.stopping, state.planned) == ("halving", 9)
+    assert statuses(state) == ["completed"] * 2 + ["pruned"] * 7
     assert state.reason.startswith("best: trial 1")
-    assert [t.step for t in state.trials.values()] == [20, 20, 2, 2, 2, 2]
+    second = round(20 * rungs(HalvingSettings(first_rung=0.1))[1])
+    assert [t.step for t in state.trials.values()] == [20, 20, second, *[2] * 6]
     winner = state.trials[1]
-    assert [r.at for r in winner.rungs] == list(rungs(HalvingSettings(first_rung=0.1)))
-    assert [a.ending for a in winner.attempts] == ["rung"] * len(winner.rungs) + ["completed"]
+    assert [r.step for r in winner.rungs] == [2, second]
+    assert [a.ending for a in winner.attempts] == ["rung", "rung", "completed"]
     # Nothing was trained twice.
     assert steps(served, 1) == list(range(1, 21))
-    assert sum(t.step for t in state.trials.values()) == 48
-    assert "%" in state.trials[6].reason
-    assert state.decisions[0].kept.keys() == {1, 2}
+    assert all("%" in t.reason for t in state.trials.values() if t.status == "pruned")
+    assert [sorted(d.kept) for d in state.decisions] == [[1, 2, 3], [1, 2]]
 
 
 def test_checkpoints_are_kept_while_they_may_be_needed_and_no_longer(study, waits):
@@ -176,6 +177,21 @@ class TestSurvival:
         assert [t.step for t in state.trials.values()] == [10, 10, 1, 1]
         assert steps(served, 1) == list(range(1, 11))
         assert len(state.decisions) == len({(d.rung, d.at) for d in state.decisions})
+
+    def test_a_checkpoint_that_finds_no_room_at_the_rung_is_made_up_for(self, study, tmp_path):
+        flag = tmp_path / "full"
+        flag.touch()
+        served = study(
+            {"steps": 20, "no_room": str(flag)}, RATES, options={"linger": 30}, search=HALVING
+        )
+        served.start()
+        state = served.wait_status("paused")
+        assert "disk is full" in state.reason
+        assert (state.trials[1].status, state.trials[1].until) == ("queued", 0.1)
+        flag.unlink()
+        assert served.ask("resume").ok
+        state = served.wait_status("finished")
+        assert statuses(state) == ["completed"] * 2 + ["pruned"] * 4
 
     def test_a_full_disk_loses_no_decision(self, study, tmp_path, waits):
         flag = tmp_path / "full"

@@ -51,7 +51,7 @@ def test_nothing_known_comes_first_where_it_is_not_wanted() -> None:
 
 
 def test_a_rung_too_early_to_tell_anything_is_told() -> None:
-    why = choose(searching(TWO, trials=12, max_steps=100), gpus=1).why
+    why = choose(searching(TWO, trials=12, max_steps=100, first_rung=0.1), gpus=1).why
     assert "about 2 of 20 updates: hardly enough to tell them apart" in why
 
 
@@ -94,7 +94,7 @@ def test_nothing_searched_is_one_training() -> None:
 
 
 def test_the_reason_is_a_line_with_the_numbers() -> None:
-    chosen = choose(searching(TWO, trials=24, max_steps=1000, budget=0.2), gpus=2)
+    chosen = choose(searching(TWO, trials=24, max_steps=1000, budget=0.2, first_rung=0.1), gpus=2)
     assert chosen.why == (
         "bayesian: 24 trials over 2 parameters, later ones learn from earlier ones; "
         "halving: 24 trials are compared at 10 % of the probe (about 20 of 200 updates)"

@@ -1,5 +1,6 @@
 """Settings that are known to be good, and what of them lies in a space."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -48,9 +49,40 @@ def test_every_entry_says_where_it_comes_from() -> None:
         assert all(good.source for good in known)
 
 
+@pytest.mark.parametrize(
+    ("stage", "method", "low", "high"),
+    [
+        ("sft", "full", 2e-6, 5e-5),
+        ("sft", "lora", 3e-5, 1e-3),
+        ("pt", "lora", 3e-5, 1e-3),
+        ("pt", "full", 2e-6, 5e-5),
+        ("rm", "lora", 2e-5, 5e-4),
+        ("dpo", "lora", 5e-7, 5e-5),
+        ("dpo", "full", 1e-7, 2e-6),
+        ("ppo", "lora", 1e-6, 2e-5),
+        ("ppo", "full", 1e-6, 2e-5),
+    ],
+)
+def test_the_rates_of_each_stage_are_such_as_it_bears(
+    stage: str, method: str, low: float, high: float
+) -> None:
+    profile = searching(RATES, method={"finetuning_type": method})
+    staged = replace(profile, method=profile.method.model_copy(update={"stage": stage}))
+    known = rates(staged)
+    assert len(set(known)) == 3
+    assert all(low <= rate <= high for rate in known)
+
+
+def test_a_stage_that_nothing_is_known_of_has_no_list() -> None:
+    profile = searching(RATES)
+    staged = replace(profile, method=profile.method.model_copy(update={"stage": "other"}))
+    assert known_good(staged) == []
+
+
 def test_quantised_models_have_a_list_of_their_own() -> None:
     quantised = searching(RATES, "org/a-33B", model_table={"quantization_bit": 4})
     assert rates(quantised)[0] == 1e-4
+    assert rates(searching(RATES, "org/a-13B", model_table={"quantization_bit": 4}))[0] == 2e-4
     assert "QLoRA" in known_good(quantised)[0].source
 
 

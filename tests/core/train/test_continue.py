@@ -104,10 +104,25 @@ def test_a_probe_of_its_own_schedule_continues_with_the_full_one_s_rate_coming_b
     first = next(p for p in full.points if p.loss is not None)
     assert first.tokens > probe.points[-1].tokens >= per_update * 10
     said = capsys.readouterr().out
-    assert "continues from the probe after step 15" in said and "comes back to it over 4" in said
+    assert (
+        "continues from the probe after step 15" in said
+        and "comes back to the full training's over 4" in said
+    )
     # The optimizer's states are the probe's: the rehearsal runs before the first update, which one without states never
     # does.
     assert first.loss < run_trial("fresh", **settings).losses[0][1]
+
+
+def test_a_schedule_without_a_length_goes_on_as_the_probe_left_it(run_trial: Run) -> None:
+    settings = SETTINGS | {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_steps": 1, "learning_rate": 0.5,
+                           "lr_scheduler_kwargs": {"patience": 0}}  # fmt: skip
+    probe = run_trial(
+        "probe", task={"kind": "probe", "budget": 0.5, "keep_checkpoint": True}, **settings
+    )
+    straight = run_trial("straight", **settings)
+    full = continued(run_trial, probe, **settings)
+    assert figures(full, 0) == figures(straight, 10)
+    assert full.points[0].lr < 0.5
 
 
 def test_such_a_training_can_be_paused_and_goes_on_exactly(run_trial: Run) -> None:
