@@ -264,7 +264,8 @@ def _told_of(reading: StudyReading, tally: Tally, before: StudyView) -> list[int
 
 def _same_ranking(reading: StudyReading, before: StudyView) -> bool:
     """Whether no trial that ended, before or now, is another than it was."""
-    if reading.rank_by != before.reading.rank_by:
+    now, then = reading, before.reading
+    if (now.rank_by, now.direction) != (then.rank_by, then.direction):
         return False
     known, trials = before.reading.trials, reading.trials
     pairs = zip(trials, known, strict=False)
@@ -292,7 +293,7 @@ def _tally(reading: StudyReading, before: StudyView | None) -> Tally:
         live=tuple(t.number for t in trials if t.live),
         done=sum(1 for t in trials if t.status in ENDED),
         waiting=sum(1 for t in trials if t.status == "queued")
-        + max(0, reading.planned - sum(1 for t in trials if t.source == "search")),
+        + max(0, reading.planned - sum(1 for t in trials if t.source in ("search", "portfolio"))),
         mean_seconds=sum(took) / len(took) if took else None,
         searched=searched,
         ranked=ranked,

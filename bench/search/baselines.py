@@ -101,6 +101,24 @@ def median_stopping(drawn: Sequence[Drawn]) -> Outcome:
     return pruned_by(optuna.pruners.MedianPruner(n_warmup_steps=first - 1), drawn)
 
 
+def fixed_rates(tasks: Sequence[Task]) -> Mapping[str, float]:
+    """Task → the geometric mean of the learning rates of the best twentieth of the runs of the other tasks.
+
+    Empty for fewer than two tasks, or where runs say no learning rate.
+    """
+    found: dict[str, float] = {}
+    for task in tasks:
+        logs: list[float] = []
+        for other in (t for t in tasks if t.name != task.name):
+            ended = [r for r in other.runs if len(r.valid) == other.checkpoints and r.learning_rate]
+            ended.sort(key=lambda r: r.valid[-1])
+            best = ended[: max(1, len(ended) // 20)]
+            logs += [math.log(r.learning_rate) for r in best if r.learning_rate]
+        if logs:
+            found[task.name] = math.exp(math.fsum(logs) / len(logs))
+    return found
+
+
 def fixed_settings(tasks: Sequence[Task]) -> Mapping[str, float | None]:
     """Task → the test loss of the one setting that was best on average over the other tasks; None where it diverged.
 

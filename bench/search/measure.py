@@ -1,5 +1,6 @@
 """What strategies come to on draws of recorded trials: cost, regret, how often the best or nearly the best is named."""
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from bench.search.simulate import Outcome
 
 CLOSE = 0.01
 """Nats that hardly matter."""
+RUINED = 1.0
+"""No regret counts for more nats: a trial that exploded without becoming NaN would drown all others in the mean."""
 
 Strategy = Callable[[Sequence[Drawn]], Outcome]
 
@@ -18,7 +21,8 @@ Strategy = Callable[[Sequence[Drawn]], Outcome]
 class Result:
     """Means over draws, all but `regret` as shares in [0, 1].
 
-    `cost`: of training all trials whole. `regret`: test loss of the named trial above the lowest one drawn, nats.
+    `cost`: of training all trials whole. `regret`: test loss of the named trial above the lowest one drawn, nats, at
+    most `RUINED` a draw.
     `best`: how often that is within `CLOSE`. `all`: how often its test loss is within `CLOSE` of that of the trial that
     running all would name, which is the best that anyone can tell by validation.
     """
@@ -76,6 +80,27 @@ def fixed(
     )
 
 
+def nearest(name: str, rates: Sequence[float], draws: Sequence[Sequence[Sequence[Drawn]]]) -> Row:
+    """The one drawn trial whose learning rate is nearest to a rate chosen beforehand for each task."""
+
+    def run(rate: float, drawn: Sequence[Drawn]) -> Outcome:
+        def away(number: int) -> float:
+            own = drawn[number].run.learning_rate
+            return abs(math.log(own / rate)) if own else math.inf
+
+        number = min(range(len(drawn)), key=away)
+        trial = drawn[number]
+        return Outcome(trial.cost / trial.whole, number if trial.finishes else None)
+
+    return Row(
+        name,
+        tuple(
+            _mean([judge(run(rate, d), d) for d in task])
+            for rate, task in zip(rates, draws, strict=True)
+        ),
+    )
+
+
 def judge(outcome: Outcome, drawn: Sequence[Drawn]) -> Result:
     """An outcome against what running all would have found."""
     loss = None if outcome.named is None else drawn[outcome.named].run.test
@@ -89,9 +114,10 @@ def _judged(cost: float, loss: float | None, drawn: Sequence[Drawn]) -> Result:
     reachable = lowest if by_all is None else losses[by_all]
     if loss is None:
         # Nothing to show for the money: as bad as the worst that finishes.
-        return Result(cost, max(losses.values()) - lowest, 0.0, 0.0)
+        return Result(cost, min(RUINED, max(losses.values()) - lowest), 0.0, 0.0)
+    regret = loss - lowest
     return Result(
-        cost, loss - lowest, float(loss - lowest <= CLOSE), float(loss - reachable <= CLOSE)
+        cost, min(RUINED, regret), float(regret <= CLOSE), float(loss - reachable <= CLOSE)
     )
 
 

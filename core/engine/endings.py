@@ -199,7 +199,7 @@ def _at_rung(facts: Facts) -> tuple[Ending, str]:
         return "diverged", broken
     if facts.trial.asked == "stop":
         return _stopped(facts)
-    return "rung", f"waits at {facts.trial.until:.0%} of its probe"
+    return "rung", facts.trial.waits
 
 
 def _divergence(facts: Facts) -> str | None:

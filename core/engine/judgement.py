@@ -33,7 +33,7 @@ def examination(
         facts.append(
             TrialFacts(
                 trial=trial.number,
-                settings={**(profile or {}), **trial.changes},
+                settings=_settings(trial, space, profile or {}),
                 status=trial.status,
                 value=ranked.value,
                 share=ranked.share if ranked.share is not None else 1.0,
@@ -44,6 +44,22 @@ def examination(
             )
         )
     return examine(facts, space, find(rank_by, direction))
+
+
+def _no_warmup(settings: Mapping[str, Scalar]) -> int | None:
+    """0 where the settings say that there is no warm-up; else None, and it is read off the logged rates."""
+    steps, ratio = numeric(settings.get("warmup_steps")), numeric(settings.get("warmup_ratio"))
+    return 0 if steps == 0 or (steps is None and ratio == 0) else None
+
+
+def _settings(
+    trial: Trial, space: Mapping[str, object], profile: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """What a trial ran with. A parameter of the space that it did not draw had no meaning for it (a rank without an
+    adapter)."""
+    own = {**trial.sampled, **trial.changes}
+    idle = {name for name in space if name not in own} if trial.sampled else set[str]()
+    return {**{name: value for name, value in profile.items() if name not in idle}, **own}
 
 
 def run_facts(trial: Trial, settings: Mapping[str, Scalar], run: RunInfo | None = None) -> RunFacts:
@@ -58,6 +74,7 @@ def run_facts(trial: Trial, settings: Mapping[str, Scalar], run: RunInfo | None 
     )
     return RunFacts(
         total_steps=run.total_steps if run is not None else trial.total_steps,
+        warmup_steps=_no_warmup(settings),
         learning_rate=numeric(settings.get("learning_rate")),
         finetuning_type=str(settings.get("finetuning_type", "lora")),
         effective_batch=int(rows * accumulation) if rows and accumulation else None,

@@ -3,10 +3,12 @@
 import shutil
 from dataclasses import replace
 
+import msgspec
+
 from core.engine.scheduler import Start
 from core.profile import Profile, save
 from core.search.choice import Choice, choose
-from core.search.halving import first_look, first_until, settings_of
+from core.search.halving import Stopping, first_look, first_until, rungs, settings_of
 from core.search.metric import resolve
 from core.search.samplers import plan, plan_notices
 from core.study.events import JOURNAL_VERSION, AnyEvent, StudyCreated, TrialAdded, Warned
@@ -90,10 +92,12 @@ def prepare(
     start: Start,
     threads: int | None,
     test: RangeTest | None = None,
+    stopping: Stopping = "none",
 ) -> None:
     """Write what the worker of an attempt reads, and clear away what older attempts said about their end.
 
-    `threads` is the most CPU threads to compute with, `test` what a range test runs.
+    `threads` is the most CPU threads to compute with, `test` what a range test runs, `stopping` how the study ends
+    trials early.
 
     Raises:
         ProfileError: the trial's settings do not go with the profile.
@@ -107,7 +111,16 @@ def prepare(
         # An attempt that starts over must never be mistaken for what an earlier one had reached.
         shutil.rmtree(folder.checkpoints, ignore_errors=True)
     save(own, folder.profile)
-    write_record(folder.task, _task(trial, profile, start, threads, test or RangeTest()))
+    task = _task(trial, profile, start, threads, test or RangeTest())
+    write_record(folder.task, msgspec.structs.replace(task, looks=_looks(trial, profile, stopping)))
+
+
+def _looks(trial: Trial, profile: Profile, stopping: Stopping) -> tuple[float, ...]:
+    """Where a trial is evaluated so that it can be compared: also at rungs that it passes without a stop."""
+    if trial.kind != "probe" or trial.source == "confirm" or stopping == "none":
+        return ()
+    settings = settings_of(profile.search)
+    return (first_look(settings), *rungs(settings))
 
 
 def _task(
@@ -126,7 +139,6 @@ def _task(
         save_model=full,
         threads=threads,
         until=trial.until if probe else 1.0,
-        looks=(first_look(settings_of(search)),) if probe and trial.until < 1 else (),
         budget_tokens=search.budget_tokens if probe else None,
         full_rows=profile.effective_batch() * steps if steps is not None else None,
         own_batch=profile.effective_batch(),

@@ -144,10 +144,28 @@ def proposed(
 ) -> list[AnyEvent]:
     """The records of the trials for `points`; what was tried or is planned already is left out.
 
-    Without any new point the space holds no others, and the search ends with what it has.
+    Where nothing is left of them (a person had added just those), a point is drawn. Without any new point the space
+    holds no others, and the search ends with what it has.
     """
+    added = _added(state, profile, points, until, now)
+    if points and not added:
+        added = _added(state, profile, drawn(state, profile, 1), until, now)
+    if added:
+        return [*added]
+    there = len(state.searched())
+    reason = f"the space holds nothing else to try: the search ends with {there} trials"
+    return [SearchPlanned(t=now, planned=there, reason=reason)]
+
+
+def _added(
+    state: StudyState,
+    profile: Profile,
+    points: Sequence[dict[str, Scalar]],
+    until: float,
+    now: float,
+) -> list[TrialAdded]:
     known = [t.settings for t in state.trials.values() if t.kind == "probe"]
-    added: list[AnyEvent] = []
+    added: list[TrialAdded] = []
     for point in points:
         settings = derive(profile, point)
         if settings not in known:
@@ -156,11 +174,7 @@ def proposed(
             added.append(
                 TrialAdded(t=now, trial=number, settings=settings, sampled=point, until=until)
             )
-    if added:
-        return added
-    there = len(state.searched())
-    reason = f"the space holds nothing else to try: the search ends with {there} trials"
-    return [SearchPlanned(t=now, planned=there, reason=reason)]
+    return added
 
 
 def drawn(state: StudyState, profile: Profile, count: int) -> list[dict[str, Scalar]]:

@@ -390,7 +390,7 @@ def _end_waiting(
 def _goes_on(trial: Trial, now: float, reason: str) -> AnyEvent:
     """Back to the rung where it stood, else another attempt; what was dropped at a rung runs to its end."""
     if trial.at_rung and trial.status != "pruned":
-        return as_it_stands(trial, "rung", now, f"waits at {trial.until:.0%} of its probe")
+        return as_it_stands(trial, "rung", now, trial.waits)
     return TrialQueued(
         t=now,
         trial=trial.number,

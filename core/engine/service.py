@@ -165,6 +165,6 @@ def _added(event: TrialAdded) -> str:
 
 
 def _decided(event: RungDecided) -> str:
-    kept = ", ".join(f"{n} to {until:.0%}" for n, until in event.kept.items())
+    kept = ", ".join(f"{n} to {100 * until:.3g} %" for n, until in event.kept.items())
     dropped = ", ".join(map(str, event.dropped))
     return f"{event.text} (on: {kept or 'none'}; dropped: {dropped or 'none'})"

@@ -35,7 +35,15 @@ def start(service: Service, decided: Start) -> None:
         return
     mark = Mark(service.name(), decided.trial, decided.attempt)
     try:
-        prepare(folder, trial, service.profile, decided, service.pool.threads, service.range_test)
+        prepare(
+            folder,
+            trial,
+            service.profile,
+            decided,
+            service.pool.threads,
+            service.range_test,
+            service.state.stopping,
+        )
     except ProfileError as error:
         reason = "; ".join(str(p) for p in error.problems)
         _fail(service, decided, f"these settings do not go together: {reason}", alone=True)

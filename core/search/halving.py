@@ -8,8 +8,9 @@ The rule, at a rung that everybody on the way has come to:
    end of the probe: a quarter of it among 16 trials, and √(trials / 16) times that among more or fewer. The pace is how
    far its curve has moved since a third of the way to the rung, noise included: a noisy curve is judged later than a
    smooth one.
-4. The others are dropped, and stay where they are. When one of those that went on diverges or fails, those that were
-   dropped on its account go on after all, and so do the best dropped ones while fewer than `finalists` finish.
+4. The others are dropped, and stay where they are. When nothing else is left to run, some go on after all: those that
+   were dropped on account of a trial that failed later, and the best ones while fewer than `finalists` have finished or
+   all that finished are worse than they are already.
 
 Rule 3 is what successive halving lacks: curves cross early, since a low rate falls slowly and a high one late. It needs
 to know a pace at the first rung, so that trials are also evaluated a third of the way there (`first_look`).
@@ -169,8 +170,8 @@ def decide_asha(
         lead = field[: int(len(field) / settings.reduction + EPSILON)]
         ahead = [e for e in lead if _waits(e, at)]
         if ahead:
-            share = f"the best {len(lead)} of {len(field)} so far"
-            return _decision(settings, at, ahead, {}, f"{_them(ahead)} among {share}: on to")
+            among = f"among the best {len(lead)} of {len(field)} so far"
+            return _decision(settings, at, ahead, {}, f"{_them(ahead)}, {among}, to")
     coming = [e.until for e in entrants if e.state == "open"]
     places = _places(entrants, "rung")
     if expected > 0 or (coming and places and min(coming) <= min(places) + EPSILON):
@@ -196,7 +197,8 @@ def _settle(settings: HalvingSettings, entrants: Sequence[Entrant], at: float) -
 
 
 def _revive(settings: HalvingSettings, entrants: Sequence[Entrant]) -> Decision | None:
-    """Sends dropped trials on: those dropped on account of trials that failed later, and while too few finished."""
+    """Sends dropped trials on after all: those dropped on account of trials that failed later, and the best ones while
+    too few finished, or none as good as they are already."""
     for at in _places(entrants, "pruned"):
         with_failed = _cut(settings, entrants, at, with_out=True)
         without = _cut(settings, entrants, at)
@@ -210,15 +212,21 @@ def _revive(settings: HalvingSettings, entrants: Sequence[Entrant]) -> Decision 
         ]
         if again:
             why = "since trials that were better have failed"
-            return _decision(settings, at, again, {}, f"{_them(again)} after all, {why}, on to")
-    missing = settings.finalists - sum(e.state == "done" for e in entrants)
-    spare = sorted((e for e in entrants if e.state == "pruned"), key=_rank_last)
-    if missing <= 0 or not spare:
+            return _decision(settings, at, again, {}, f"{_them(again)} after all, {why}, to")
+    spare = sorted((e for e in entrants if e.state == "pruned"), key=_by_last)
+    done = [_by_last(e) for e in entrants if e.state == "done"]
+    missing = max(1, settings.finalists) - len(done)
+    if missing > 0:
+        again, why = spare[:missing], f"since fewer than {settings.finalists} came to the end"
+    else:
+        # Who finished may have got worse since: by overfitting, or by an explosion that nobody stopped.
+        again = [e for e in spare[: settings.finalists] if _by_last(e) < min(done)]
+        why = "since all that came to the end are worse"
+    if not again:
         return None
-    at = spare[0].until
-    again = [e for e in spare[:missing] if _same(e.until, at)]
-    why = f"since fewer than {settings.finalists} came to the end"
-    return _decision(settings, at, again, {}, f"{_them(again)} after all, {why}, on to")
+    at = again[0].until
+    again = [e for e in again if _same(e.until, at)]
+    return _decision(settings, at, again, {}, f"{_them(again)} after all, {why}, to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +329,7 @@ def _waits(entrant: Entrant, at: float) -> bool:
     return entrant.state == "rung" and _same(entrant.until, at)
 
 
-def _rank_last(entrant: Entrant) -> tuple[float, float, int]:
+def _by_last(entrant: Entrant) -> tuple[float, float, int]:
     """By the last value, wherever that was: nearer to the end it is lower, and less is left to run."""
     last = entrant.curve[-1][1] if entrant.curve else math.inf
     return last, _rate(entrant), entrant.trial
@@ -357,7 +365,7 @@ def _decision(
 
 def _them(trials: Sequence[Entrant]) -> str:
     numbers = ", ".join(str(n) for n in sorted(e.trial for e in trials))
-    return f"trial {numbers} goes" if len(trials) == 1 else f"trials {numbers} go"
+    return f"trial {numbers} goes on" if len(trials) == 1 else f"trials {numbers} go on"
 
 
 def _share(share: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from core.search.metric import Metric, find
 
@@ -61,8 +62,7 @@ class Ranked:
     """The share of the probe at which its value was measured, where it did not come to the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
+class _Placed(NamedTuple):
     candidate: Candidate
     value: float
     """Lower is better."""

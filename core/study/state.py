@@ -179,6 +179,11 @@ class Trial(msgspec.Struct, frozen=True):
         return self.until < 1 and bool(self.rungs) and self.rungs[-1].at >= self.until
 
     @property
+    def waits(self) -> str:
+        """Where it waits at its rung, in words."""
+        return f"waits at {100 * self.until:.3g} % of its probe"
+
+    @property
     def upcoming(self) -> int:
         """The number that another attempt gets: that of the planned one, where it never started."""
         started = any(a.number == self.next_attempt for a in self.attempts)

@@ -10,7 +10,6 @@ from core.params import TrainTable
 from core.study.files import TrialTask
 from core.train.plan import Plan
 
-
 _ENDLESS = ("reduce_lr_on_plateau", "greedy")
 """Schedules that do not depend on the length of the run: they go on from a probe as they are."""
 
@@ -95,7 +94,8 @@ def describe(train: TrainTable, task: TrialTask, plan: Plan, probe_end: int | No
         )
     elif probe_end is not None:
         lines.append(
-            f"continues from the probe after step {probe_end:,} with its weights, optimizer states and place in the data"
+            f"continues from the probe after step {probe_end:,} with its weights, optimizer states and place in the "
+            "data"
         )
         back = updates_back(train, plan, probe_end)
         if back:

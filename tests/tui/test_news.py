@@ -3,9 +3,18 @@
 from dataclasses import replace
 
 from core.memory.creep import Creep
-from core.study.events import FixSuggested, StudyChanged, TrialEnded, TrialQueued, Warned
+from core.study.events import (
+    FixSuggested,
+    RungDecided,
+    StudyChanged,
+    TrialAdded,
+    TrialEnded,
+    TrialQueued,
+    TrialStalled,
+    Warned,
+)
 from tests.tui.fake import NOW, FakeSource
-from tui.news import news
+from tui.news import news, notice_lines
 from tui.snapshot import study_view
 from tui.source import Wanted
 
@@ -72,3 +81,40 @@ def test_memory_that_grows_towards_its_limit_is_said_once() -> None:
     said = after(Warned(t=NOW, trial=1, text=warning))
     assert said == f"Trial 1: {warning}"
     assert after(Warned(t=NOW, trial=1, text="one spike of the loss")) == ""
+
+
+def test_what_was_decided_at_a_rung_is_said() -> None:
+    decided = RungDecided(t=NOW, rung=1, at=0.1, kept={1: 1.0}, dropped={2: "worse", 3: "worse"})
+    assert after(decided) == "Rung 1 at 10 %: 1 of 3 goes on"
+
+
+def test_second_runs_are_said_with_their_trials() -> None:
+    again = [
+        TrialAdded(t=NOW, trial=9 + n, settings={"seed": 7}, source="confirm", parent=n)
+        for n in (1, 2)
+    ]
+    assert after(*again) == "Before a winner is named: trials 1 and 2 once more, with another seed."
+    assert "trial 1 once more" in after(again[0])
+
+
+def test_a_trial_that_logs_nothing_is_said_once_and_its_return_is_not() -> None:
+    stalled = TrialStalled(t=NOW, trial=5, attempt=1, text="nothing logged for 6 min")
+    assert after(stalled) == "Trial 5 stalls: nothing logged for 6 min"
+    assert after(stalled, TrialStalled(t=NOW, trial=5, attempt=1)) == ""
+
+
+def test_an_end_without_a_winner_does_not_send_to_the_ranking() -> None:
+    lost = [ended(n, "failed", "no data") for n in (1, 2)]
+    said = after(*lost, StudyChanged(t=NOW, status="finished", reason="no trial completed"))
+    assert said == "The study is finished without a winner: w says why."
+
+
+def test_notices_begin_with_why_the_study_stands_still_and_end_with_how_it_searches() -> None:
+    source = FakeSource()
+    source.feed.tell(
+        RungDecided(t=NOW - 60, rung=1, at=0.1, kept={1: 1.0}, dropped={2: "1.9 against 1.8"}),
+        StudyChanged(t=NOW, status="paused", reason="the disk is full"),
+    )
+    lines = notice_lines(study_view(source.feed.read(Wanted()), NOW), NOW)
+    assert lines[0] == "The study is paused: the disk is full"
+    assert "1m ago: trial 2 is dropped: 1.9 against 1.8" in lines

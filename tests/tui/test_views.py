@@ -81,6 +81,17 @@ def test_only_parameters_in_which_trials_differ_are_searched() -> None:
     assert view(FakeSource()).searched == ("learning_rate", "lora_rank")
 
 
+def test_known_good_settings_count_as_planned_and_second_runs_are_not_searched() -> None:
+    source = FakeSource()
+    assert view(source).tally.waiting == 2
+    source.feed.state.planned = 9
+    source.feed.tell(TrialAdded(t=NOW, trial=9, settings={"lora_rank": 8}, source="portfolio"))
+    settings = {"lora_rank": 8, "seed": 7}
+    source.feed.tell(TrialAdded(t=NOW, trial=10, settings=settings, source="confirm", parent=9))
+    assert view(source).tally.waiting == 4
+    assert view(source).searched == ("learning_rate", "lora_rank")
+
+
 def test_a_retry_counts_as_waiting_again_and_carries_its_fix() -> None:
     source = FakeSource()
     before = view(source)

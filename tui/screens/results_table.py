@@ -104,12 +104,17 @@ def verdict(view: StudyView, found: Outcome, *, ascii: bool) -> list[list[Piece]
 
 
 def _nothing(view: StudyView, found: Outcome) -> str:
-    waiting = view.planned - view.done
-    if waiting > 0 or not found.standings:
+    waiting = to_go(view)
+    if waiting or not found.standings:
         return f" No trial has completed yet; {words.plural(waiting, 'trial')} to go."
     if found.count("diverged") == len(found.standings):
         return " All trials diverged: there is no winner. Lower learning rates come next."
     return " No trial completed: there is no winner."
+
+
+def to_go(view: StudyView) -> int:
+    """How many trials have not ended; 0 in a study that is over, whatever was planned."""
+    return 0 if view.reading.status in ("finished", "stopped") else max(0, view.planned - view.done)
 
 
 def _winner(view: StudyView, found: Outcome, best: Standing, *, ascii: bool) -> list[Piece]:
@@ -129,8 +134,8 @@ def _winner(view: StudyView, found: Outcome, best: Standing, *, ascii: bool) -> 
     if ties := found.ties:
         again = "" if best.runs > 1 else ", one run each"
         pieces.append((f"   {words.plural(ties, 'other')} as good (tie{again})", muted))
-    if view.done < view.planned:
-        pieces.append((f"   {view.planned - view.done} to go", muted))
+    if left := to_go(view):
+        pieces.append((f"   {left} to go", muted))
     return pieces
 
 

@@ -14,14 +14,20 @@ from tui.words import duration, plural, times
 
 
 class Part:
-    """A label with its number, which stay together on a line."""
+    """A label with its number, which stay together on a line; `short` takes the number's place where it has no room."""
 
-    def __init__(self, label: str, value: str, colour: str = "text") -> None:
-        self.label, self.value, self.colour = label, value, colour
+    def __init__(self, label: str, value: str, colour: str = "text", short: str = "") -> None:
+        self.label, self.value, self.colour, self.short = label, value, colour, short
 
     @property
     def width(self) -> int:
         return len(self.label) + len(self.value) + (1 if self.label else 0)
+
+    def fitting(self, width: int) -> Part | None:
+        """The part as it fits into `width` cells; None where it does not."""
+        if self.width <= width:
+            return self
+        return Part(self.label, self.short, self.colour).fitting(width) if self.short else None
 
     def pieces(self) -> list[Piece]:
         label = [(f"{self.label} ", theme.style("muted"))] if self.label else []
@@ -74,8 +80,9 @@ def cost_parts(plan: Plan) -> list[Part]:
     if plan.expected is None or plan.expected >= 0.995 * plan.cost:
         parts.append(Part("together", f"{times(plan.cost)} full runs"))
     else:
-        saved = f"{times(plan.expected)} full trainings instead of {times(plan.cost)}"
-        parts.append(Part("≈", saved, "accent"))
+        expected, most = times(plan.expected), times(plan.cost)
+        saved = f"{expected} full trainings instead of {most}"
+        parts.append(Part("≈", saved, "accent", short=f"{expected} of {most} full runs"))
     if plan.seconds is not None and plan.timed is not None:
         what = "GPU time" if plan.timed.on_gpu else "time"
         parts.append(Part(f"{what} ≈", f"{duration(plan.seconds)} (by {plan.timed.study})"))
@@ -95,10 +102,12 @@ def flow(parts: Sequence[Part], width: int) -> list[Piece]:
     used = 0
     for part in parts:
         gap = 3 if used else 0
-        if used + gap + part.width > width and used:
+        # The first is cut by the line's end rather than left out.
+        shown = part.fitting(width - used - gap) or (None if used else part)
+        if shown is None:
             continue
-        pieces += [(" " * gap, theme.style("muted")), *part.pieces()]
-        used += gap + part.width
+        pieces += [(" " * gap, theme.style("muted")), *shown.pieces()]
+        used += gap + shown.width
     return pieces
 
 

@@ -106,7 +106,7 @@ class TestRung:
         ).event
         assert (event.ending, event.step, event.value, event.tokens) == ("rung", 5, 1.25, 640)
         assert event.checkpoint == "checkpoints/checkpoint-5"
-        assert event.reason == "waits at 10% of its probe"
+        assert event.reason == "waits at 10 % of its probe"
 
     def test_what_diverged_by_then_has_diverged(self) -> None:
         bad = [*losses(2.0, math.nan)]

@@ -104,6 +104,10 @@ class TestGoingOn:
     LARGE = Device("large", "GPU 0", target(80, total=80 * GIB), 0.08)
     SMALL = Device("small", "GPU 1", target(8, total=8 * GIB), 0.08)
 
+    @pytest.fixture(autouse=True)
+    def large_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "estimate", lambda *_: forecast(20, "estimate"))
+
     def went(self, uuid: str, **more: Any) -> Trial:
         attempt = Attempt(1, "cuda", (uuid,))
         return trial(attempts=(attempt,), resume_from="checkpoints/checkpoint-5", **more)

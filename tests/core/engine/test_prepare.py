@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -6,6 +7,8 @@ import pytest
 from core.engine.prepare import creation, prepare, range_creation
 from core.engine.scheduler import Start
 from core.profile import ProfileError, load
+from core.search.choice import choose
+from core.search.halving import first_look, rungs, settings_of
 from core.study.events import StudyCreated, TrialAdded, Warned
 from core.study.files import RangeTest, TrialTask, read_record
 from core.study.state import Trial
@@ -65,7 +68,6 @@ def test_a_probe_is_told_of_its_rung_its_budget_and_its_schedule(
         "full",
         True,
     )
-    assert task.looks == (pytest.approx(0.1 / 3),)
     # Of the study's own batch, so that every trial runs as many rows.
     assert (task.full_rows, task.own_batch) == (400, 4)
     second = msgspec.structs.replace(trial, source="confirm", until=1.0)
@@ -90,6 +92,26 @@ def test_a_full_training_has_no_rung_and_no_budget(folder: TrialFolder, profile_
     assert not task.keep_checkpoint
     assert task.continues == f"../../{kept}"
     assert (folder.path / task.continues).resolve() == folder.path.parents[1] / kept
+
+
+@pytest.mark.parametrize("until", [0.1, 1.0])
+def test_a_trial_that_is_compared_is_evaluated_at_every_rung(
+    folder: TrialFolder, profile_of, until: float
+) -> None:
+    profile = profile_of({}, {"lora_rank": [4]}, search={"first_rung": 0.1})
+
+    def looks(trial: Trial, stopping: Any) -> tuple[float, ...]:
+        prepare(folder, trial, profile, START, None, stopping=stopping)
+        task = read_record(folder.task, TrialTask)
+        assert task is not None
+        return task.looks
+
+    probe = Trial(1, {}, until=until)
+    settings = settings_of(profile.search)
+    assert looks(probe, "halving") == (first_look(settings), *rungs(settings))
+    assert looks(probe, "none") == ()
+    assert looks(Trial(1, {}, source="confirm", parent=2), "halving") == ()
+    assert looks(Trial(1, {}, kind="full"), "halving") == ()
 
 
 def test_a_range_test_is_told_its_rates(folder: TrialFolder, profile_of) -> None:
@@ -179,26 +201,35 @@ class TestChoice:
     def added(self, *events: object) -> list[TrialAdded]:
         return [e for e in events if isinstance(e, TrialAdded)]
 
-    def test_what_was_chosen_and_why_is_written_down(self, profile_of) -> None:
-        space = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}, "lora_rank": [4, 8]}
-        profile = profile_of({}, space, search={"strategy": "auto", "trials": 12})
-        created, *rest = creation(profile, 7.0)
+    SPACE: ClassVar[dict[str, Any]] = {
+        "learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"},
+        "lora_rank": [4, 8],
+    }
+
+    @pytest.mark.parametrize("gpus", [None, 1, 8])
+    def test_what_was_chosen_for_these_gpus_and_why_is_written_down(
+        self, profile_of, gpus: int | None
+    ) -> None:
+        search = {"strategy": "auto", "stopping": "auto", "trials": 40}
+        profile = profile_of({}, self.SPACE, search=search)
+        created, *rest = creation(profile, 7.0, gpus)
+        choice = choose(profile, gpus=gpus)
         assert isinstance(created, StudyCreated)
-        assert (created.strategy, created.stopping) == ("bayesian", "halving")
-        assert "bayesian" in created.choice
-        assert "halving" in created.choice
+        assert (created.strategy, created.stopping, created.choice) == (
+            choice.strategy,
+            choice.stopping,
+            choice.why,
+        )
+        assert len(self.added(*rest)) == created.planned == 40 or created.strategy == "bayesian"
+
+    def test_a_search_that_learns_begins_with_some_of_its_trials(self, profile_of) -> None:
+        search = {"strategy": "bayesian", "stopping": "halving", "trials": 12, "first_rung": 0.1}
+        created, *rest = creation(profile_of({}, self.SPACE, search=search), 7.0)
+        assert isinstance(created, StudyCreated)
         trials = self.added(*rest)
-        assert created.planned == 12 > len(trials)
+        assert 0 < len(trials) < created.planned == 12
         assert {t.until for t in trials} == {0.1}
         assert all(t.sampled for t in trials)
-
-    def test_the_number_of_gpus_decides_too_and_once(self, profile_of) -> None:
-        space = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}, "lora_rank": [4, 8]}
-        profile = profile_of({}, space, search={"strategy": "auto", "trials": 12})
-        created, *rest = creation(profile, 7.0, gpus=8)
-        assert isinstance(created, StudyCreated)
-        assert created.strategy == "portfolio"
-        assert len(self.added(*rest)) == created.planned == 12
 
     def test_what_is_held_is_set_beside_what_is_drawn(self, profile_of) -> None:
         profile = profile_of({}, {"lora_rank": [4, 8]}, method={"lora_rank": 8, "lora_alpha": 16})

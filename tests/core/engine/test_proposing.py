@@ -107,14 +107,23 @@ class TestProposed:
         events = proposed(state, profile(), [{"learning_rate": 1e-4}, point, point], 1.0, 9.0)
         assert [e.trial for e in events if isinstance(e, TrialAdded)] == [2]
 
+    def test_what_a_person_had_added_is_replaced_by_another(self) -> None:
+        state = study(trial(1, "completed", source="user", sampled={}))
+        (event,) = proposed(state, profile(), [{"learning_rate": 1e-4}], 1.0, 9.0)
+        assert isinstance(event, TrialAdded)
+        assert event.settings != state.trials[1].settings
+
     def test_nothing_new_ends_the_search(self) -> None:
-        state = study(trial(1, "completed"), trial(2, "completed", source="user"))
-        for points in ([], [{"learning_rate": 1e-4}]):
-            (event,) = proposed(state, profile(), points, 1.0, 9.0)
-            assert isinstance(event, SearchPlanned)
-            assert event.planned == 1
-        apply(state, event)
-        assert state.to_come() == 0
+        chosen = profile(lora_rank=[4, 8])
+        for points in ([], [{"lora_rank": 4}]):
+            state = study()
+            for event in proposed(state, chosen, [{"lora_rank": 4}, {"lora_rank": 8}], 1.0, 9.0):
+                apply(state, event)
+            (ended,) = proposed(state, chosen, points, 1.0, 9.0)
+            assert isinstance(ended, SearchPlanned)
+            assert ended.planned == 2
+            apply(state, ended)
+            assert state.to_come() == 0
 
 
 class TestDrawn:

@@ -98,6 +98,25 @@ async def test_a_key_tests_learning_rates_with_the_draft_as_it_is(size: tuple[in
         assert screen.shown is not None and screen.shown.folder == FOLDER
 
 
+async def test_it_can_be_read_in_the_smallest_terminal_and_in_ascii() -> None:
+    async with deck(resolve("lora-small"), (60, 15), ascii=True) as d:
+        d.source.watch.view = range_view(100)
+        await start_test(d)
+        text = screen_text(d.pilot.app)  # type: ignore[arg-type]
+        assert text.isascii() and "[=]" in text and "Suggested" in text
+
+
+async def test_a_test_whose_study_is_gone_says_so() -> None:
+    async with deck(resolve("lora-small")) as d:
+        screen = await start_test(d)
+        d.source.watch.view = replace(
+            d.source.watch.view, ended=True, problem="the study is gone: moved or deleted"
+        )
+        screen.look_soon()
+        await settle(d.pilot)
+        assert "moved or deleted" in screen_text(d.pilot.app)  # type: ignore[arg-type]
+
+
 async def test_the_curve_grows_while_one_watches_and_what_it_says_can_be_taken_over() -> None:
     async with deck(resolve("lora-small")) as d:
         screen = await start_test(d)

@@ -148,7 +148,7 @@ async def test_second_runs_name_their_trial() -> None:
     )  # fmt: skip
     async with shown(made, (160, 45)) as (app, pilot):
         assert "9 c" in screen_text(app)
-        assert "seed" not in {column.key for column in trials(app).table.columns}
+        assert "seed" not in {column.key for column in trials(app)._columns}
         trials(app).select(9)
         await settle(app, pilot)
         assert "trial 1 once more, with another seed" in screen_text(app)

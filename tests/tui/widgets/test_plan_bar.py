@@ -62,3 +62,13 @@ def test_no_search_is_one_training_and_problems_are_counted() -> None:
 def test_parts_that_do_not_fit_are_left_out_whole() -> None:
     parts = [Part("a", "11"), Part("long", "2" * 30), Part("c", "3")]
     assert _line(parts, 12) == "a 11   c 3"
+
+
+def test_a_part_that_has_no_room_is_said_shorter_where_it_can_be() -> None:
+    parts = [
+        Part("trials", "12"),
+        Part("≈", "1.0 full trainings instead of 2.4", short="1.0 of 2.4 full runs"),
+    ]
+    assert _line(parts, 60).endswith("instead of 2.4")
+    assert _line(parts, 40) == "trials 12   ≈ 1.0 of 2.4 full runs"
+    assert _line(parts, 20) == "trials 12"

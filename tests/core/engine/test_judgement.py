@@ -1,0 +1,93 @@
+import pytest
+
+from core.engine.judgement import examination, run_facts
+from core.study.files import RunInfo
+from core.study.state import RungResult, Trial
+
+SPACE = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}
+
+
+def probe(
+    number: int, rate: float, value: float | None, status: str = "completed", **more: object
+) -> Trial:
+    return Trial(number, {"learning_rate": rate}, status=status, value=value, **more)  # type: ignore[arg-type]
+
+
+def test_a_study_is_examined_by_its_ranking() -> None:
+    trials = [
+        probe(1, 1e-4, 2.1), probe(2, 9e-4, 2.0), probe(3, 3e-4, 2.05),
+        probe(4, 5e-4, None, "pruned", rungs=(RungResult(0.1, 3, 2.6),)),
+        probe(5, 9e-4, 2.01, source="confirm", parent=2), probe(6, 1e-4, 0.1, kind="full"),
+    ]  # fmt: skip
+    found = examination(trials, SPACE, "eval_loss")
+    (edge,) = found.edges
+    assert (edge.trial, edge.side) == (2, "high")
+    assert [i.trials for i in found.importances] == [4]
+
+
+def test_settings_of_the_profile_count_where_they_are_not_searched() -> None:
+    trials = [
+        Trial(1, {"lora_rank": 8}, status="diverged"),
+        Trial(2, {"lora_rank": 16, "learning_rate": 1e-4}, status="completed", value=2.0),
+    ]
+    found = examination(
+        trials, {"lora_rank": [8, 16]}, "eval_loss", profile={"learning_rate": 1e-2}
+    )
+    assert found.band is not None and found.band.diverged == 1e-2
+
+
+@pytest.mark.parametrize(
+    ("status", "ended", "reason"),
+    [
+        ("running", False, ""),
+        ("completed", True, ""),
+        ("rung", True, ""),
+        ("diverged", True, "NaN"),
+    ],
+)
+def test_a_run_is_told_by_its_settings_and_what_its_worker_found(
+    status: str, ended: bool, reason: str
+) -> None:
+    trial = probe(1, 1e-4, None, status, reason=reason, total_steps=7)
+    settings = {
+        "learning_rate": 1e-4, "finetuning_type": "full", "weight_decay": 0.01, "max_grad_norm": 1.0,
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+    }  # fmt: skip
+    run = RunInfo(1, 20, 100, 50.0, 400, 80, 5, 1, 1, "fp32", "CPU", {}, 0.1)
+    facts = run_facts(trial, settings, run)
+    assert (facts.total_steps, facts.effective_batch, facts.dropped_rows) == (20, 8, 5)
+    assert (facts.ended, facts.diverged, facts.finetuning_type) == (ended, reason, "full")
+    unknown = run_facts(trial, {})
+    assert (unknown.total_steps, unknown.effective_batch, unknown.learning_rate) == (7, None, None)
+
+
+def test_a_parameter_that_a_trial_did_not_draw_does_not_count_for_it() -> None:
+    space = {"finetuning_type": ["lora", "full"], "lora_rank": [8, 16]}
+    trials = [
+        Trial(
+            n,
+            dict(sampled),
+            sampled=sampled,
+            status="completed",
+            value=2.0 + n / 10,
+        )
+        for n, sampled in enumerate(
+            [{"finetuning_type": "full"}] * 6
+            + [{"finetuning_type": "lora", "lora_rank": rank} for rank in (8, 16) * 3]
+        )
+    ]
+    found = examination(trials, space, "eval_loss", profile={"lora_rank": 8})
+    assert {i.name: i.trials for i in found.importances} == {"finetuning_type": 12, "lora_rank": 6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, None), ({"warmup_ratio": 0.1}, None), ({"warmup_ratio": 0}, 0),
+        ({"warmup_steps": 0, "warmup_ratio": 0.1}, 0), ({"warmup_steps": 5, "warmup_ratio": 0}, None),
+    ],
+)  # fmt: skip
+def test_that_there_is_no_warm_up_is_told_where_the_settings_say_so(
+    settings: dict[str, float], steps: int | None
+) -> None:
+    assert run_facts(probe(1, 1e-4, None), settings).warmup_steps == steps
