@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-BENCHES = ("dashboard", "daemon", "worker", "memory", "search-real")
+BENCHES = ("dashboard", "daemon", "worker", "memory", "search", "search-real")
 MODULES = {"search-real": "bench.search.real"}
 """Benches whose module has another name."""
 
@@ -34,7 +34,9 @@ def main(names: list[str]) -> int:
     for name in names or BENCHES:
         print(f"\n{name}", flush=True)
         module = import_module(MODULES.get(name, f"bench.{name}"))
-        missed |= int(module.main(*([[]] if name == "daemon" else [])) or 0)
+        code = int(module.main(*([[]] if name in ("daemon", "search") else [])) or 0)
+        # Recorded curves are not part of the repository: without them the bench says so, and nothing is missed.
+        missed |= 0 if name == "search" and code == 2 else code
     return missed
 
 

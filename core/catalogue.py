@@ -20,6 +20,9 @@ from core.values import Scalar, number, read_toml, toml_value
 
 Kind = Literal["bool", "int", "float", "text", "choice", "list", "mapping"]
 
+MOST_VALUES = 100_000
+"""Values of one range that are listed at most, as many as a search may have trials; one with more counts as endless."""
+
 
 class UnknownParameterError(KeyError):
     """No parameter has this name; `nearest` are the closest that exist."""
@@ -354,8 +357,10 @@ def _range_problem(parameter: Parameter, entry: Range) -> str | None:
         return f"low {number(entry.low)} must be below high {number(entry.high)}"
     if entry.scale == "log" and entry.low <= 0:
         return "a log range must start above 0"
-    if entry.scale == "log" and entry.step is not None:
-        return "step goes with a linear range only"
+    if entry.step is not None:
+        wrong = _step_problem(parameter, entry, entry.step)
+        if wrong:
+            return wrong
     for end in (entry.low, entry.high):
         value: int | float = end
         if parameter.kind == "int":
@@ -366,4 +371,17 @@ def _range_problem(parameter: Parameter, entry: Range) -> str | None:
             parameter.validate(value)
         except ValueError as error:
             return str(error)
+    return None
+
+
+def _step_problem(parameter: Parameter, entry: Range, step: float) -> str | None:
+    if entry.scale == "log":
+        return "step goes with a linear range only"
+    if parameter.kind == "int" and not step.is_integer():
+        return f"step {number(step)} is no whole number"
+    width = entry.high - entry.low
+    if step > width * (1 + 1e-9):
+        return f"step {number(step)} is larger than the range: only {number(entry.low)} is in it"
+    if width / step >= MOST_VALUES:
+        return f"step {number(step)} makes more than {MOST_VALUES} values: leave it out, or make it larger"
     return None

@@ -4,13 +4,15 @@ Every check yields `Problem`s, so that all of them can be reported at once.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from core.catalogue import (
+    MOST_VALUES,
     Parameter,
     UnknownParameterError,
     find,
@@ -37,6 +39,15 @@ EVERY_STAGE_LOGS = ("eval_loss", "loss", "loss_fall", "grad_norm", "tokens_per_s
 """The metrics that trials of every stage can be ranked by."""
 STAGE_LOGS: Mapping[str, tuple[str, ...]] = {"sft": ("eval_accuracy",)}
 """What the trials of a stage log besides."""
+
+
+_RANGE = {
+    "low": "a finite number",
+    "high": "a finite number",
+    "scale": '"linear" or "log"',
+    "step": "a number above 0",
+}
+"""What the keys of a range take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,8 @@ def line_of(text: str, key: str) -> int | None:
 
 def table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
     seen = set()
-    for item in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for item in errors:
         name = str(item["loc"][0]) if item["loc"] else ""
         if name == "space" and len(item["loc"]) > 1:
             name = f"space.{item['loc'][1]}"
@@ -81,19 +93,35 @@ def table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
         if key in seen:
             continue
         seen.add(key)
-        if item["type"] == "extra_forbidden":
+        if name.startswith("space."):
+            yield _entry_problem(key, [e for e in errors if e["loc"][:2] == item["loc"][:2]])
+        elif item["type"] == "extra_forbidden":
             yield Problem(key, "is not known", did_you_mean(_near_key(table, name)))
         elif item["type"] == "missing":
             yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
-        elif name.startswith("space."):
-            yield Problem(
-                key,
-                "is neither a list of values nor a range",
-                'write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = "log" }',
-            )
         else:
             parameter = find(key)
             yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
+
+
+def _entry_problem(key: str, errors: Sequence[ErrorDetails]) -> Problem:
+    """What is wrong with an entry of the space that is neither a list of values nor a range, by all errors of it."""
+    # Errors come for both that it might have been; their place is (…, name, which of the two, where in it).
+    inside = [e for e in errors if len(e["loc"]) > 3]
+    unknown = next((e for e in inside if e["type"] == "extra_forbidden"), None)
+    first = unknown or next(iter(inside), None)
+    if first is None:
+        right = 'write [1e-4, 3e-4] or { low = 1e-5, high = 1e-3, scale = "log" }'
+        return Problem(key, "is neither a list of values nor a range", right)
+    where = first["loc"][3]
+    if first is unknown:
+        return Problem(key, f"{where} is not known in a range", f"it has {', '.join(_RANGE)}")
+    if first["type"] == "missing":
+        return Problem(key, f"{where} is missing", "as { low = 1e-5, high = 1e-3 }")
+    value = toml_value(first["input"])
+    if where in _RANGE:
+        return Problem(key, f"{where} = {value} is not allowed", _RANGE[str(where)])
+    return Problem(key, f"the list holds {value}", "numbers, texts, true or false")
 
 
 def _near_key(table: str, name: str) -> tuple[str, ...]:
@@ -106,6 +134,7 @@ def _near_key(table: str, name: str) -> tuple[str, ...]:
 
 
 def space_problems(search: SearchTable) -> Iterator[Problem]:
+    named: dict[str, str] = {}
     for name, entry in search.space.items():
         try:
             parameter = find(name)
@@ -113,7 +142,12 @@ def space_problems(search: SearchTable) -> Iterator[Problem]:
             yield Problem(f"search.space.{name}", "is not known", did_you_mean(error.nearest))
             continue
         wrong = space_problem(parameter, entry)
-        if wrong:
+        first = named.setdefault(parameter.key, name)
+        if first != name:
+            yield Problem(
+                f"search.space.{name}", f"is the same parameter as {first}", "leave one of them out"
+            )
+        elif wrong:
             yield Problem(f"search.space.{name}", wrong)
         elif search.strategy == "grid" and _endless(parameter, entry):
             yield Problem(
@@ -124,7 +158,9 @@ def space_problems(search: SearchTable) -> Iterator[Problem]:
 
 
 def _endless(parameter: Parameter, entry: list[Scalar] | Range) -> bool:
-    return isinstance(entry, Range) and entry.step is None and parameter.kind == "float"
+    if not isinstance(entry, Range) or entry.step is not None:
+        return False
+    return parameter.kind == "float" or entry.high - entry.low >= MOST_VALUES
 
 
 def unknown_in_space(search: Any) -> Iterator[Problem]:
@@ -162,24 +198,29 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         yield from _unnamed_files(data)
     if not (data and train and search):
         return
-    validates = bool(data.eval_dataset) or data.val_size > 0
+    validated = validates(data)
     needs = "set data.val_size = 0.05, or data.eval_dataset"
-    if train.early_stopping_patience and not validates:
+    if train.early_stopping_patience and not validated:
         yield Problem("train.early_stopping_patience", "needs validation data", needs)
-    if train.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not validates:
+    if train.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not validated:
         yield Problem(
             "train.lr_scheduler_type", f"{train.lr_scheduler_type} needs validation data", needs
         )
-    if search.rank_by.startswith("eval_") and not validates:
+    unlogged = list(_unlogged_metric(method.stage, search.rank_by)) if method else []
+    if search.rank_by.startswith("eval_") and not validated and not unlogged:
         yield Problem("search.rank_by", f"{search.rank_by} needs validation data", needs)
-    elif method:
-        yield from _unlogged_metric(method.stage, search.rank_by)
+    yield from unlogged
     if data.val_size > 1 and not float(data.val_size).is_integer():
         yield Problem(
             "data.val_size",
             f"{toml_value(data.val_size)} is neither a share nor a number of rows",
             "below 1, or a whole number",
         )
+
+
+def validates(data: DataTable) -> bool:
+    """Whether a data table sets validation data aside or names some."""
+    return bool(data.eval_dataset) or data.val_size > 0
 
 
 def _unlogged_metric(stage: str, name: str) -> Iterator[Problem]:

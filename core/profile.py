@@ -28,6 +28,7 @@ from core.checks import (
     space_problems,
     table_problems,
     unknown_in_space,
+    validates,
 )
 from core.params import (
     TABLES,
@@ -43,7 +44,7 @@ from core.params import (
     TrainTable,
     TunedTable,
 )
-from core.search_keys import spell
+from core.search_keys import SUFFIX, spell
 from core.space_checks import contradictions
 from core.values import toml_value
 
@@ -146,7 +147,7 @@ class Profile:
 
     def has_validation(self) -> bool:
         """Whether the profile sets validation data aside or names some."""
-        return bool(self.data.eval_dataset) or self.data.val_size > 0
+        return validates(self.data)
 
     def as_training(self) -> "Profile":
         """The same run without a search: what a winner is saved as and what `train` runs."""
@@ -200,6 +201,16 @@ def loads(
     return from_document(document, source=source, folder=folder, text=text)
 
 
+def _belongs(name: str) -> str:
+    """Where a person may have meant to write `name`, which stands on its own in a profile, in words."""
+    try:
+        parameter = find(name.removesuffix(SUFFIX))
+    except UnknownParameterError:
+        return did_you_mean(nearest(name, TABLES))
+    table = "search" if name.endswith(SUFFIX) else parameter.table
+    return f"write it below [{table}]"
+
+
 def _change(document: dict[str, Any], key: str, value: Any) -> None:
     """Set one value in a profile's document; None takes it out."""
     *tables, name = key.split(".")
@@ -232,7 +243,7 @@ def from_document(
     problems = [
         *spelled.problems,
         *(
-            Problem(t, "is not a table of a profile", did_you_mean(nearest(t, TABLES)))
+            Problem(t, "is not a table of a profile", _belongs(t))
             for t in document
             if t not in TABLES
         ),
@@ -337,17 +348,27 @@ def _missing(file: Path) -> str:
 
 def _spell_out(table: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """TOML has one number type fewer than people use: a whole float is taken where a whole number is wanted."""
-    spelled = dict(content)
-    for key, value in content.items():
-        known = key in TABLES[table].model_fields
-        if (
-            known
-            and isinstance(value, float)
-            and value.is_integer()
-            and find(f"{table}.{key}").kind == "int"
-        ):
-            spelled[key] = int(value)
+    spelled = {
+        key: _whole(f"{table}.{key}", value) if key in TABLES[table].model_fields else value
+        for key, value in content.items()
+    }
+    space = content.get("space")
+    if table == "search" and isinstance(space, Mapping):
+        spelled["space"] = {
+            name: [_whole(name, v) for v in entry] if isinstance(entry, list) else entry
+            for name, entry in space.items()
+        }
     return spelled
+
+
+def _whole(key: str, value: Any) -> Any:
+    """A whole float as a whole number where the parameter `key` is one; everything else as it is."""
+    if not isinstance(value, float) or not value.is_integer():
+        return value
+    try:
+        return int(value) if find(key).kind == "int" else value
+    except UnknownParameterError:
+        return value
 
 
 def _spelled_space(search: SearchTable) -> dict[str, Any]:

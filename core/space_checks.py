@@ -10,9 +10,9 @@ from itertools import islice, product
 from typing import Any, cast
 
 from core.catalogue import find, parameters
-from core.checks import Problem, joint_problems
-from core.params import Range, SearchTable, Table, TrainTable
-from core.values import Scalar, toml_value
+from core.checks import Problem, joint_problems, validates
+from core.params import DataTable, Range, SearchTable, Table, TrainTable
+from core.values import Scalar, number, toml_value
 
 BATCH = "per_device_train_batch_size"
 ACCUMULATION = "gradient_accumulation_steps"
@@ -35,8 +35,9 @@ MOST_TRIED = 5000
 """So many combinations are looked at for one that can run; of a space with more nothing is told beforehand."""
 MOST_TOLD = 3
 """So many reasons are told of why no combination can run."""
-MOST_LISTED = 64
-"""A range of whole numbers with no more values is looked at value by value, a wider one at its ends."""
+MOST_LISTED = 4096
+"""A range of whole numbers with no more values, as any of batches, is looked at value by value, a wider one at its
+ends."""
 
 
 def deciding_values(tables: Mapping[str, Table]) -> dict[str, Any]:
@@ -82,15 +83,23 @@ def combination_problems(
     changed: dict[str, dict[str, Scalar]] = {}
     for name, value in point.items():
         changed.setdefault(find(name).table, {})[name] = value
-    yield from joint_problems(
-        {
-            name: table.model_copy(update=changed[name]) if name in changed else table
-            for name, table in tables.items()
-        }
-    )
+    whole = {
+        name: table.model_copy(update=changed[name]) if name in changed else table
+        for name, table in tables.items()
+    }
+    yield from joint_problems({**whole, **_ranked_alike(tables)})
     search, train = tables.get("search"), tables.get("train")
     if isinstance(search, SearchTable) and isinstance(train, TrainTable):
         yield from _batch_problems(search, train, point)
+
+
+def _ranked_alike(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The search with what `auto` ranks by by the profile's own data: trials are all judged by the same."""
+    search, data = tables.get("search"), tables.get("data")
+    if not (isinstance(search, SearchTable) and isinstance(data, DataTable)):
+        return {}
+    auto = search.rank_by == "auto" and validates(data)
+    return {"search": search.model_copy(update={"rank_by": "eval_loss"})} if auto else {}
 
 
 def _batch_problems(
@@ -111,8 +120,13 @@ def _batch_problems(
             )
         return
     name, value = (BATCH, batch) if accumulation is None else (ACCUMULATION, accumulation)
+    other = ACCUMULATION if accumulation is None else BATCH
+    most = find(other).high or math.inf
     if isinstance(value, int) and held % value:
         yield Problem(key, f"{name} = {value} does not divide the effective batch of {held}", right)
+    elif isinstance(value, int) and held // value > most:
+        wrong = f"{name} = {value} would need {other} = {held // value} for the effective batch of {held}"
+        yield Problem(key, wrong, f"at most {number(most)}")
 
 
 def contradictions(tables: Mapping[str, Table]) -> Iterator[Problem]:
@@ -146,7 +160,7 @@ def without_effect(tables: Mapping[str, Table]) -> list[str]:
     """The searched parameters that have no effect in any combination, each with the reason in a sentence."""
     space = cast(SearchTable, tables["search"]).space
     base = deciding_values(tables)
-    return [_idle(name, base) for name in space if not _ever_active(name, space, base)]
+    return [_idle(name, space, base) for name in space if not _ever_active(name, space, base)]
 
 
 def _ever_active(
@@ -177,12 +191,15 @@ def _standing_for(name: str, entry: list[Scalar] | Range) -> list[Scalar]:
     return listed if counts else listed[:1]
 
 
-def _idle(name: str, base: Mapping[str, Any]) -> str:
+def _idle(name: str, space: Mapping[str, list[Scalar] | Range], base: Mapping[str, Any]) -> str:
     parameter = find(name)
-    failing = next((w for w in parameter.doc.when if base.get(w.key) not in w.values), None)
-    if failing is not None:
-        other = find(failing.key)
-        return f"{name} has no effect with {other.name} = {toml_value(base.get(other.key))}"
+    for when in parameter.doc.when:
+        other = find(when.key)
+        entry = space.get(other.name)
+        values = [base.get(other.key)] if entry is None else _standing_for(other.name, entry)
+        if not set(values) & set(when.values):
+            tried = " or ".join(map(toml_value, values))
+            return f"{name} has no effect with {other.name} = {tried}"
     if parameter.key in OVERRIDDEN:
         return f"{name} has no effect while {find(OVERRIDDEN[parameter.key]).name} is set"
     return f"{name} has no effect"

@@ -148,6 +148,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("read_right", ("right",), "Scatter: the trial to the right", "results"),
     Action("save", ("w",), "Save the trial's settings as a profile (TOML)", "results", "save", 70),
     Action("promote", ("P",), "Train fully with the trial's settings", "results", "promote", 68),
+    Action("take_over", ("t",), "Search on: what the doctor proposes, as a new draft in Configure", "results",
+           "search on", 64),
     Action("copy_profile", ("y",), "Copy the profile", "results", "copy", 60),
     Action("copy_command", ("c",), "Copy the command that saves this profile", "results",
            "copy command", 50),

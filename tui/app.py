@@ -30,8 +30,10 @@ from tui.source import DiskSource, Source, SourceError, StudyFeed, Wanted, shell
 from tui.theme import tunedeck_theme
 
 if TYPE_CHECKING:
+    from core.doctor import NextStep
     from core.engine.messages import Request
     from core.profile import Profile
+    from tui.screens.configure import ConfigureScreen
 
 LIVE_SECONDS = 1.0
 IDLE_SECONDS = 2.0
@@ -262,8 +264,7 @@ class TunedeckApp(LeanApp[None]):
                 screen = self.deck_screen
                 if isinstance(screen, StudiesScreen) and screen.ready and not screen.loaded:
                     screen.show_studies(summaries)
-            screen = self.deck_screen
-            if isinstance(screen, StudiesScreen) and screen.ready:
+            if isinstance(screen := self.deck_screen, StudiesScreen) and screen.ready:
                 screen.show_studies(summaries, all=True)
             if say:
                 self.notify(f"{words.plural(len(summaries), 'study')} found.")
@@ -406,18 +407,27 @@ class TunedeckApp(LeanApp[None]):
         from tui.screens.trials import TrialsScreen
 
         self.action_go("trials")
-        screen = self.screen
-        if isinstance(screen, TrialsScreen):
+        if isinstance(screen := self.screen, TrialsScreen):
             screen.select(number)
 
     def show_range_test(self, folder: Path) -> None:
         """Show a learning-rate range test over the form, which may take its range over."""
+        self._go_to_form(lambda form: form.show_range_test(folder))
+
+    def search_on(self, folder: Path, steps: Sequence[NextStep]) -> None:
+        """Make a new draft of a study's profile in Configure that searches what its doctor proposes."""
+        self._go_to_form(lambda form: form.search_on(folder, steps))
+
+    def _go_to_form(self, then: Callable[[ConfigureScreen], None]) -> None:
+        """Show the form itself, without a range test over it."""
         from tui.screens.configure import ConfigureScreen
 
         self.action_go("configure")
         form = next((s for s in self.screen_stack if isinstance(s, ConfigureScreen)), None)
         if form is not None:
-            self.call_after_refresh(form.show_range_test, folder)
+            while self.screen is not form:
+                self.pop_screen()
+            self.call_after_refresh(then, form)
 
     def save_profile(self, folder: Path, number: int, start: Path) -> None:
         """Ask for a path, then write the profile of a trial there."""

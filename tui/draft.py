@@ -169,6 +169,20 @@ def _from_document(document: Mapping[str, Any]) -> Draft:
     return draft
 
 
+def with_proposal(draft: Draft, space: Mapping[str, Any], search: Mapping[str, Any]) -> Draft:
+    """The draft with other entries of its search space, as a profile's file has them, and other values of [search].
+
+    Raises:
+        UnknownParameterError: a name is of no parameter.
+    """
+    for name, entry in space.items():
+        draft = draft.with_space(find(name).key, _raw_space_text(entry))
+    for name, value in search.items():
+        parameter = find(f"search.{name}")
+        draft = draft.with_text(parameter.key, text_of(parameter, value))
+    return draft
+
+
 def _raw_space_text(entry: Any) -> str:
     if isinstance(entry, Mapping):
         try:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from core.search.edges import numeric
 from tui import words
 
 if TYPE_CHECKING:
-    from core.diagnosis.study import Examination, TrialFacts
+    from core.diagnosis.study import Examination, NextStep
     from core.search.edges import Edge
+    from core.study.state import Trial
 
 RATE = "learning_rate"
 
@@ -43,31 +45,31 @@ class Findings:
     """The same of every such edge, in sentences with their numbers."""
     advice: tuple[str, ...] = ()
     """What else it says: the safe rates, what to try next, what could not be told."""
+    steps: tuple[NextStep, ...] = ()
+    """What it proposes to search next, as far as a profile can say it; the most useful first."""
 
 
 NOTHING = Findings(unknown="not known yet: no trial has come to a value")
 
 
 def examined(
-    facts: Sequence[TrialFacts],
+    trials: Sequence[Trial],
     space: Mapping[str, Any],
     metric: str,
     direction: Literal["min", "max"],
+    profile: Mapping[str, Any],
 ) -> Findings:
-    """What the doctor says of these trials, which are all of the search that have come to a value or ended."""
-    # Only who looks at the results pays for them.
-    from core.doctor import examine
-    from core.search.metric import find
-
-    if not facts:
+    """What the doctor says of these trials, which are all of the study: the same as `tunedeck doctor`."""
+    probes = [t for t in trials if t.kind == "probe"]
+    if not any(t.ended or t.rungs for t in probes):
         return NOTHING
-    said = examine(facts, space, find(metric, direction))
+    # Only who looks at the results pays for it.
+    from core.engine.judgement import examination
+
+    said = examination(probes, space, metric, direction, profile)
     known = [Weight(i.name, i.share, i.clear) for i in said.importances]
-    lost = [
-        float(f.settings[RATE])
-        for f in facts
-        if f.status == "diverged" and isinstance(f.settings.get(RATE), int | float)
-    ]
+    rates = (t.changes.get(RATE, profile.get(RATE)) for t in probes if t.status == "diverged")
+    lost = [rate for value in rates if (rate := numeric(value)) is not None]
     return Findings(
         importances=tuple(known) if any(w.share is not None for w in known) else (),
         unknown=_unknown(space),
@@ -76,6 +78,7 @@ def examined(
         edge=edge_text(said.edges[0]) if said.edges else "",
         warnings=tuple(_sentence(edge.text) for edge in said.edges),
         advice=_advice(said),
+        steps=tuple(step for step in said.next_steps if step.space or step.search),
     )
 
 

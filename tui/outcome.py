@@ -8,17 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from core.search.ranking import Ranked
 from core.study.events import TrialKind
 from core.study.state import Trial, TrialStatus
-from core.values import Scalar
 from tui.dimension import Dimension, dimensions
-from tui.findings import NOTHING, RATE, Findings, examined
-
-if TYPE_CHECKING:
-    from core.diagnosis.study import TrialFacts
+from tui.findings import NOTHING, Findings, examined
 
 Kind = Literal["placed", "dropped", "open", "out"]
 """`placed`: it ran its whole probe. `dropped`: a rung ended it. `open`: it has come to a rung and goes on. `out`: it
@@ -54,7 +50,8 @@ class Standing:
     reason: str = ""
     """Why it has no place."""
     rank: float | None = None
-    """From 0, the best, to 1, the worst of those that have a value; None without one."""
+    """From 0, the best, to 1, the worst of those that have a value; None without one. For those that go on only where
+    no other has a value."""
     at: tuple[float | None, ...] = ()
     """Where it lies on each of the outcome's dimensions, from 0 to 1; None where it has no such parameter."""
 
@@ -81,7 +78,7 @@ class Outcome:
     standings: tuple[Standing, ...] = ()
     """Best first; then those that were dropped, latest rung first; then those without a value, by how they ended."""
     open: tuple[Standing, ...] = ()
-    """Trials that have come to a rung and are not done."""
+    """Trials that have come to a rung and are not done: the furthest first, then the better."""
     dimensions: tuple[Dimension, ...] = ()
     cost: Cost = Cost(None, 0.0, False, 0)
     findings: Findings = NOTHING
@@ -116,9 +113,12 @@ def outcome(
     `ranked` holds its probes best first, those without a place last; `planned` is how many trials
     the search runs at most; `space` and `profile` are raw values by parameter name.
     """
+    # Only who looks at the results pays for it.
+    from core.engine.judgement import ran_with
+
     by_number = {t.number: t for t in trials}
     probes = [t for t in trials if t.kind in PROBES and t.source != "confirm"]
-    settings = {t.number: searched_settings(t, space, profile) for t in probes}
+    settings = {t.number: ran_with(t, space, profile) for t in probes}
     axes = dimensions(list(settings.values()), space)
     best = next((r.value for r in ranked if r.place == 1), None)
     found = [_standing(by_number[r.trial], r, best) for r in ranked if r.trial in by_number]
@@ -126,7 +126,9 @@ def outcome(
     waiting = [
         _open(t) for t in probes if not t.ended and t.rungs and t.rungs[-1].value is not None
     ]
-    ranks = _ranks(found)
+    waiting.sort(key=lambda s: _goes_on(s, direction))
+    # Where nobody has a place yet, those that wait are compared among themselves.
+    ranks = _ranks(found) or _ranks(waiting)
     at = {
         n: tuple(axis.at(chosen.get(axis.name)) for axis in axes) for n, chosen in settings.items()
     }
@@ -137,53 +139,8 @@ def outcome(
         open=tuple(_placed(s, ranks, at) for s in waiting),
         dimensions=axes,
         cost=cost(trials, planned),
-        findings=examined(_facts(found, by_number, settings, space), space, metric, direction),
+        findings=examined(trials, space, metric, direction, profile),
     )
-
-
-def _facts(
-    found: Sequence[Standing],
-    trials: Mapping[int, Trial],
-    settings: Mapping[int, Mapping[str, Scalar]],
-    space: Mapping[str, Any],
-) -> list[TrialFacts]:
-    """The trials as the doctor sees them."""
-    from core.diagnosis.study import TrialFacts
-
-    names = {*space, RATE}
-    facts = []
-    for standing in found:
-        chosen = settings.get(standing.trial, {})
-        rungs = trials[standing.trial].rungs
-        facts.append(
-            TrialFacts(
-                trial=standing.trial,
-                settings={name: value for name, value in chosen.items() if name in names},
-                status=standing.status,
-                value=standing.value,
-                share=standing.share,
-                place=standing.place,
-                best=standing.as_good,
-                runs=standing.runs,
-                rungs=tuple((r.at, r.value) for r in rungs if r.value is not None),
-            )
-        )
-    return facts
-
-
-def searched_settings(
-    trial: Trial, space: Mapping[str, Any], profile: Mapping[str, Any]
-) -> Mapping[str, Scalar]:
-    """What a trial ran with: what it drew, what follows from it and what a fix changed, over the profile's values.
-
-    A parameter of the space that it did not draw has no meaning for it (a rank without an adapter) and is left out.
-    """
-    values = {**profile, **trial.sampled, **trial.changes}
-    if trial.sampled:
-        for name in space:
-            if name not in trial.sampled and name not in trial.changes:
-                values.pop(name, None)
-    return values
 
 
 def cost(trials: Sequence[Trial], planned: int) -> Cost:
@@ -240,6 +197,12 @@ def _order(standing: Standing) -> int:
 def _open(trial: Trial) -> Standing:
     last = trial.rungs[-1]
     return Standing(trial.number, "open", trial.status, value=_finite(last.value), share=last.at)
+
+
+def _goes_on(standing: Standing, direction: Direction) -> tuple[float, float]:
+    """Sorts those that are not done: who has come further first, then the better."""
+    value = math.inf if standing.value is None else standing.value
+    return -standing.share, value if direction == "min" else -value
 
 
 def _finite(value: float | None) -> float | None:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.search.curves import CurvesError, Drawn, Task, read
+from bench.search.left_out import left_out
 from bench.search.measure import CLOSE, Row, Strategy, draws_of, fixed, measure, nearest
 
 CURVES = "TUNEDECK_CURVES"
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--draws", type=int, default=DRAWS, help="draws a task (%(default)s)")
     parser.add_argument("--trials", type=int, nargs="+", default=list(COUNTS), help="sizes")
     parser.add_argument("--variants", action="store_true", help="what was tried for the rule")
+    parser.add_argument(
+        "--left-out", action="store_true", help="the rule's constants chosen on all other tasks"
+    )
     given = parser.parse_args(argv)
     named = [Path(p) for p in os.environ.get(CURVES, "").split(os.pathsep) if p]
     places: list[Path] = given.curves or named
@@ -56,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"all: how often within {CLOSE} of the trial that running all would name, judged on test;"
     )
     print("validation loss selects; on the right, each figure of the task where it is worst")
+    if given.left_out:
+        return left_out(tasks, given.draws)
     run: Callable[[Sequence[Task], int, int], bool] = _variants if given.variants else _compare
     good = [run(tasks, count, given.draws) for count in given.trials]
     return 0 if all(good) else 1

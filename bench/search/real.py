@@ -21,7 +21,7 @@ from core.search.ranking import Ranked
 from core.study.store import StudyReader
 
 STEPS = 40
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 RANKS = (4, 16)
 SHARE_GOAL = 0.40
 """Twelve trials to a tenth, four to a third and two to the end are 30 % of all steps; the rest is for rungs that lie

@@ -28,7 +28,13 @@ TYPICAL: Mapping[str, tuple[float, float]] = {
 """Usual learning rates of fine-tuning by its type: below the first a run that does not move has too low a rate."""
 
 HARDLY = 0.015
-"""A loss that has fallen by less than this share of its first has hardly moved."""
+"""A loss that has fallen by less than this share of its first has hardly moved …"""
+
+LITTLE = 0.05
+"""… and by less than this, little: too little where the rate is below a third of what is usual."""
+
+_NORMAL_MEDIAN = 0.6745
+"""Of the distances of normal values from their mean, the median in standard deviations."""
 
 Sign = Callable[[Curve, RunFacts, float], Finding | None]
 """The finding where the curve shows the sign, with thresholds × the third argument."""
@@ -45,7 +51,7 @@ def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
             "look at the data (is every label masked, are answers empty?), and try bf16 or fp32 in place of fp16",
         )  # fmt: skip
     losses = curve.losses
-    if len(losses) >= 2 and losses[0] == 0 and losses[-1] == 0:
+    if len(losses) >= 2 and not any(losses):
         return Finding(
             "not_learning", "error",
             f"the loss is exactly 0 in all {len(losses)} logs: every label is masked, there is nothing to learn from",
@@ -166,7 +172,7 @@ def oscillating(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     text = _shaking_evaluations(curve, factor) or _shaking_losses(curve, factor)
     if text is None:
         return None
-    advice, changes = _rate_words(run, _times(run.learning_rate, 1 / 3))
+    advice, changes = _rate_words(run, 1 / 3)
     if run.effective_batch is not None:
         advice += f", or a larger batch ({run.effective_batch} → {2 * run.effective_batch} rows)"
     return Finding("oscillating", "warning", text, advice, changes, step=curve.step)
@@ -206,10 +212,6 @@ def _shaking_evaluations(curve: Curve, factor: float) -> str | None:
     )
 
 
-_NORMAL_MEDIAN = 0.6745
-"""Of the distances of normal values from their mean, the median in standard deviations."""
-
-
 def _improves(values: Sequence[float], size: int) -> bool:
     """Whether the last `size` values are clearly lower than those before."""
     late, before = values[-size:], values[-2 * size : -size]
@@ -232,14 +234,18 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     first = losses[: max(3, len(losses) // 12)]
     start, least, now = mean(first), min(means), means[-1]
     error = noise(losses) * math.sqrt(1 / size + 1 / len(first))
-    limit = HARDLY * abs(start) / factor
-    if error > limit:
-        # So small a fall could not be told from the noise.
-        return None
-    if start - least > limit or now - start > max(2 * error, limit):
-        return None
     low, high = TYPICAL.get(run.finetuning_type, TYPICAL["lora"])
     rate = run.learning_rate
+    timid = rate is not None and rate < low / 3
+    share = (LITTLE if timid else HARDLY) / factor
+    limit = share * abs(start)
+    if _still(curve, share):
+        # Evaluations hardly jitter: the training loss need only not contradict them.
+        moved = error > 0.1 * abs(start) or start - now > max(limit, 2 * error)
+    else:
+        moved = error > limit or start - least > limit
+    if moved or now - start > max(2 * error, limit):
+        return None
     if rate is not None and rate >= low:
         advice = (
             f"the rate {number(rate)} is not low for {run.finetuning_type}: look at the data (masked labels, wrong "
@@ -247,19 +253,25 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
         )
         changes: dict[str, Scalar] = {}
     else:
-        advice, changes = _rate_words(run, _times(rate, 3))
+        # Far below what is usual, one step at a time would take as many trials.
+        far = rate is not None and rate < low / 10
+        advice, changes = _rate_words(run, low / rate if far and rate else 3)
         advice += f" (usual: {number(low)} – {number(high)})"
     norm = _norm(curve)
-    fell = (
-        f"from {_loss(start)} to {_loss(now)}"
-        if now < start
-        else f"at {_loss(now)}, where it began"
-    )
-    text = (
-        f"the training loss has hardly moved in {curve.step} steps: {fell}"
-        f"{f', with gradients of {norm:.2g}' if norm is not None else ''}"
-    )
+    fell = f"at {_loss(now)}, where it began"
+    if now < start:
+        fell = f"from {_loss(start)} to {_loss(now)}, by {100 * (start - now) / abs(start):.1f} %"
+    seen = "" if norm is None else f", with gradients of {norm:.2g}"
+    if _still(curve, share):
+        seen += f"; the evaluation loss went from {_loss(curve.evals[0][1])} to {_loss(curve.evals[-1][1])}"
+    text = f"the training loss has hardly moved in {curve.step} steps: {fell}{seen}"
     return Finding("too_slow", "advice", text, advice, changes, step=curve.step)
+
+
+def _still(curve: Curve, share: float) -> bool:
+    """Whether the evaluation loss has fallen by less than `share` of its first, over four evaluations or more."""
+    values = [value for _, value in curve.evals]
+    return len(values) >= 4 and values[0] - min(values) < share * abs(values[0])
 
 
 def plateau(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
@@ -322,7 +334,7 @@ def _rate_is_high(curve: Curve, count: int) -> bool:
 
 def _calm(run: RunFacts) -> tuple[str, dict[str, Scalar]]:
     """What to do against divergence."""
-    advice, changes = _rate_words(run, _times(run.learning_rate, 1 / 3))
+    advice, changes = _rate_words(run, 1 / 3)
     if run.warmup_steps == 0:
         advice += ", and warm up (warmup_ratio 0.1)"
         changes["warmup_ratio"] = 0.1
@@ -345,10 +357,12 @@ def _less(run: RunFacts, step: int) -> tuple[str, dict[str, Scalar]]:
     return advice, changes
 
 
-def _rate_words(run: RunFacts, rate: float | None) -> tuple[str, dict[str, Scalar]]:
+def _rate_words(run: RunFacts, factor: float) -> tuple[str, dict[str, Scalar]]:
+    """The advice to multiply the rate, in words and as a change."""
+    rate = _times(run.learning_rate, factor)
     if run.learning_rate is None or rate is None:
-        return "change the learning rate by a factor of 3", {}
-    word = "lower" if rate < run.learning_rate else "raise"
+        return ("raise the rate to three times" if factor > 1 else "lower the rate to a third"), {}
+    word = "raise" if factor > 1 else "lower"
     changes: dict[str, Scalar] = {"learning_rate": rate}
     return f"{word} the rate: {number(run.learning_rate)} → {number(rate)}", changes
 

@@ -29,13 +29,14 @@ def examination(
     own = [t for t in probes if t.number in places]
     facts = []
     for trial in own:
-        ranked = places[trial.number]
+        ranked, done = places[trial.number], trial.status == "completed"
         facts.append(
             TrialFacts(
                 trial=trial.number,
-                settings=_settings(trial, space, profile or {}),
+                settings=ran_with(trial, space, profile or {}),
                 status=trial.status,
-                value=ranked.value,
+                # Of one that completed and has no place (its confirmation diverged) the value does not count.
+                value=ranked.value if ranked.place is not None or not done else None,
                 share=ranked.share if ranked.share is not None else 1.0,
                 place=ranked.place,
                 best=ranked.group == 1,
@@ -52,11 +53,13 @@ def _no_warmup(settings: Mapping[str, Scalar]) -> int | None:
     return 0 if steps == 0 or (steps is None and ratio == 0) else None
 
 
-def _settings(
+def ran_with(
     trial: Trial, space: Mapping[str, object], profile: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
-    """What a trial ran with. A parameter of the space that it did not draw had no meaning for it (a rank without an
-    adapter)."""
+    """What a trial ran with: what it drew, what follows from it and what a fix changed, over the profile's values.
+
+    A parameter of the space that it did not draw had no meaning for it (a rank without an adapter) and is left out.
+    """
     own = {**trial.sampled, **trial.changes}
     idle = {name for name in space if name not in own} if trial.sampled else set[str]()
     return {**{name: value for name, value in profile.items() if name not in idle}, **own}

@@ -4,8 +4,7 @@ import math
 from collections.abc import Mapping
 
 from core.profile import Profile
-from core.search.space import space_of
-from core.space_checks import ACCUMULATION, BATCH
+from core.space_checks import ACCUMULATION, BATCH, active_part, deciding_values
 from core.values import Scalar
 
 Settings = dict[str, Scalar]
@@ -19,7 +18,7 @@ def derive(profile: Profile, sampled: Mapping[str, Scalar]) -> Settings:
     by √(effective batch / the profile's), as Adam bears it (Malladi et al. 2022, "On the SDEs and Scaling Rules for
     Adaptive Gradient Algorithms").
     """
-    settings = space_of(profile).active(sampled)
+    settings = active_part(deciding_values(profile.tables()), sampled)
     if profile.search.hold_effective_batch:
         settings |= _held_batch(profile, settings)
     if profile.search.hold_lora_ratio:

@@ -90,7 +90,7 @@ def further(axis: Axis, side: Literal["low", "high"], value: float) -> float | N
         beyond = nice(value * 3 if up else value / 3)
     else:
         step = (axis.high - axis.low) / 2
-        beyond = value + step if up else value - step
+        beyond = float(f"{value + step if up else value - step:.6g}")
     beyond = max(0.0, beyond)
     share = axis.low >= 0 and axis.high <= 1 and beyond >= 1
     return None if share or beyond == value else beyond

@@ -214,13 +214,13 @@ def _revive(settings: HalvingSettings, entrants: Sequence[Entrant]) -> Decision 
             why = "since trials that were better have failed"
             return _decision(settings, at, again, {}, f"{_them(again)} after all, {why}, to")
     spare = sorted((e for e in entrants if e.state == "pruned"), key=_by_last)
-    done = [_by_last(e) for e in entrants if e.state == "done"]
+    done = [_by_last(e)[0] for e in entrants if e.state == "done"]
     missing = max(1, settings.finalists) - len(done)
     if missing > 0:
         again, why = spare[:missing], f"since fewer than {settings.finalists} came to the end"
     else:
         # Who finished may have got worse since: by overfitting, or by an explosion that nobody stopped.
-        again = [e for e in spare[: settings.finalists] if _by_last(e) < min(done)]
+        again = [e for e in spare[: settings.finalists] if _by_last(e)[0] < min(done)]
         why = "since all that came to the end are worse"
     if not again:
         return None

@@ -95,6 +95,7 @@ def plan_notices(profile: Profile) -> list[str]:
     if not space.axes:
         return []
     told = [f"{reason}: it is not searched" for reason in without_effect(profile.tables())]
+    told += _unlike(space)
     size, wanted = space.size(), profile.search.trials
     left_out = _left_out(space)
     if left_out:
@@ -114,6 +115,22 @@ def plan_notices(profile: Profile) -> list[str]:
             f"combination{'' if size == 1 else 's'}: the search ends after them"
         )
     return told
+
+
+def _unlike(space: Space) -> list[str]:
+    """The searched parameters that change by what trials are judged."""
+    profile = space.profile
+    if not profile.rank_by().startswith("eval_"):
+        return []
+    names = ["train_on_prompt"] + ["val_size", "data_seed", "max_samples"] * (
+        not profile.data.eval_dataset
+    )
+    return [
+        f"{axis.name} is searched and decides what the evaluation sees: {profile.rank_by()} of trials "
+        "that differ in it cannot be compared"
+        for axis in space.axes
+        if axis.name in names and axis.free
+    ]
 
 
 def _left_out(space: Space) -> str | None:
@@ -150,12 +167,12 @@ def _grid(space: Space, size: int | None, trials: int, seed: int) -> list[Point]
     if size is None:
         raise ValueError("a grid needs lists of values, or ranges with a step")
     if space.raw_size() <= MOST_LISTED:
-        listed = list(space.points())
+        listed = space.points()
         if len(listed) <= trials:
             return listed
         return [listed[at] for at in _strata(len(listed), trials, random.Random(seed))]
     if size <= trials:
-        return list(space.points())
+        return space.points()
     numbers = random.Random(seed)
     strata = [combination(space.axes, at) for at in _strata(space.raw_size(), trials, numbers)]
     thinned = [p for p in map(space.active, strata) if space.obstacle(p) is None]

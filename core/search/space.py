@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from core.catalogue import find
+from core.catalogue import MOST_VALUES, find
 from core.params import Range
 from core.profile import Profile
 from core.space_checks import (
@@ -22,9 +22,6 @@ from core.space_checks import (
     deciding_values,
 )
 from core.values import Scalar
-
-MOST_ENUMERATED = 1_000_000
-"""Values of one range that are listed at most; one with more counts as endless, nobody tries them all."""
 
 MOST_COUNTED = 5_000
 """So many combinations of parameters that depend on each other are looked at one by one. Of more, the number that could
@@ -102,40 +99,49 @@ class Space:
         Where more than `MOST_COUNTED` combinations would have to be looked at it is how many there are at most.
         """
         tied = [axis for axis in self.axes if axis.name in self.tied]
-        others = [axis for axis in self.axes if axis.name not in self.tied]
         raw = math.prod(len(axis.values) for axis in tied if axis.values is not None)
         if raw > MOST_COUNTED or any(axis.values is None for axis in tied):
             return None if any(axis.values is None for axis in self.axes) else self.raw_size()
-        anything = {axis.name: axis.draw(0.0) for axis in others}
-        known = set()
         size = 0
-        for values in product(*(axis.values or () for axis in tied)):
-            chosen = {axis.name: value for axis, value in zip(tied, values, strict=True)}
-            active = self.active({**anything, **chosen})
-            key = tuple(active.get(axis.name) for axis in tied)
-            if key in known or self.obstacle(active) is not None:
-                continue
-            known.add(key)
-            # Those without effect count as one combination; those that have one multiply.
-            lists = [axis.values for axis in others if axis.name in active]
+        for _, others in self._groups():
+            lists = [axis.values for axis in others]
             if any(listed is None for listed in lists):
                 return None
             size += math.prod(len(listed) for listed in lists if listed is not None)
         return size
 
+    def _groups(self) -> Iterator[tuple[dict[str, Scalar], list[Axis]]]:
+        """What has an effect of each different combination of the tied parameters, where that can run, and the other
+        parameters that have one beside it: all values of these multiply."""
+        tied = [axis for axis in self.axes if axis.name in self.tied]
+        others = [axis for axis in self.axes if axis.name not in self.tied]
+        anything = {axis.name: axis.draw(0.0) for axis in others}
+        known = set()
+        for values in product(*(axis.values or () for axis in tied)):
+            chosen = {axis.name: value for axis, value in zip(tied, values, strict=True)}
+            active = self.active({**anything, **chosen})
+            own = {name: value for name, value in active.items() if name in self.tied}
+            key = key_of(own)
+            if key not in known and self.obstacle(active) is None:
+                known.add(key)
+                yield own, [axis for axis in others if axis.name in active]
+
     def raw_size(self) -> int:
         """How many combinations there are, those without effect or that cannot run included; the axes are finite."""
         return math.prod(len(axis.values or ()) for axis in self.axes)
 
-    def points(self) -> Iterator[dict[str, Scalar]]:
-        """Every different combination of a finite space that can run, in order; the last parameter changes fastest."""
-        known = set()
-        for index in range(self.raw_size()):
-            point = self.active(combination(self.axes, index))
-            key = key_of(point)
-            if key not in known and self.obstacle(point) is None:
-                yield point
-            known.add(key)
+    def points(self) -> list[dict[str, Scalar]]:
+        """Every different combination of a finite space that can run, in order; the last parameter changes fastest.
+
+        Takes as long as there are such combinations: ask for `size` first.
+        """
+        found = []
+        for own, others in self._groups():
+            for values in product(*(axis.values or () for axis in others)):
+                point = own | {a.name: v for a, v in zip(others, values, strict=True)}
+                found.append({a.name: point[a.name] for a in self.axes if a.name in point})
+        places = {a.name: {v: at for at, v in enumerate(a.values or ())} for a in self.axes}
+        return sorted(found, key=lambda p: [at[p[n]] if n in p else 0 for n, at in places.items()])
 
 
 def space_of(profile: Profile) -> Space:
@@ -199,7 +205,7 @@ def _range_axis(name: str, entry: Range) -> Axis:
 def _whole_axis(name: str, entry: Range) -> Axis:
     first, last = int(entry.low), int(entry.high)
     count = last - first + 1
-    values = range(first, last + 1) if count <= MOST_ENUMERATED else None
+    values = range(first, last + 1) if count <= MOST_VALUES else None
     log = entry.scale == "log"
 
     def tidy(number: float) -> int:
@@ -231,7 +237,7 @@ def _continuous_axis(name: str, entry: Range) -> Axis:
 
 def _stepped(low: float, high: float, step: float, whole: bool) -> tuple[Scalar, ...]:
     # Sums of decimal fractions miss their end by a rounding error, and carry it into what people read.
-    count = min(int((high - low) / step + 1e-9) + 1, MOST_ENUMERATED)
+    count = int((high - low) / step + 1e-9) + 1
     values = [float(f"{low + i * step:.12g}") for i in range(count)]
     if whole:
         return tuple(dict.fromkeys(round(v) for v in values))

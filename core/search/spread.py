@@ -81,7 +81,7 @@ def remainder(space: Space, seed: int) -> Iterator[Point]:
     """What drawing may have missed: every combination of a finite space that is not too large, from a random one on."""
     if any(axis.values is None for axis in space.axes) or space.raw_size() > MOST_LISTED:
         return
-    listed = list(space.points())
+    listed = space.points()
     start = int(random.Random(seed).random() * len(listed))
     yield from listed[start:]
     yield from listed[:start]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
 import random
 from collections.abc import Sequence
 from functools import partial
@@ -101,10 +100,10 @@ class TestCurves:
         assert draw(task, 8, "a") == draw(task, 8, "a")
         drawn = [d for n in range(100) for d in draw(task, 32, str(n))]
         died_at_once = sum(d.cost == 0 for d in drawn) / len(drawn)
-        diverged = sum(0 < d.cost and not d.finishes for d in drawn) / len(drawn)
+        diverged = sum(d.cost > 0 and not d.finishes for d in drawn) / len(drawn)
         assert died_at_once == pytest.approx(0.05, abs=0.015)
         assert diverged == pytest.approx(0.05, abs=0.015)
-        assert all(d.cost == len(d.valid) + 1 for d in drawn if 0 < d.cost and not d.finishes)
+        assert all(d.cost == len(d.valid) + 1 for d in drawn if d.cost > 0 and not d.finishes)
 
     def test_noise_changes_what_is_measured_and_not_what_is_true(self) -> None:
         (found,) = noisy([whole(2.0)], 0.1, "a")
@@ -251,6 +250,10 @@ class TestCommand:
         assert main([str(folder), "--draws", "1", "--trials", "8", "--variants"]) == 0
         assert "no catching up" in capsys.readouterr().out
 
-
-def test_a_loss_is_finite_in_made_up_curves() -> None:
-    assert all(math.isfinite(v) for v in falling(3, 1, 0.2))
+    def test_it_prints_what_comes_of_constants_of_other_tasks(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([str(folder), "--draws", "1", "--left-out"]) == 0
+        printed = capsys.readouterr().out
+        assert printed.count("pace") >= 2 and "mean over the tasks left out" in printed
+        assert main([str(folder / "task0.json.gz"), "--draws", "1", "--left-out"]) == 2

@@ -172,6 +172,10 @@ def test_what_names_code_data_or_lists_cannot_be_searched() -> None:
         ("learning_rate", Range(low=1e-5, high=1e-3, scale="log", step=1e-5), "linear range only"),
         ("lora_rank", Range(low=1, high=8.5), "8.5 is no whole number"),
         ("lora_rank", Range(low=1, high=4096), "4096 is not allowed"),
+        ("lora_rank", Range(low=4, high=16, step=1.5), "step 1.5 is no whole number"),
+        ("lora_rank", Range(low=4, high=16, step=64), "larger than the range: only 4 is in it"),
+        ("max_steps", Range(low=1, high=100_001, step=1), "more than 100000 values"),
+        ("learning_rate", Range(low=1e-5, high=1, step=1e-6), "more than 100000 values"),
     ],
 )
 def test_a_space_that_cannot_be_searched_says_why(key: str, entry: Any, wrong: str) -> None:

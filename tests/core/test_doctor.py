@@ -167,11 +167,38 @@ def test_a_loss_that_does_not_move_at_a_low_rate_is_too_slow() -> None:
     finding = sure(diagnose(points(falling(2.6, 2.58)), run))
     assert finding.kind == "too_slow"
     assert (
-        "hardly moved in 100 steps: from 2.596 to 2.580" in finding.text
+        "hardly moved in 100 steps: from 2.596 to 2.580, by 0.6 %" in finding.text
         and "gradients of 1" in finding.text
     )
     assert finding.advice == "raise the rate: 1e-6 → 3e-6 (usual: 1e-5 – 3e-5)"
     assert finding.changes == {"learning_rate": 3e-6}
+
+
+def test_a_loss_that_creeps_down_at_a_timid_rate_is_too_slow() -> None:
+    creeping = points([2.6 - 0.001 * n for n in range(100)])
+    finding = sure(diagnose(creeping, ended(learning_rate=1e-5)))
+    assert finding.kind == "too_slow" and finding.changes == {"learning_rate": 3e-5}
+    assert diagnose(creeping, ended(learning_rate=1e-4)) is None
+
+
+def test_evaluations_that_stand_still_tell_what_noisy_batches_hide() -> None:
+    evals = [2.62, 2.618, 2.617, 2.616, 2.615, 2.614, 2.613, 2.613, 2.612, 2.612]
+    finding = sure(diagnose(points([2.6] * 100, evals, noise=0.1), ended(learning_rate=1e-6)))
+    assert finding.kind == "too_slow"
+    assert "the evaluation loss went from 2.620 to 2.612" in finding.text
+    assert finding.advice.startswith("raise the rate: 1e-6 → 1e-4")
+
+
+def test_a_run_that_had_learnt_before_its_first_evaluation_is_not_slow() -> None:
+    evals = [2.101, 2.1, 2.1, 2.099, 2.099, 2.1, 2.1, 2.1, 2.1, 2.1]
+    assert diagnose(points(falling(2.6, 2.1, 100, 4), evals, noise=0.02), ended()) is None
+
+
+def test_without_a_known_rate_the_advice_is_relative() -> None:
+    assert (
+        sure(diagnose([], ended(RunFacts(diverged="it exploded")))).advice
+        == "lower the rate to a third"
+    )
 
 
 def test_at_a_rate_that_is_high_already_the_data_is_suspected() -> None:
@@ -233,7 +260,7 @@ RUNS = {
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_as_points_come_a_finding_is_told_once_and_kept(kind: str) -> None:
-    said = told(RUNS[kind], replace(RUN, learning_rate=1e-5))
+    said = told(RUNS[kind], replace(RUN, learning_rate=1e-4))
     changes = [(a, b) for a, b in pairwise([None, *said]) if a != b]
     assert changes == [(None, kind)]
 

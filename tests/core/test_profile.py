@@ -113,6 +113,12 @@ def test_the_space_may_name_parameters_in_full_and_gets_their_types() -> None:
     assert profile.search.space == {"lora_rank": [8, 16], "learning_rate": [1.0, 2.0]}
 
 
+def test_a_whole_float_is_taken_in_a_list_of_whole_numbers() -> None:
+    space = loads(BARE + "[search.space]\nlora_rank = [8.0, 16]\nlearning_rate = [1.0, 2]\n")
+    assert space.search.space == {"lora_rank": [8, 16], "learning_rate": [1.0, 2.0]}
+    assert type(space.search.space["lora_rank"][0]) is int  # type: ignore[index]
+
+
 # -- mistakes -----------------------------------------------------------------------------------
 
 
@@ -217,7 +223,7 @@ def test_what_is_missing_is_asked_for() -> None:
         (
             BARE + "[search.space]\nlearning_rate = { low = 1e-5 }\n",
             "search.space.learning_rate",
-            "neither a list of values nor a range",
+            "high is missing",
         ),
         (
             BARE + '[search.space]\ndataset = ["a", "b"]\n',
@@ -232,6 +238,21 @@ def test_each_mistake_is_told_at_its_key(text: str, key: str, wrong: str) -> Non
     assert problem.key == key
     assert wrong in problem.wrong
     assert problem.line is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("learning_rate", "write it below [train]"),
+        ("lora_rank_list", "write it below [search]"),
+        ("trian", "did you mean train?"),
+        ("zzz", ""),
+    ],
+)
+def test_a_key_outside_of_all_tables_is_told_with_where_it_belongs(key: str, where: str) -> None:
+    problem = the_problem(f"{key} = [1]\n" + BARE)
+    assert (problem.key, problem.wrong) == (key, "is not a table of a profile")
+    assert problem.right == where
 
 
 def test_a_value_in_place_of_a_table_is_a_mistake() -> None:

@@ -84,6 +84,30 @@ def test_a_space_that_is_too_large_to_look_through_is_not_told_of() -> None:
     searching(batches, {"hold_effective_batch": True})
 
 
+@pytest.mark.parametrize("name", ["per_device_train_batch_size", "gradient_accumulation_steps"])
+def test_a_wide_range_of_which_only_some_values_divide_the_held_batch_is_right(name: str) -> None:
+    searching({name: {"low": 3, "high": 4095}}, {"hold_effective_batch": True})
+
+
+def test_a_batch_whose_other_factor_may_not_be_so_large_cannot_run() -> None:
+    train = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4096}
+    space = {"per_device_train_batch_size": [4, 8]}
+    profile = searching(space, {"hold_effective_batch": True}, train=train)
+    tables = profile.tables()
+    assert list(combination_problems(tables, {"per_device_train_batch_size": 8})) == []
+    (problem,) = combination_problems(tables, {"per_device_train_batch_size": 4})
+    assert "would need gradient_accumulation_steps = 8192" in problem.wrong
+
+
+def test_trials_without_validation_do_not_go_with_a_ranking_by_it() -> None:
+    tables = searching({"val_size": [0.0, 0.1]}).tables()
+    (problem,) = combination_problems(tables, {"val_size": 0.0})
+    assert problem.wrong == "eval_loss needs validation data"
+    assert list(combination_problems(tables, {"val_size": 0.1})) == []
+    by_loss = searching({"val_size": [0.0, 0.1]}, {"rank_by": "loss"}).tables()
+    assert list(combination_problems(by_loss, {"val_size": 0.0})) == []
+
+
 def test_both_factors_of_a_held_batch_must_make_it() -> None:
     space = {"per_device_train_batch_size": [2, 4], "gradient_accumulation_steps": [4, 16]}
     profile = searching(space, {"hold_effective_batch": True})
@@ -100,6 +124,10 @@ def test_a_searched_parameter_that_never_has_an_effect_is_named() -> None:
     )
     assert without_effect(profile.tables()) == [
         'lora_rank has no effect with finetuning_type = "full"'
+    ]
+    others = searching({"finetuning_type": ["full", "freeze"], "lora_rank": [8, 16]})
+    assert without_effect(others.tables()) == [
+        'lora_rank has no effect with finetuning_type = "full" or "freeze"'
     ]
     both = searching({"finetuning_type": ["lora", "full"], "lora_rank": [8], "seed": [1]})
     assert without_effect(both.tables()) == []

@@ -17,6 +17,7 @@ from tui.farewell import farewell
 from tui.modes import SCREENS
 from tui.screens.confirm import MessageDialog
 from tui.screens.help import HelpDialog
+from tui.screens.lr_range import RangeScreen
 from tui.screens.studies import StudiesScreen
 from tui.screens.trials import TrialsScreen
 from tui.snapshot import StudyReading, study_view
@@ -141,6 +142,7 @@ def test_every_action_has_its_method(action: Any) -> None:
     owners = {
         "app": [TunedeckApp],
         "detail": [TrialsScreen],
+        "range": [RangeScreen],
     }
     named = owners.get(action.context) or [type(SCREENS[action.context]())]
     assert all(hasattr(owner, f"action_{action.name}") for owner in named)

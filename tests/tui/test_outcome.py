@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from core.engine.judgement import examination
 from core.study.events import (
     AnyEvent,
     StudyCreated,
@@ -15,7 +16,7 @@ from core.study.events import (
 )
 from core.study.files import ProcessRecord
 from tests.tui.fake import NOW
-from tests.tui.search_fake import searched, source_of
+from tests.tui.search_fake import SPACE, searched, source_of
 from tui.outcome import Outcome, Standing
 from tui.snapshot import StudyView, study_view
 from tui.source import Wanted
@@ -199,3 +200,37 @@ def test_too_few_trials_tell_no_importance_and_it_is_said() -> None:
     ).findings
     assert findings.importances == () and "too few" in findings.unknown
     assert "no parameter" in found_of(study(({}, "completed", 2.0)), {}).findings.unknown
+
+
+def test_the_doctor_says_the_same_as_the_command_does() -> None:
+    """A study that still runs: two diverged, others wait at the first rung or in the queue."""
+    log = searched()[:-1]
+    at_rung = log[: next(i for i, e in enumerate(log) if type(e).__name__ == "RungDecided")]
+    for events in (log, at_rung, at_rung[: len(at_rung) // 2]):
+        reading = source_of(events).feed.read(Wanted(results=True))
+        told = examination(
+            reading.trials, SPACE, reading.rank_by, reading.direction, reading.profile
+        )
+        findings = found_of(events).findings
+        shares = [(i.name, i.share) for i in told.importances if i.share is not None]
+        assert shares == [(w.name, w.share) for w in findings.importances if w.share is not None]
+        assert findings.safe_rate == (told.band.high if told.band is not None else None)
+        assert all(step.text in findings.advice + findings.warnings for step in told.next_steps)
+    assert found_of(at_rung).findings.importances
+
+
+def test_a_search_that_goes_on_is_not_said_to_have_diverged_altogether() -> None:
+    log = study(*(({"learning_rate": 10.0**-i}, "diverged", None) for i in range(1, 5)))
+    all_over = found_of(log).findings
+    assert any("All 4 trials" in text for text in all_over.advice) and all_over.steps
+    log.append(TrialAdded(t=3, trial=9, settings={"learning_rate": 1e-6}))
+    goes_on = found_of(log).findings
+    assert not any("All 4" in text for text in goes_on.advice) and not goes_on.steps
+
+
+def test_what_the_doctor_proposes_is_kept_as_a_profile_says_it() -> None:
+    rates = (1e-5, 3e-5, 1e-4, 3e-4)
+    space = {"learning_rate": {"low": 1e-5, "high": 3e-4, "scale": "log"}}
+    log = study(*(({"learning_rate": r}, "completed", 2 - i / 10) for i, r in enumerate(rates)))
+    (step,) = found_of(log, space).findings.steps
+    assert step.space == {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}

@@ -36,7 +36,12 @@ def study(
     save(made_of, folder / "profile.toml")
     events = (
         StudyCreated(
-            t=1.0, version=JOURNAL_VERSION, name=folder.name, tunedeck="0", rank_by="loss", planned=1
+            t=1.0,
+            version=JOURNAL_VERSION,
+            name=folder.name,
+            tunedeck="0",
+            rank_by="loss",
+            planned=1,
         ),
         TrialAdded(t=2.0, trial=1, settings={}),
         TrialStarting(t=3.0, trial=1, attempt=1, device="cuda" if gpus else "cpu", gpus=gpus),

@@ -32,16 +32,21 @@ def check(arguments: argparse.Namespace) -> int:
         else:
             print(error, file=sys.stderr)
         return 1
-    if arguments.json:
-        print(json.dumps({"ok": True, "file": str(path), "problems": []}, indent=1))
-        return 0
     from core.search.choice import choose
+    from core.search.samplers import plan_notices
 
+    notices = plan_notices(profile)
+    if arguments.json:
+        told = {"ok": True, "file": str(path), "problems": [], "notices": notices}
+        print(json.dumps(told, indent=1))
+        return 0
     searched = ", ".join(profile.search.space) or "nothing (one training)"
     choice = choose(profile, gpus=None)
     print(f"{path}: fine. Searches {searched}; trials: {choice.trials}.")
     if profile.search.space:
         print(f"  {choice.why}")
+    for notice in notices:
+        print(f"  {notice}")
     return 0
 
 

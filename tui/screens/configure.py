@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
+from core.catalogue import UnknownParameterError
+from core.doctor import NextStep
 from core.profile import READY_MADE, Profile, ProfileError, resolve, save
-from tui.draft import Draft, History, open_file
+from core.study.store import PROFILE_FILE
+from tui.draft import Draft, History, changed_key, open_file, with_proposal
 from tui.explain import problem_text
 from tui.plan import Plan
 from tui.profile_path import path_note, path_problem, profile_path, slug
@@ -70,6 +74,32 @@ class ConfigureScreen(ConfigureSearch):
     async def _load_asking(self, path: Path) -> None:
         if await self._may_lose_changes():
             self._load(path)
+
+    def search_on(self, study: Path, steps: Sequence[NextStep]) -> None:
+        """Make a new draft of a study's profile that searches what its doctor proposes; `u` takes the proposals back.
+
+        Asks first where changes would be lost.
+        """
+        self.run_worker(self._search_on(study, steps), group="dialog", exclusive=True)
+
+    async def _search_on(self, study: Path, steps: Sequence[NextStep]) -> None:
+        if self.may_lose and not await self._may_lose_changes():
+            return
+        try:
+            before, _ = await asyncio.to_thread(open_file, study / PROFILE_FILE)
+            draft = before
+            for step in steps:
+                draft = with_proposal(draft, step.space, step.search)
+        except (ProfileError, UnknownParameterError) as error:
+            self.app.push_screen(MessageDialog("This cannot be taken over", str(error), error=True))
+            return
+        # The study keeps its own profile: this one is saved under a name of its own.
+        self._path = None
+        self._begin(before)
+        self._change(draft)
+        if changed := changed_key(before, draft):
+            self._go_to(changed)
+        self.say("As the doctor proposes: r runs it as a new study, u takes it back.")
 
     def _load(self, path: Path) -> None:
         try:

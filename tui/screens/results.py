@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -24,6 +25,7 @@ from tui.screens.results_pictures import (
     parallel,
     scatter_title,
     shares,
+    step_title,
 )
 from tui.screens.results_table import COLUMNS, columns, ranked_row, verdict
 from tui.source import Wanted, shell_path
@@ -37,6 +39,7 @@ from tui.widgets.text_pane import TextPane
 from tui.widgets.trial_table import LiveTable
 
 if TYPE_CHECKING:
+    from core.doctor import NextStep
     from tui.outcome import Outcome
     from tui.snapshot import StudyView, TrialRow
 
@@ -257,10 +260,10 @@ class ResultsScreen(DeckScreen):
     def _draw_curves(self, view: StudyView, found: Outcome, chosen: int | None) -> None:
         rows = [view.by_number[n] for n in self._field() if n in view.by_number]
         ready = [r for r in rows if r.curve is not None and r.curve.train is not None]
-        key = ("curves", view.folder, chosen, tuple((r.number, id(r.curve)) for r in ready))
+        best = found.best.trial if found.best is not None else None
+        key = ("curves", view.folder, chosen, best, tuple((r.number, id(r.curve)) for r in ready))
         if key != self._drawn:
             self._drawn = key
-            best = found.best.trial if found.best is not None else None
             self.chart.set_series(field_series(ready, best, chosen))
 
     def _draw_scatter(self, found: Outcome) -> None:
@@ -297,7 +300,7 @@ class ResultsScreen(DeckScreen):
         found = self._found
         if found is None or self.shown != "curves":
             return ()
-        ordered = [s.trial for s in found.standings if s.kind != "out"]
+        ordered = [s.trial for s in (*found.standings, *found.open) if s.kind != "out"]
         chosen = self._chosen()
         first = ([chosen] if chosen is not None else []) + ordered[:1]
         return tuple(dict.fromkeys([*first, *ordered[1 : FIELD + 1]]))
@@ -321,7 +324,8 @@ class ResultsScreen(DeckScreen):
         self._show(event.pane)
 
     def on_scatter_plot_picked(self, event: ScatterPlot.Picked) -> None:
-        self.table.move_cursor(str(event.key))
+        if not self.table.move_cursor(str(event.key)):
+            self.say(f"{self.scatter.label(event.key)}: it goes on, and has no place yet.")
 
     @property
     def selected(self) -> TrialRow | None:
@@ -380,8 +384,10 @@ class ResultsScreen(DeckScreen):
         self._read(1)
 
     def _read(self, by: int) -> None:
-        if self.shown == "scatter" and (key := self.scatter.beside(by)) is not None:
-            self.table.move_cursor(str(key))
+        if self.shown == "scatter" and self._found is not None:
+            listed = {standing.trial for standing in self._found.standings}
+            if (key := self.scatter.beside(by, listed)) is not None:
+                self.table.move_cursor(str(key))
 
     def action_show_trial(self) -> None:
         if row := self._selected_or_say():
@@ -396,6 +402,29 @@ class ResultsScreen(DeckScreen):
         if (row := self._selected_or_say()) and self._view is not None:
             self.deck.promote(self._view, row.number)
 
+    def action_take_over(self) -> None:
+        found, view = self._found, self._view
+        steps = found.findings.steps if found is not None else ()
+        if view is None or not steps:
+            self.say("The doctor proposes no other search so far.", "warning")
+            return
+        self.run_worker(self._take_over(view.folder, steps), group="dialog", exclusive=True)
+
+    async def _take_over(self, folder: Path, steps: Sequence[NextStep]) -> None:
+        """One proposal is taken at once; of several a person picks, as far as they do not want all of them."""
+        if len(steps) > 1:
+            from tui.screens.pick import Choice, PickDialog
+
+            choices = [Choice("all", "All of it"), *(
+                Choice(str(i), step_title(step), step.text) for i, step in enumerate(steps)
+            )]  # fmt: skip
+            question = PickDialog("What is to be searched on?", choices, placeholder="")
+            picked = await self.app.push_screen_wait(question)
+            if picked is None:
+                return
+            steps = steps if picked == "all" else (steps[int(picked)],)
+        self.deck.search_on(folder, steps)
+
     def action_copy_profile(self) -> None:
         if (row := self._selected_or_say()) and self._view is not None:
             self.deck.copy_profile(self._view.folder, row.number)
@@ -408,11 +437,16 @@ class ResultsScreen(DeckScreen):
     def action_log_scale(self) -> None:
         if self.shown == "scatter":
             self.scatter.toggle_log()
-        else:
+        elif self.shown == "curves":
             self.chart.toggle_log()
+        else:
+            self.say("Curves and scatter have a scale: Tab goes there.")
 
     def action_smooth(self) -> None:
-        self.chart.toggle_smooth()
+        if self.shown == "curves":
+            self.chart.toggle_smooth()
+        else:
+            self.say("Only curves are smoothed: Tab goes there.")
 
 
 def _set_height(widget: Widget, height: int | str) -> None:

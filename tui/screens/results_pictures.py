@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
@@ -18,6 +18,7 @@ from tui.widgets.scatter import Dot, Horizontal, Shape, value_range
 from tui.widgets.share_bars import Share
 
 if TYPE_CHECKING:
+    from core.doctor import NextStep
     from tui.dimension import Dimension
     from tui.findings import Findings, Weight
     from tui.outcome import Outcome, Standing
@@ -103,7 +104,8 @@ def scatter_title(found: Outcome, dimension: Dimension) -> str:
 def parallel(found: Outcome) -> tuple[list[Upright], list[Line]]:
     """The axes, the most important parameter first and the value last, and a line for each trial."""
     order = axes_order(found)
-    valued = [s.value for s in found.standings if s.value is not None]
+    standings = (*found.standings, *found.open)
+    valued = [s.value for s in standings if s.value is not None]
     low, high = value_range(valued, high_is_good=found.direction == "max") if valued else (0.0, 1.0)
     axes = [
         Upright(found.dimensions[i].title, tuple(found.dimensions[i].ticks(_MOST_TICKS)))
@@ -111,12 +113,18 @@ def parallel(found: Outcome) -> tuple[list[Upright], list[Line]]:
     ]
     axes.append(Upright(words.metric(found.metric), _value_ticks(low, high) if valued else ()))
     lines = []
-    for standing in thinned(found.standings):
+    for standing in thinned(standings):
         at = _height(standing, low, high, found.direction == "max")
-        shade = BAD if standing.rank is None else min(SHADES - 1, int(standing.rank * SHADES))
         crossed = tuple(standing.at[i] if i < len(standing.at) else None for i in order)
-        lines.append(Line(standing.trial, (*crossed, at), shade))
+        lines.append(Line(standing.trial, (*crossed, at), _shade(standing)))
     return axes, lines
+
+
+def _shade(standing: Standing) -> int:
+    """By how it stands among those with a value; one that goes on has no place yet and is drawn as the last of them."""
+    if standing.value is None:
+        return BAD
+    return SHADES - 1 if standing.rank is None else min(SHADES - 1, int(standing.rank * SHADES))
 
 
 def _value_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
@@ -172,4 +180,22 @@ def advice_lines(found: Outcome) -> list[Text]:
     lines += [Text(f"· {text}", style=COLOURS["text"]) for text in findings.advice]
     if not lines:
         lines = [Text("Nothing to remark on.", style=COLOURS["muted"])]
+    if findings.steps:
+        key = Text("  t", style=f"bold {COLOURS['primary']}")
+        lines.append(key.append("  searches on so: a new draft in Configure", COLOURS["text"]))
     return lines
+
+
+def step_title(step: NextStep) -> str:
+    """What a proposal changes: `lr 1e-4 .. 3e-3 log`, `confirm 2`."""
+    told = [f"{words.title(name)} {_entry(entry)}" for name, entry in step.space.items()]
+    return ", ".join(told + [f"{name} {words.setting(v)}" for name, v in step.search.items()])
+
+
+def _entry(entry: object) -> str:
+    """An entry of the space as a profile's file has it: a list, or a range as a mapping."""
+    if isinstance(entry, Mapping):
+        scale = " log" if entry.get("scale") == "log" else ""
+        return f"{words.setting(entry.get('low'))} .. {words.setting(entry.get('high'))}{scale}"
+    values = entry if isinstance(entry, list | tuple) else [entry]
+    return ", ".join(words.setting(value) for value in values)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from tui import theme, words
+from tui.ascii_text import ascii_text
 from tui.theme import COLOURS
 from tui.widgets.lines import Piece
 from tui.widgets.trial_table import Cell, Column, LateCells, Row
@@ -98,12 +99,25 @@ def verdict(view: StudyView, found: Outcome, *, ascii: bool) -> list[list[Piece]
     if best is not None:
         first = _winner(view, found, best, ascii=ascii)
     lines = [first, [(" ", muted), *_price(found)]]
-    if found.findings.edge:
-        lines.append([(f" ! {found.findings.edge}", theme.style("warning"))])
+    wary = found.findings.edge if best is not None else _why(view)
+    if wary:
+        said = ascii_text(wary) if ascii else wary
+        lines.append([(f" ! {said}", theme.style("warning"))])
     return lines
 
 
+def _why(view: StudyView) -> str:
+    """Why the study stands still or ended without a winner, as its engine says it."""
+    ended = view.reading.status in ("finished", "paused")
+    return view.reading.reason if ended else ""
+
+
 def _nothing(view: StudyView, found: Outcome) -> str:
+    kinds = {row.trial.kind for row in view.rows}
+    if kinds == {"range"}:
+        return " This is a learning-rate range test, no search: 3 shows it."
+    if kinds == {"full"}:
+        return " This is a training, no search: 3 shows it."
     waiting = to_go(view)
     if waiting or not found.standings:
         return f" No trial has completed yet; {words.plural(waiting, 'trial')} to go."
@@ -113,8 +127,11 @@ def _nothing(view: StudyView, found: Outcome) -> str:
 
 
 def to_go(view: StudyView) -> int:
-    """How many trials have not ended; 0 in a study that is over, whatever was planned."""
-    return 0 if view.reading.status in ("finished", "stopped") else max(0, view.planned - view.done)
+    """How many trials of the search have not ended; 0 in a study that is over, whatever was planned."""
+    if view.reading.status in ("finished", "stopped"):
+        return 0
+    besides = sum(1 for row in view.rows if row.trial.kind != "probe" and not row.trial.ended)
+    return max(0, view.planned - view.done - besides)
 
 
 def _winner(view: StudyView, found: Outcome, best: Standing, *, ascii: bool) -> list[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -193,10 +193,15 @@ class ScatterPlot(LineWidget):
         self._changed()
         return self._log
 
-    def beside(self, by: int) -> int | None:
-        """The key of the dot to the right (by 1) or to the left (by -1) of the chosen one; None at the end."""
+    def label(self, key: int) -> str:
+        """What is said of a dot; "" where there is none."""
+        return next((clean(dot.label) for dot in self._dots if dot.key == key), "")
+
+    def beside(self, by: int, among: Container[int]) -> int | None:
+        """The key, one of `among`, of the dot to the right (by 1) or to the left (by -1) of the chosen one; None at
+        the end."""
         order = sorted(self._dots, key=lambda d: (d.x, d.y is None, d.y or 0.0, d.key))
-        keys = [dot.key for dot in order]
+        keys = [dot.key for dot in order if dot.key in among]
         if self._chosen not in keys:
             return keys[0 if by > 0 else -1] if keys else None
         index = keys.index(self._chosen) + by

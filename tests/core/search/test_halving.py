@@ -220,6 +220,16 @@ class TestRevival:
             "rung 1 at 10 %: trial 4 goes on after all, since fewer than 2 came to the end, to 20 %"
         )
 
+    def test_one_that_stood_better_than_all_that_finished_goes_on(self) -> None:
+        exploded = [
+            entrant(n, 2.0, 1.5, 1.4, 1.3, 1.3, 9.0, state="done", until=1.0) for n in (1, 2)
+        ]
+        better, equal = flat(3, 2.2, state="pruned"), flat(4, 9.0, state="pruned", rate=1e-9)
+        found = decide(RULE, [*exploded, better, equal], 0)
+        assert found is not None and found.kept == {3: 0.2}
+        assert "since all that came to the end are worse" in found.text
+        assert decide(RULE, [*exploded, equal], 0) is None
+
     def test_nothing_is_revived_while_others_run(self) -> None:
         field = [flat(3, 2.2, state="pruned"), entrant(4, state="open", until=1.0)]
         assert decide(RULE, field, 0) is None

@@ -113,6 +113,14 @@ def test_what_is_searched_without_effect_is_told() -> None:
     assert notice == 'lora_rank has no effect with finetuning_type = "full": it is not searched'
 
 
+def test_what_changes_by_what_trials_are_judged_is_told() -> None:
+    space = {"val_size": [0.1, 0.2], "train_on_prompt": [True, False], "data_seed": [1]}
+    told = plan_notices(searching(space, trials=4))
+    assert [notice.split()[0] for notice in told] == ["val_size", "train_on_prompt"]
+    assert "eval_loss of trials that differ in it cannot be compared" in told[0]
+    assert plan_notices(searching(space, trials=4, rank_by="loss")) == []
+
+
 # -- random -------------------------------------------------------------------------------------
 
 

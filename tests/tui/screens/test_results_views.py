@@ -1,16 +1,21 @@
 """The pictures of the Results screen: keys, clicks, what is read for them, and every kind of study."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.study.events import AnyEvent, StudyCreated, TrialAdded, TrialEnded
+from core.doctor import NextStep
+from core.study.events import AnyEvent, StudyChanged, StudyCreated, TrialAdded, TrialEnded
+from core.study.store import PROFILE_FILE
 from tests.tui.fake import FOLDER, NOW, FakeSource, points
 from tests.tui.screens.conftest import screen_text, settle
 from tests.tui.search_fake import searched, source_of
 from tui.app import TunedeckApp
-from tui.screens.results import VIEWS, ResultsScreen
+from tui.screens.configure import ConfigureScreen
+from tui.screens.confirm import ConfirmDialog
+from tui.screens.results import NOTHING_YET, VIEWS, ResultsScreen
 from tui.widgets.bars import Heading
 
 
@@ -43,6 +48,16 @@ def ended(*values: float | None, status: str = "completed", planned: int = 0) ->
     return log
 
 
+PROFILE = """
+[profile]
+name = "night"
+[model]
+model_name_or_path = "demo"
+[data]
+dataset = "rows.jsonl"
+[search.space]
+learning_rate = { low = 1e-5, high = 4e-5 }
+"""
 RATES: dict[str, Any] = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}
 STUDIES: dict[str, tuple[list[AnyEvent], dict[str, Any] | None]] = {
     "none yet": (ended(planned=8), RATES),
@@ -336,3 +351,205 @@ async def test_the_field_holds_those_that_a_rung_dropped_but_not_the_lost() -> N
         assert {14, 6, 22} <= results(app).wanted().whole and 8 not in results(app).wanted().whole
         drawn = [(p.source.label, p.source.dim) for p in results(app).chart._series]
         assert drawn[0] == ("best (14)", False) and ("22", True) in drawn
+
+
+async def test_left_and_right_pass_over_a_trial_that_waits_at_a_rung() -> None:
+    log = searched()
+    first = next(i for i, e in enumerate(log) if type(e).__name__ == "RungDecided")
+    log = log[: first + 1]
+    app = TunedeckApp(source_of(log), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5", "tab", "home")
+        found = results(app)._found
+        assert found is not None and found.open and len(found.standings) > 2
+        listed = {str(s.trial) for s in found.standings}
+        await press(app, pilot, *["left"] * 30)
+        seen = {results(app).table.cursor_key}
+        for _ in listed:
+            await press(app, pilot, "right")
+            seen.add(results(app).table.cursor_key)
+        drawn = {str(d.key) for d in results(app).scatter._dots}
+        assert seen == listed & drawn
+
+
+async def test_a_click_on_a_trial_that_goes_on_says_so() -> None:
+    log = searched()
+    first = next(i for i, e in enumerate(log) if type(e).__name__ == "RungDecided")
+    app = TunedeckApp(source_of(log[:first]), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5", "tab")
+        lines = screen_text(app).splitlines()
+        y = max(y for y, line in enumerate(lines) if "◇" in line)
+        await pilot.click(offset=(lines[y].index("◇"), y))
+        await settle(app, pilot)
+        assert "it goes on, and has no place yet" in screen_text(app)
+        await press(app, pilot, "tab")
+        assert "eval loss" in screen_text(app) and NOTHING_YET not in screen_text(app)
+
+
+async def test_curves_of_trials_that_wait_are_drawn_before_any_has_a_place() -> None:
+    log = searched()
+    first = next(i for i, e in enumerate(log) if type(e).__name__ == "RungDecided")
+    log = [e for e in log[:first] if getattr(e, "ending", "") not in ("diverged", "oom")]
+    source = source_of(log)
+    app = TunedeckApp(source, FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        found = results(app)._found
+        assert found is not None and not found.standings
+        values = [s.value for s in found.open]
+        assert values == sorted(values, key=lambda v: v or 0) and found.open[0].rank == 0
+        assert {s.trial for s in found.open[:8]} <= results(app).wanted().whole
+
+
+async def test_another_best_is_bright_though_the_same_curves_are_drawn() -> None:
+    source = source_of(ended(2.0, 2.3, 2.1), RATES)
+    source.feed.metrics = {n: points(2.0, 40) for n in (1, 2, 3)}
+    app = TunedeckApp(source, FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        assert results(app).chart._series[0].source.label == "best (1)"
+        confirmed = TrialAdded(
+            t=NOW, trial=4, settings={"learning_rate": 1e-5}, source="confirm", parent=1
+        )
+        again = TrialEnded(t=NOW, trial=4, attempt=1, ending="diverged")
+        source.feed.tell(confirmed, again)
+        app.poll_soon()
+        await settle(app, pilot)
+        assert "Best: trial 3" in screen_text(app)
+        assert results(app).chart._series[0].source.label == "best (3)"
+
+
+@pytest.mark.parametrize(("kind", "word"), [("full", "a training"), ("range", "range test")])
+async def test_what_is_no_search_is_called_what_it_is(kind: Any, word: str) -> None:
+    log: list[AnyEvent] = [
+        StudyCreated(t=1, version=3, name="s", tunedeck="0", rank_by="eval_loss", planned=1),
+        TrialAdded(t=1, trial=1, settings={}, kind=kind),
+        TrialEnded(t=2, trial=1, attempt=1, ending="completed", value=2.0, eval_loss=2.0),
+        StudyChanged(t=3, status="finished"),
+    ]
+    app = TunedeckApp(source_of(log, {}), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        assert f"{word}, no search: 3 shows it" in screen_text(app)
+
+
+async def test_the_training_of_the_winner_is_no_trial_to_go() -> None:
+    log = [*ended(2.0, 2.1), TrialAdded(t=NOW, trial=3, settings={}, kind="full")]
+    app = TunedeckApp(source_of(log, RATES), FOLDER)
+    async with app.run_test(size=(120, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        assert "Best: trial 1" in screen_text(app) and "to go" not in screen_text(app)
+
+
+@pytest.mark.parametrize("ascii", [False, True])
+async def test_without_a_winner_the_reasons_are_told(ascii: bool) -> None:
+    why = "no trial completed: 9 failed (the “data” is gone)"
+    log = [
+        *ended(*[None] * 9, status="failed"),
+        StudyChanged(t=NOW, status="finished", reason=why),
+    ]
+    app = TunedeckApp(source_of(log, RATES), FOLDER, ascii=ascii)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        text = screen_text(app)
+        assert "there is no winner" in text and "! no trial completed: 9 failed" in text
+        assert not ascii or text.isascii()
+
+
+async def test_scale_and_smoothing_are_of_the_picture_that_is_shown() -> None:
+    app = TunedeckApp(source_of(searched()), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5", "tab", "tab", "l")
+        assert "have a scale" in screen_text(app)
+        await press(app, pilot, "m")
+        assert "Only curves" in screen_text(app)
+        await press(app, pilot, "shift+tab", "shift+tab")
+        assert "[log]" not in screen_text(app) and "[smooth]" not in screen_text(app)
+
+
+EDGE = {"learning_rate": {"low": 1e-5, "high": 4e-5}}
+
+
+def source_in(folder: Path, log: list[AnyEvent]) -> FakeSource:
+    """A study in a folder that is there, with its profile."""
+    (folder / PROFILE_FILE).write_text(PROFILE, encoding="utf-8")
+    source = source_of(log, EDGE)
+    source.feed.folder = folder
+    source.feeds[folder] = source.feed
+    return source
+
+
+async def test_what_the_doctor_proposes_begins_a_new_draft(tmp_path: Path) -> None:
+    app = TunedeckApp(source_in(tmp_path, ended(2.3, 2.2, 2.1, 2.0)), tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5", "t")
+        await app.workers.wait_for_complete()
+        await settle(app, pilot)
+        form = app.screen
+        assert isinstance(form, ConfigureScreen)
+        assert form.draft.space == {"train.learning_rate": "1e-5 .. 5.5e-5"}
+        assert form.draft.text("data.dataset") == "rows.jsonl" and form._path is None
+        assert form.form.current == "train.learning_rate" and form.unsaved
+        assert "not saved" in screen_text(app) and "As the doctor proposes" in screen_text(app)
+        await press(app, pilot, "u")
+        assert form.draft.space == {"train.learning_rate": "1e-5 .. 4e-5"}
+
+
+async def test_changes_in_the_form_are_not_lost_without_a_question(tmp_path: Path) -> None:
+    app = TunedeckApp(source_in(tmp_path, ended(2.3, 2.2, 2.1, 2.0)), tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "2")
+        form = app.screen
+        assert isinstance(form, ConfigureScreen)
+        mine = form.draft.with_text("train.learning_rate", "7e-4")
+        form._change(mine)
+        for answer, kept in (("n", True), ("y", False)):
+            await press(app, pilot, "5", "t")
+            assert isinstance(app.screen, ConfirmDialog)
+            await press(app, pilot, answer)
+            await app.workers.wait_for_complete()
+            await settle(app, pilot)
+            assert (form.draft == mine) is kept
+
+
+async def test_of_several_proposals_one_or_all_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    log, taken = ended(2.3, 2.2, 2.0, 2.0), []
+    app = TunedeckApp(source_of(log, {"learning_rate": {"low": 1e-5, "high": 4e-5}}), FOLDER)
+    monkeypatch.setattr(app, "search_on", lambda folder, steps: taken.append(steps))
+    steps = (
+        NextStep("Widen it.", space={"learning_rate": {"low": 1e-5, "high": 1e-4, "scale": "log"}}),
+        NextStep("Run two again.", search={"confirm": 2}),
+    )
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        screen = results(app)
+        for keys, expected in ((("enter",), steps), (("down", "down", "enter"), steps[1:])):
+            screen.run_worker(screen._take_over(FOLDER, steps))
+            await settle(app, pilot)
+            assert "lr 1e-5 .. 1e-4 log" in screen_text(app) and "confirm 2" in screen_text(app)
+            await press(app, pilot, *keys)
+            assert taken[-1] == expected
+        screen.run_worker(screen._take_over(FOLDER, steps))
+        await settle(app, pilot)
+        await press(app, pilot, "escape")
+        assert len(taken) == 2
+
+
+async def test_where_nothing_is_proposed_it_is_said() -> None:
+    app = TunedeckApp(source_of(ended(2.0), RATES), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5", "t")
+        assert "proposes no other search" in screen_text(app) and results(app)

@@ -138,12 +138,14 @@ async def test_the_next_trial_is_the_one_beside_it_in_the_picture() -> None:
     async with app.run_test(size=(60, 20)):
         app.plot.set_dots(DOTS, BELOW)
         order = []
-        while (key := app.plot.beside(1)) is not None:
+        everyone = {dot.key for dot in DOTS}
+        while (key := app.plot.beside(1, everyone)) is not None:
             order.append(key)
             app.plot.choose(key)
-        assert order == [5, 1, 3, 2, 4] and app.plot.beside(-1) == 2
+        assert order == [5, 1, 3, 2, 4] and app.plot.beside(-1, everyone) == 2
+        assert app.plot.beside(-1, everyone - {2, 3}) == 1
         app.plot.set_dots((), BELOW)
-        assert app.plot.beside(1) is None
+        assert app.plot.beside(1, everyone) is None
 
 
 async def test_a_click_picks_the_nearest_dot() -> None:
