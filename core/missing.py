@@ -15,12 +15,15 @@ def missing_files(profile: Profile) -> list[Problem]:
     ):
         absent = (name for name in listed if not Path(name).expanduser().exists())
         problems += [Problem(key, f"{name} does not exist", "a data file") for name in absent]
-    model = model_path(profile)
-    looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
-    if looks_local and not Path(model).expanduser().exists():
-        problems.append(
-            Problem(
-                "model.model_name_or_path", f"{model} does not exist", "a folder or a .gguf file"
-            )
-        )
+    problems += _missing_model("model.model_name_or_path", model_path(profile))
+    searched = profile.search.space.get("model_name_or_path")
+    for model in searched if isinstance(searched, list) else ():
+        problems += _missing_model("search.space.model_name_or_path", str(model))
     return problems
+
+
+def _missing_model(key: str, model: str) -> list[Problem]:
+    looks_local = model.startswith(("/", "./", "../", "~")) or model.endswith(".gguf")
+    if not looks_local or Path(model).expanduser().exists():
+        return []
+    return [Problem(key, f"{model} does not exist", "a folder or a .gguf file")]

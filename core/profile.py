@@ -414,7 +414,12 @@ def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
             "eval_dataset": each(profile.data.eval_dataset),
         }
     )
-    return replace(profile, model=model, data=data)
+    space = dict(profile.search.space)
+    models = space.get("model_name_or_path")
+    if isinstance(models, list):
+        space["model_name_or_path"] = [absolute(str(m)) for m in models]
+    search = profile.search.model_copy(update={"space": space})
+    return replace(profile, model=model, data=data, search=search)
 
 
 def dataset_files(profile: Profile) -> list[str]:

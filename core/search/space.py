@@ -158,7 +158,9 @@ def space_of(profile: Profile) -> Space:
 def axes(profile: Profile) -> list[Axis]:
     """The searched parameters of a profile, in the order in which it names them."""
     return [
-        _range_axis(name, entry) if isinstance(entry, Range) else _list_axis(name, tuple(entry))
+        _held_axis(profile, name, entry) or _range_axis(name, entry)
+        if isinstance(entry, Range)
+        else _list_axis(name, tuple(entry))
         for name, entry in profile.search.space.items()
     ]
 
@@ -193,6 +195,18 @@ def _list_axis(name: str, values: tuple[Scalar, ...]) -> Axis:
         return min(numbers, key=lambda v: abs(v - number)) if numbers else values[0]
 
     return Axis(name, values, lambda u: values[int(u * len(values))], nearest)
+
+
+def _held_axis(profile: Profile, name: str, entry: Range) -> Axis | None:
+    """Those values of a range that can be a factor of the held effective batch; None where it is not held, or none can.
+
+    They are few, and would hardly ever be drawn among all.
+    """
+    if not profile.search.hold_effective_batch or name not in (BATCH, ACCUMULATION):
+        return None
+    held = profile.effective_batch()
+    factors = [v for v in _range_axis(name, entry).values or () if held % int(v) == 0]
+    return _list_axis(name, tuple(factors)) if factors else None
 
 
 def _range_axis(name: str, entry: Range) -> Axis:

@@ -89,6 +89,18 @@ def test_paths_become_absolute_where_they_lead_somewhere(
     assert profile.model.model_name_or_path == "org/name"
 
 
+def test_searched_models_become_absolute_where_they_lead_somewhere(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        BARE + '[search.space]\nmodel_name_or_path = ["model", "org/name", "demo"]\nseed = [1]\n'
+    )
+    assert load(file).search.space == {
+        "model_name_or_path": [str(tmp_path / "model"), "org/name", "demo"],
+        "seed": [1],
+    }
+
+
 def test_the_demo_is_spelled_out_only_when_it_is_used() -> None:
     profile = loads(BARE + 'eval_dataset = ["demo", "x.json"]\n')
     assert profile.model.model_name_or_path == "demo"

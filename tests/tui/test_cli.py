@@ -179,6 +179,18 @@ def test_check_lists_everything_that_is_wrong(capsys: pytest.CaptureFixture[str]
     assert {p["key"] for p in found["problems"]} == {"search.space.learning_rat", "train.seed"}
 
 
+def test_check_says_what_a_plan_will_be(capsys: pytest.CaptureFixture[str]) -> None:
+    head = '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n'
+    Path("few.toml").write_text(
+        head + '[search]\nstrategy = "grid"\ntrials = 100\n[search.space]\nlora_rank = [8, 16]\n'
+    )
+    notice = "search.trials asks for 100, the grid has 2 combinations: the search ends after them"
+    assert run("check", "few.toml") == 0
+    assert notice in capsys.readouterr().out
+    assert run("check", "few.toml", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notices"] == [notice]
+
+
 @pytest.mark.parametrize(
     "content", [None, "not = [toml", "\xff\xfe", "[model]\nmodel_name_or_path = './absent'\n[data]\ndataset='demo'"]
 )  # fmt: skip

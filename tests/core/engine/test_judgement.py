@@ -25,6 +25,16 @@ def test_a_study_is_examined_by_its_ranking() -> None:
     assert [i.trials for i in found.importances] == [4]
 
 
+def test_a_value_that_does_not_count_is_not_compared_with_the_best() -> None:
+    """The lowest loss is of a setting that diverged with another seed: it has no place, and no value."""
+    trials = [
+        probe(1, 1e-4, 1.5), probe(2, 9e-4, 2.0), probe(3, 3e-4, 2.2),
+        probe(4, 1e-4, None, "diverged", source="confirm", parent=1),
+    ]  # fmt: skip
+    (edge,) = examination(trials, SPACE, "eval_loss").edges
+    assert edge.trial == 2 and "with 3e-4, is 0.2 worse" in edge.text
+
+
 def test_settings_of_the_profile_count_where_they_are_not_searched() -> None:
     trials = [
         Trial(1, {"lora_rank": 8}, status="diverged"),

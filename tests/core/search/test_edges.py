@@ -108,3 +108,8 @@ def test_a_row_goes_on(values: list[float], side: str, beyond: float | None) -> 
 
 def test_rates_are_rounded_as_people_write_them() -> None:
     assert [nice(v) for v in (2.7e-4, 9e-4, 4.4e-5, 1.2e-3)] == [3e-4, 1e-3, 5e-5, 1e-3]
+
+
+def test_half_a_range_more_is_written_without_the_rounding_of_floats() -> None:
+    (axis,) = ordered_axes({"learning_rate": {"low": 1e-5, "high": 4e-5}})
+    assert further(axis, "high", 4e-5) == 5.5e-5

@@ -170,6 +170,16 @@ def test_a_space_in_which_nothing_can_run_is_told_when_it_was_too_large_to_look_
         plan(profile)
 
 
+@pytest.mark.parametrize("strategy", ["random", "portfolio"])
+def test_a_held_batch_in_wide_ranges_does_not_cut_a_search_short(strategy: str) -> None:
+    wide = {"low": 1, "high": 4096}
+    space = {**RATES, "per_device_train_batch_size": wide, "gradient_accumulation_steps": wide}
+    profile = searching(space, strategy=strategy, hold_effective_batch=True, trials=12)
+    chosen = plan(profile)
+    assert len(chosen) == 12
+    assert all(space_of(profile).obstacle(one.sampled) is None for one in chosen)
+
+
 # -- known-good settings first ------------------------------------------------------------------
 
 

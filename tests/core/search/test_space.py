@@ -200,6 +200,17 @@ def test_a_held_effective_batch_leaves_what_divides_it() -> None:
     assert space_size(profile) == 5
 
 
+def test_of_a_held_batch_only_its_factors_are_drawn() -> None:
+    wide = {"low": 1, "high": 4096}
+    profile = searching(
+        {"per_device_train_batch_size": wide, "gradient_accumulation_steps": wide},
+        search={"hold_effective_batch": True},
+    )
+    for axis in axes(profile):
+        assert axis.values == (1, 2, 4, 8, 16)
+    assert space_size(profile) == 5
+
+
 def test_a_parameter_is_drawn_after_those_that_decide_about_it() -> None:
     space = space_of(searching({**METHODS, "quantization_type": ["nf4"], "quantization_bit": [4]}))
     assert space.controls("lora_rank") == {"finetuning_type"}

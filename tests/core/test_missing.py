@@ -1,0 +1,26 @@
+"""Files that a profile names and that are not there."""
+
+from pathlib import Path
+
+from core.missing import missing_files
+from core.profile import loads
+
+
+def test_what_is_named_and_there_is_no_problem() -> None:
+    assert (
+        missing_files(loads('[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n'))
+        == []
+    )
+
+
+def test_absent_data_and_models_are_told_those_of_the_space_too(tmp_path: Path) -> None:
+    absent = tmp_path / "nope"
+    profile = loads(
+        f'[model]\nmodel_name_or_path = "{absent}"\n[data]\ndataset = "{absent}.jsonl"\n'
+        f'[search.space]\nmodel_name_or_path = ["owner/name", "demo", "{absent}-2"]\n'
+    )
+    assert [(p.key, p.wrong) for p in missing_files(profile)] == [
+        ("data.dataset", f"{absent}.jsonl does not exist"),
+        ("model.model_name_or_path", f"{absent} does not exist"),
+        ("search.space.model_name_or_path", f"{absent}-2 does not exist"),
+    ]
