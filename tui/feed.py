@@ -15,7 +15,7 @@ from tui.curve import Curve, CurveBuilder
 from tui.log_lines import log_lines
 from tui.paths import short_path
 from tui.snapshot import EngineState, LogTail, StudyReading
-from tui.study_facts import profile_document, profile_values, search_space
+from tui.study_facts import profile_document, profile_values, search_space, search_table
 
 LOG_BYTES = 32_768
 MOST_CURVES = 600
@@ -71,6 +71,7 @@ class DiskFeed:
         self._curves: Mapping[int, Curve] = MappingProxyType({})
         document = profile_document(folder / store.PROFILE_FILE)
         self._profile: Mapping[str, Any] = MappingProxyType(profile_values(document))
+        self._search: Mapping[str, Any] = MappingProxyType(search_table(document))
         self._space: Mapping[str, Any] = MappingProxyType(search_space(document))
         self._log: tuple[tuple[int, int], LogTail] | None = None
         self._problem = ""
@@ -105,8 +106,11 @@ class DiskFeed:
             direction=state.direction,
             strategy=state.strategy,
             stopping=state.stopping,
+            to_come=state.to_come(),
+            search_on=state.search_on,
             choice=state.choice,
             decisions=self._decisions,
+            search=self._search,
             space=self._space,
             results=wanted.results,
         )

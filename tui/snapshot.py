@@ -6,13 +6,16 @@ only look at those that are not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from core.engine import standing
+from core.engine import costs, standing
+from core.search.cost import expected_share
+from core.search.halving import HalvingSettings
 from core.search.ranking import Ranked
 from core.study.events import RungDecided, StudyStatus
 from core.study.state import ENDED, Notice, Trial, TrialStatus
@@ -50,11 +53,16 @@ class StudyReading:
     direction: Literal["min", "max"] = "min"
     """Whether a small or a large value of `rank_by` is good."""
     strategy: str = "random"
-    stopping: str = "none"
+    stopping: Literal["none", "halving", "asha"] = "none"
+    to_come: int = 0
+    """How many trials the search will still propose by itself."""
+    search_on: bool = True
     choice: str = ""
     """Why the search is run so, in a line."""
     decisions: tuple[RungDecided, ...] = ()
     """What was decided at the rungs, oldest first."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """The profile's [search] as the file has it."""
     space: Mapping[str, Any] = field(default_factory=dict)
     """The search space as the profile's file has it: parameter name → a list, or a table of a range."""
     results: bool = False
@@ -109,8 +117,10 @@ class Tally:
     done: int
     waiting: int
     """Trials that wait, those that are not planned yet included."""
-    mean_seconds: float | None
-    """How long a completed trial took."""
+    probe_seconds: float | None
+    """How long a whole probe takes."""
+    seconds_to_start: float | None
+    """How long what is yet to start takes, one after another; None where nothing tells."""
     searched: tuple[str, ...]
     ranked: tuple[Ranked, ...]
     places: Mapping[int, int | None]
@@ -287,14 +297,14 @@ def _tally(reading: StudyReading, before: StudyView | None) -> Tally:
     # What a trial was to try is written once, when it is planned.
     fresh = old is None or len(old.index) != len(trials)
     searched = searched_keys(trials) if old is None or fresh else old.searched
-    took = [t.seconds for t in trials if t.status == "completed" and t.seconds > 0]
+    each = costs.probe_seconds(trials)
     return Tally(
         index={t.number: place for place, t in enumerate(trials)},
         live=tuple(t.number for t in trials if t.live),
         done=sum(1 for t in trials if t.status in ENDED),
-        waiting=sum(1 for t in trials if t.status == "queued")
-        + max(0, reading.planned - sum(1 for t in trials if t.source in ("search", "portfolio"))),
-        mean_seconds=sum(took) / len(took) if took else None,
+        waiting=sum(1 for t in trials if t.status == "queued") + reading.to_come,
+        probe_seconds=each,
+        seconds_to_start=_seconds_to_start(reading, each),
         searched=searched,
         ranked=ranked,
         places=places,
@@ -337,19 +347,53 @@ def _trial_eta(curve: Curve | None, step: int, total: int, now: float) -> float 
 def study_eta(live: Sequence[TrialRow], tally: Tally, reading: StudyReading) -> float | None:
     """Seconds until the work that is planned is done, None where nothing tells.
 
-    What the slowest live trial still needs, and for those that wait the mean time of those that
-    completed, shared among as many as run at once now.
+    What the slowest live trial still needs up to where it was sent, and what is yet to start,
+    shared among as many as run at once now.
     """
     if reading.status != "running" or reading.engine == "missing":
         return None
-    mean = tally.mean_seconds
-    if not (live or tally.waiting) or (tally.waiting and mean is None):
-        return None
+    ahead, each = tally.seconds_to_start, tally.probe_seconds
     known = [row.eta for row in live if row.eta is not None]
-    if live and not known and mean is None:
+    if not known and each is not None:
+        known = [costs.to_run(row.trial) * each for row in live if row.trial.kind == "probe"]
+    if ahead is None or (live and not known) or not (live or ahead):
         return None
-    last = max(known, default=(mean or 0.0) if live else 0.0)
-    return last + tally.waiting * (mean or 0.0) / max(1, len(live))
+    return max(known, default=0.0) + ahead / max(1, len(live))
+
+
+def _seconds_to_start(reading: StudyReading, each: float | None) -> float | None:
+    """How long what is yet to start takes, one after another; `each`: how long a whole probe takes.
+
+    Trials that wait at a rung or were not compared yet count with the share of a probe that the
+    early stopping is expected to leave them.
+    """
+    trials = reading.trials
+    searched = reading.to_come + sum(t.kind == "probe" and t.source != "confirm" for t in trials)
+    confirm = reading.search.get("confirm", 0) if searched and reading.search_on else 0
+    probes = costs.still_to_start(
+        trials,
+        to_come=reading.to_come,
+        confirm=confirm if isinstance(confirm, int) else 0,
+        expected_share=expected_share(_halving(reading), reading.stopping, max(1, searched)),
+    )
+    trainings = sum(t.kind == "full" and t.status == "queued" for t in trials)
+    took = [t.seconds for t in trials if t.kind == "full" and t.status == "completed"]
+    if (probes and each is None) or (trainings and not took):
+        return None
+    return probes * (each or 0.0) + trainings * (sum(took) / len(took) if took else 0.0)
+
+
+def _halving(reading: StudyReading) -> HalvingSettings:
+    """The rule's settings; what somebody has made nonsense of in the file is left out."""
+    search = reading.search
+    numbers = {
+        name: search[name]
+        for name, least, most in (
+            ("first_rung", 0, 1), ("reduction", 1, math.inf), ("finalists", 0, math.inf)
+        )
+        if isinstance(search.get(name), int | float) and least < search[name] < most
+    }  # fmt: skip
+    return HalvingSettings(**numbers)
 
 
 def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:

@@ -47,6 +47,11 @@ def profile_values(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def search_space(document: Mapping[str, Any]) -> dict[str, Any]:
     """The search space of a profile's document: parameter name → a list, or a table of a range."""
-    search = document.get("search")
-    space = search.get("space") if isinstance(search, dict) else None
+    space = search_table(document).get("space")
     return space if isinstance(space, dict) else {}
+
+
+def search_table(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The [search] table of a profile's document; empty where there is none."""
+    search = document.get("search")
+    return search if isinstance(search, dict) else {}

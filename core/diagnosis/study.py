@@ -165,7 +165,7 @@ def _steps(
         steps.append(
             NextStep(
                 f"{len(best)} trials cannot be told apart ({names}): run them again with another seed (confirm = "
-                f"{min(len(best), 4)}), or take the one with the lowest rate, trial {best[0].trial}.",
+                f"{min(len(best), 4)}), or take {_preferred(best)}.",
                 search={"confirm": min(len(best), 4)},
             )
         )
@@ -174,6 +174,14 @@ def _steps(
         steps += _narrow(ranked, space, found)
     steps += _pointless(judged, found)
     return steps
+
+
+def _preferred(best: Sequence[TrialFacts]) -> str:
+    """The first of those that are as good, and why it is the first: it was confirmed, or its rate is the lowest."""
+    first = best[0]
+    if first.runs > 1:
+        return f"trial {first.trial}, which ran {first.runs} times"
+    return f"the one with the lowest rate, trial {first.trial}"
 
 
 def _none_finished(

@@ -1,87 +1,48 @@
-"""What a study has cost and will cost, as far as its journal tells. Pure; all times are in seconds."""
+"""What a search still costs, as far as its journal tells. Pure; the dashboard asks at its first frame."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from core.study.state import StudyState, Trial
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What trials have taken so far."""
-
-    seconds: float
-    """All attempts together, one after another."""
-    gpu_seconds: float
-    """The same times the GPUs that each of them held; 0 on the CPU."""
+from core.study.state import Trial
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """What is left, as far as can be told."""
+def still_to_start(
+    trials: Sequence[Trial], *, to_come: int, confirm: int = 0, expected_share: float = 1.0
+) -> float:
+    """How many whole probes' worth the search has yet to start, besides what runs now up to where it was sent.
 
-    probes: float
-    """How many whole probes' worth is left to run, second runs of the best included."""
-    seconds: float | None
-    """How long they take one after another; None before any has run."""
-
-
-def spent(state: StudyState, now: float) -> Spent:
-    """What trials have taken, those that run `now` (seconds since the epoch) included."""
-    seconds = gpus = 0.0
-    for trial in state.trials.values():
-        taken = trial.seconds
-        attempt = trial.attempt
-        if trial.live and attempt is not None and attempt.started is not None:
-            taken += max(0.0, now - attempt.started)
-        seconds += taken
-        gpus += taken * (len(attempt.gpus) if attempt is not None else 0)
-    return Spent(seconds, gpus)
-
-
-def ahead(
-    state: StudyState,
-    *,
-    confirm: int = 0,
-    expected_share: float = 1.0,
-    step: Callable[[Trial], int] = lambda trial: trial.step,
-) -> Ahead:
-    """What the search still costs.
-
-    `confirm`: how many of the best run once more. `expected_share`: which part of running all trials whole its early
-    stopping is expected to cost (`core.search.cost`). `step`: how far a trial is, where more is known than the journal
-    says.
+    `to_come`: trials that are not proposed yet. `confirm`: how many of the best run once more. `expected_share`: which
+    part of running all trials whole the study's early stopping is expected to cost (`core.search.cost`).
     """
-    probes = [t for t in state.trials.values() if t.kind == "probe" and t.source != "confirm"]
-    again = [t for t in state.trials.values() if t.kind == "probe" and t.source == "confirm"]
-    done = sum(_share(t, step(t)) for t in probes)
-    over = all(t.ended for t in probes) and state.to_come() == 0
+    probes = [t for t in trials if t.kind == "probe" and t.source != "confirm"]
+    again = [t for t in trials if t.kind == "probe" and t.source == "confirm"]
     left = 0.0
-    if not over:
-        # Trials that have ended early, however they ended, were expected to.
-        left = max(_least(probes), (len(probes) + state.to_come()) * expected_share - done)
-    left += max(0, confirm - len(again)) if state.search_on else 0
-    left += sum(1 - _share(t, step(t)) for t in again if not t.ended)
-    whole = probe_seconds(state)
-    return Ahead(left, None if whole is None else left * whole)
+    if to_come or not all(t.ended for t in probes):
+        # What broke down takes nothing more, and nobody else runs longer for it.
+        sound = [t for t in probes if not t.ended or t.status in ("completed", "pruned")]
+        sent = sum(t.until if t.live else _done(t) for t in sound)
+        left = max(_queued(probes), (len(sound) + to_come) * expected_share - sent)
+    return left + max(0, confirm - len(again)) + _queued(again)
 
 
-def probe_seconds(state: StudyState) -> float | None:
-    """How long a whole probe takes on average; None before any has run."""
-    ran = [
-        t
-        for t in state.trials.values()
-        if t.kind == "probe" and t.seconds > 0 and t.step > 0 and t.total_steps > 0
-    ]
-    shares = sum(t.step / t.total_steps for t in ran)
-    return sum(t.seconds for t in ran) / shares if shares > 0 else None
+def probe_seconds(trials: Sequence[Trial]) -> float | None:
+    """How long a whole probe takes on average, its starts included; None before one ended or came to a rung.
+
+    Those that broke down tell of their starts above all.
+    """
+    told = [t for t in trials if t.kind == "probe" and (t.status == "completed" or t.rungs)]
+    shares = sum(map(_done, told))
+    return sum(t.seconds for t in told) / shares if shares > 0 else None
 
 
-def _least(probes: list[Trial]) -> float:
-    """What those that run or wait will take at least, up to where they are sent."""
-    on = (t for t in probes if t.live or t.status == "queued")
-    return sum(max(0.0, t.until - _share(t, t.step)) for t in on)
+def to_run(trial: Trial) -> float:
+    """The share of a whole probe that an attempt of the trial had or has to run up to where it was sent."""
+    return max(0.0, trial.until - _done(trial))
 
 
-def _share(trial: Trial, step: int) -> float:
-    return min(1.0, step / trial.total_steps) if trial.total_steps > 0 else 0.0
+def _queued(probes: Sequence[Trial]) -> float:
+    """What those that wait for a place will take at least, up to where they are sent."""
+    return sum(to_run(t) for t in probes if t.status == "queued")
+
+
+def _done(trial: Trial) -> float:
+    return min(1.0, trial.step / trial.total_steps) if trial.total_steps > 0 else 0.0

@@ -24,9 +24,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from core.params import SearchTable
+if TYPE_CHECKING:
+    # The dashboard asks what a search still costs at its first frame, without the catalogue of parameters.
+    from core.params import SearchTable
 
 EPSILON = 1e-9
 """Shares of a probe closer together than this are the same."""

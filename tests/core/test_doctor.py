@@ -163,15 +163,15 @@ def test_an_evaluation_loss_that_shakes_oscillates() -> None:
 
 
 def test_a_loss_that_does_not_move_at_a_low_rate_is_too_slow() -> None:
-    run = ended(replace(RUN, learning_rate=1e-6, finetuning_type="full"))
+    run = ended(replace(RUN, learning_rate=2e-6, finetuning_type="full"))
     finding = sure(diagnose(points(falling(2.6, 2.58)), run))
     assert finding.kind == "too_slow"
     assert (
         "hardly moved in 100 steps: from 2.596 to 2.580, by 0.6 %" in finding.text
         and "gradients of 1" in finding.text
     )
-    assert finding.advice == "raise the rate: 1e-6 → 3e-6 (usual: 1e-5 – 3e-5)"
-    assert finding.changes == {"learning_rate": 3e-6}
+    assert finding.advice == "raise the rate: 2e-6 → 6e-6 (usual: 1e-5 – 3e-5)"
+    assert finding.changes == {"learning_rate": 6e-6}
 
 
 def test_a_loss_that_creeps_down_at_a_timid_rate_is_too_slow() -> None:

@@ -208,6 +208,8 @@ class FakeFeed:
             direction=state.direction,
             strategy=state.strategy,
             stopping=state.stopping,
+            to_come=state.to_come(),
+            search_on=state.search_on,
             choice=state.choice,
             decisions=tuple(state.decisions),
             space=self.space,

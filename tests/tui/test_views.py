@@ -57,6 +57,13 @@ def test_the_time_left_is_what_live_trials_need_and_the_mean_for_those_that_wait
     assert shown.eta == pytest.approx(40 + 2 * 64 / 2)
 
 
+def test_trials_that_are_stopped_early_are_not_counted_whole() -> None:
+    source = FakeSource()
+    whole = view(source).eta
+    source.feed.state.stopping = "halving"
+    assert 40 < (view(source).eta or 0) < (whole or 0)
+
+
 def test_time_passes_between_two_points() -> None:
     source = FakeSource()
     reading = source.feed.read(Wanted())
@@ -84,7 +91,7 @@ def test_only_parameters_in_which_trials_differ_are_searched() -> None:
 def test_known_good_settings_count_as_planned_and_second_runs_are_not_searched() -> None:
     source = FakeSource()
     assert view(source).tally.waiting == 2
-    source.feed.state.planned = 9
+    source.feed.state.planned, source.feed.state.strategy = 9, "bayesian"
     source.feed.tell(TrialAdded(t=NOW, trial=9, settings={"lora_rank": 8}, source="portfolio"))
     settings = {"lora_rank": 8, "seed": 7}
     source.feed.tell(TrialAdded(t=NOW, trial=10, settings=settings, source="confirm", parent=9))

@@ -145,12 +145,13 @@ def _winner(view: StudyView, found: Outcome, best: Standing, *, ascii: bool) -> 
     ]
     if sure := confirmed(best, ascii=ascii):
         pieces.append((f" {sure}", text))
-    pieces.append((f", {words.settings_line(row.trial.changes)}", text))
+    # What cannot be seen in the table comes before what can: a narrow terminal cuts the end off.
     if found.direction == "max":
         pieces.append((" (high is good)", muted))
     if ties := found.ties:
         again = "" if best.runs > 1 else ", one run each"
-        pieces.append((f"   {words.plural(ties, 'other')} as good (tie{again})", muted))
+        pieces.append((f" ({words.plural(ties, 'other')} as good: tie{again})", muted))
+    pieces.append((f", {words.settings_line(row.trial.changes)}", text))
     if left := to_go(view):
         pieces.append((f"   {left} to go", muted))
     return pieces

@@ -135,6 +135,15 @@ def test_ties_ask_for_more_seeds() -> None:
     )
 
 
+def test_of_ties_the_confirmed_one_is_taken_for_what_it_is() -> None:
+    """It stands first although its rate is the higher: it is not said to have the lowest."""
+    ties = ranked(
+        trial(1, 3e-4, 2.0, runs=2), trial(2, 1e-4, 2.001), trial(3, 1e-3, 2.3), ties=2
+    )  # fmt: skip
+    (text,) = [s.text for s in examine(ties, SPACE, LOSS).next_steps if s.search]
+    assert "or take trial 1, which ran 2 times" in text and "lowest" not in text
+
+
 def test_confirmed_ties_are_left_alone() -> None:
     found = examine(
         ranked(trial(1, 1e-4, 2.0, runs=2), trial(2, 3e-4, 2.001, runs=2), ties=2), SPACE, LOSS

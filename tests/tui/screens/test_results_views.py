@@ -553,3 +553,20 @@ async def test_where_nothing_is_proposed_it_is_said() -> None:
         await settle(app, pilot)
         await press(app, pilot, "5", "t")
         assert "proposes no other search" in screen_text(app) and results(app)
+
+
+async def test_that_others_are_as_good_is_seen_in_a_narrow_terminal_too() -> None:
+    settings = {f"parameter_{i}": "value" for i in range(9)}
+    log: list[AnyEvent] = [
+        StudyCreated(t=1, version=3, name="s", tunedeck="0", rank_by="eval_loss", planned=2)
+    ]
+    for n, value in ((1, 2.0), (2, 2.0)):
+        log += [
+            TrialAdded(t=1, trial=n, settings={**settings, "learning_rate": 1e-4 * n}),
+            TrialEnded(t=2, trial=n, attempt=1, ending="completed", value=value, eval_loss=value),
+        ]
+    app = TunedeckApp(source_of(log, RATES), FOLDER)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(app, pilot)
+        await press(app, pilot, "5")
+        assert "1 other as good: tie, one run each" in screen_text(app)
