@@ -179,7 +179,7 @@ def fit_batch(
     plain = profile.as_training()
     question = Question(plain, architecture, target, lengths, guard)
     own = plain.train.per_device_train_batch_size
-    moves = [batch_move(plain, size) for size in divisors(plain.effective_batch())]
+    moves = [batch_move(plain, size) for size in divisors(plain.batch_per_gpu())]
     candidates = Candidates(question, [moves], most_moves=1, spare=False)
     # An estimate is all that is asked for where nothing can be proven; as a remedy it would be too bold.
     runs = _Runs(question, candidates, prove, bold=True)

@@ -223,7 +223,7 @@ def _traffic(
 ) -> float:
     """What moving bytes takes, as FLOPs a token: the update's, and what goes over the bus."""
     train = profile.train
-    update = row * profile.effective_batch()
+    update = row * profile.batch_per_gpu()
     trained = trainable(profile, architecture)
     speed = _speed(target, assumed)
     over_bus = speed / assumed.bus

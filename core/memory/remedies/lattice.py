@@ -109,13 +109,12 @@ def apply(profile: Profile, moves: Sequence[Move]) -> Profile | None:
 
 
 def batch_move(profile: Profile, batch: int) -> Move:
-    """Another batch per device, a divisor of the effective batch, which stays."""
+    """Another batch per device, a divisor of what one GPU computes of an update; the effective batch stays."""
     train = profile.train
-    effective = profile.effective_batch()
-    accumulation = effective // batch
+    accumulation = profile.batch_per_gpu() // batch
     text = (
         f"per-device batch {train.per_device_train_batch_size} → {batch}, accumulation "
-        f"{train.gradient_accumulation_steps} → {accumulation}; the effective batch stays {effective}"
+        f"{train.gradient_accumulation_steps} → {accumulation}; the effective batch stays {profile.effective_batch()}"
     )
     changes = {
         "per_device_train_batch_size": batch,
@@ -136,10 +135,10 @@ def divisors(number: int) -> list[int]:
 def _batches(profile: Profile, *, smaller: bool) -> tuple[Move, ...]:
     now = profile.train.per_device_train_batch_size
     if smaller:
-        sizes = _thinned([n for n in divisors(profile.effective_batch()) if n < now])
+        sizes = _thinned([n for n in divisors(profile.batch_per_gpu()) if n < now])
     else:
         # A batch that fits is rarely far above the one that somebody chose.
-        sizes = [n for n in divisors(profile.effective_batch()) if now < n <= 16 * now][-4:]
+        sizes = [n for n in divisors(profile.batch_per_gpu()) if now < n <= 16 * now][-4:]
     return tuple(batch_move(profile, size) for size in sizes)
 
 
