@@ -32,8 +32,8 @@ NO_MEMORY = frozenset(
         "resources.parallel",
     }
 )  # fmt: skip
-"""Parameters of [model], [method], [data], [train], [memory] and [resources] that no tensor's size depends on. Whatever is not named
-here counts, so that a new parameter is never overlooked."""
+"""Parameters of [model], [method], [data], [train], [memory] and [resources] that no tensor's size depends on. Whatever
+is not named here counts, so that a new parameter is never overlooked."""
 
 ROWS = (
     "model.model_name_or_path", "model.model_revision", "model.template", "method.stage", "train.data_seed",
