@@ -199,6 +199,12 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     if train:
         yield from _memory_problems(method, train)
     if resources and resources.gpus_per_trial > 1:
+        if resources.devices == "cpu":
+            yield Problem(
+                "resources.gpus_per_trial",
+                f'{resources.gpus_per_trial} does not go with devices = "cpu"',
+                "1, or other devices",
+            )
         yield from _sharing_problems(resources.sharding, model, train)
     if data:
         yield from _unnamed_files(data)

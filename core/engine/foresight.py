@@ -188,8 +188,10 @@ class Foresight:
         file = self._folder.trial(trial.number).forecast
         file.unlink(missing_ok=True)
         own = self.own(trial)
-        uuid = decided.gpus[0] if decided.gpus else ""
-        device = next((d for d in self.devices(pool) if d.uuid == uuid), None)
+        uuids = decided.gpus or ("",)
+        devices = [d for d in self.devices(pool) if d.uuid in uuids]
+        # Of several GPUs the smallest decides: each holds as much.
+        device = min(devices, key=lambda d: d.target.total, default=None)
         if own is None or device is None:
             return
         gpu = self._known(own, device)
