@@ -490,7 +490,7 @@ class TestGpus:
         options = {"gpus": 1, "linger": 30}
         served = study({}, {}, options=options, resources={"devices": "auto", "gpus_per_trial": 2})
         served.start()
-        waits(lambda: "is to have 2 GPUs" in (served.state().reason or ""), "the reason")
+        waits(lambda: "is to have 2 GPUs" in (served.state.reason or ""), "the reason")
         assert served.trial().status == "queued"
         served.ask("stop")
         served.wait_status("stopped")
