@@ -113,8 +113,10 @@ class Foresight:
             target = msgspec.structs.replace(target, free=share)
             return (self._device(target, "", "the CPU"),)
         found = []
-        for gpu in pool.idle_gpus():
-            target = target_from(gpu, self._profile, context=context(gpu.name, self._torch))
+        gpus = pool.idle_gpus()
+        for gpu in gpus:
+            held = context(gpu.name, self._torch)
+            target = target_from(gpu, self._profile, context=held, gpus=len(gpus))
             if target is not None:
                 found.append(self._device(target, gpu.uuid, f"GPU {gpu.index}"))
         return tuple(found)
@@ -220,7 +222,7 @@ class Foresight:
             return None
         lengths = self._lengths_of(own)
         # What is free changes by the second, and what a run needs does not.
-        empty = msgspec.structs.replace(target, free=target.total)
+        empty = msgspec.structs.replace(target, free=target.total, gpus=1)
         key = (self.shape(own, target), empty, lengths)
         if key not in self._estimates:
             self._estimates[key] = estimate(own.profile, architecture, empty, lengths)
