@@ -8,7 +8,8 @@ in a temporary folder that goes when the run ends. The packages may be installed
 names; tunedeck itself need not be installed. One GPU is used, the first that nobody else computes on, and a second
 one, where there is one, for the check of trials that have two. The exit code is 0 when nothing failed, 1 when a check
 did, 2 when there is nothing to check on. The checks are CHECKS, below, and with `--memory` MEMORY_CHECKS, which take
-ten minutes of their own; FILE keeps what it says of the others. Some can be named with `--only`. No CUDA context lives in this process: it would be a foreign one to the studies.
+ten minutes of their own; FILE keeps what it says of the others. Some can be named with `--only`. No CUDA context
+lives in this process: it would be a foreign one to the studies.
 """
 
 import argparse

@@ -174,8 +174,11 @@ def _prepare_process(task: TrialTask, rank: int) -> None:
     if task.processes > 1:
         # Ranks are processes of one machine: nothing of what they say to each other leaves it.
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
-    if task.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(task.threads)
+    threads = task.threads
+    if threads is None and task.processes > 1:
+        threads = max(1, len(os.sched_getaffinity(0)) // task.processes)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

@@ -123,6 +123,7 @@ def test_two_ranks_train_as_one_process_does(
     [
         ("fsdp", {"train__gradient_checkpointing": True, "train__loss_chunk_tokens": 16}, 1e-5),
         ("ddp", {"train__gradient_checkpointing": True, "data__packing": True}, 1e-5),
+        ("ddp", {"train__loss_chunk_tokens": 16, "method__finetuning_type": "full"}, 1e-5),
         ("fsdp", {"train__precision": "bf16", "method__finetuning_type": "full"}, 2e-2),
         ("fsdp", {"train__precision": "pure_bf16", "train__gradient_checkpointing": True}, 2e-2),
         ("zero1", {"model__quantization_bit": 4, "train__optim": "adamw_torch_fused"}, 2e-2),
@@ -194,6 +195,47 @@ def test_one_process_goes_on_from_a_checkpoint_of_two(
     soon = paused.report.step + 5
     for (step, ours), (_, theirs) in list(zip(done.losses, whole.losses, strict=True))[:soon]:
         assert ours == pytest.approx(theirs, rel=1e-5), step
+
+
+def test_tied_weights_of_a_sharded_model_are_saved_as_one(
+    run_trial: RunTrial, run_ranks: RunRanks
+) -> None:
+    settings: dict[str, Any] = {
+        "model__model_name_or_path": "demo",
+        "method__finetuning_type": "full",
+        "data__cutoff_len": 32,
+        "train__max_steps": 2,
+        "train__learning_rate": 1e-4,
+    }
+    alone = run_trial(
+        "alone", {"save_model": True}, train__gradient_accumulation_steps=4, **settings
+    )
+    ran = run_ranks("shared", "fsdp", **settings)
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    expected, got = weights(alone), weights(ran)
+    assert expected.keys() == got.keys()
+    assert (ran.folder / "output" / "config.json").read_text() == (
+        alone.folder / "output" / "config.json"
+    ).read_text()
+    assert all((got[n] - w).norm() <= 1e-5 * w.norm() for n, w in expected.items())
+
+
+def test_the_best_weights_are_what_is_saved_of_replicas(
+    run_trial: RunTrial, run_ranks: RunRanks
+) -> None:
+    settings: dict[str, Any] = {
+        "method__finetuning_type": "full", "train__learning_rate": 0.5, "train__warmup_ratio": 0.0,
+        "train__eval_steps": 1, "data__val_size": 4, "train__lr_scheduler_type": "constant",
+    }  # fmt: skip
+    ran = run_ranks(
+        "best", "zero1", train__max_steps=12, train__early_stopping_patience=2, **settings
+    )
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    evals = [p.eval_loss for p in ran.points if p.eval_loss is not None]
+    assert len(evals) == evals.index(min(evals)) + 3
+    found = {"model__model_name_or_path": str(ran.folder / "output"), "train__max_steps": 1}
+    again = run_trial("again", **settings | found | {"train__learning_rate": 1e-30})
+    assert again.report.eval_loss == pytest.approx(min(evals), rel=1e-5)
 
 
 LONG = {"train__max_steps": 100_000, "resources__gpus_per_trial": 2}
