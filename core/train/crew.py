@@ -71,12 +71,13 @@ class Crew:
 
     def end(self, report: WorkerReport) -> WorkerReport:
         """End the other ranks, and put the most that any rank held into rank 0's report."""
+        # What becomes of them now is not the trial's end any more.
+        self._closing.set()
         if report.outcome != "failed" and report.phase not in ("start", "data", "load"):
             # They come to the same end by themselves.
             until = time.monotonic() + FAREWELL
             for thread in self._threads:
                 thread.join(max(0.0, until - time.monotonic()))
-        self._closing.set()
         for member in self._members:
             member.process.kill()
         for thread in self._threads:
