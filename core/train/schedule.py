@@ -10,7 +10,6 @@ from core.params import TrainTable
 from core.study.files import TrialTask
 from core.train.plan import Plan
 
-
 _ENDLESS = ("reduce_lr_on_plateau", "greedy")
 """Schedules that do not depend on the length of the run: they go on from a probe as they are."""
 
