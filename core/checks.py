@@ -26,6 +26,7 @@ from core.params import (
     MethodTable,
     ModelTable,
     Range,
+    ResourcesTable,
     SearchTable,
     Table,
     TrainTable,
@@ -34,6 +35,8 @@ from core.values import Scalar, toml_value
 
 _OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
 """Optimizers that can update on the host what is on the GPU."""
+_SHARDABLE = ("adamw_torch", "adamw_torch_fused")
+"""Optimizers that update each number by itself, so that a part of a weight can be updated without the rest."""
 
 EVERY_STAGE_LOGS = ("eval_loss", "loss", "loss_fall", "grad_norm", "tokens_per_s", "mem_peak")
 """The metrics that trials of every stage can be ranked by."""
@@ -180,6 +183,7 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     data = cast(DataTable | None, tables.get("data"))
     train = cast(TrainTable | None, tables.get("train"))
     search = cast(SearchTable | None, tables.get("search"))
+    resources = cast(ResourcesTable | None, tables.get("resources"))
     if model and method and model.quantization_bit and method.finetuning_type != "lora":
         yield Problem(
             "model.quantization_bit",
@@ -194,6 +198,14 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         )
     if train:
         yield from _memory_problems(method, train)
+    if resources and resources.gpus_per_trial > 1:
+        if resources.devices == "cpu":
+            yield Problem(
+                "resources.gpus_per_trial",
+                f'{resources.gpus_per_trial} does not go with devices = "cpu"',
+                "1, or other devices",
+            )
+        yield from _sharing_problems(resources.sharding, model, train)
     if data:
         yield from _unnamed_files(data)
     if not (data and train and search):
@@ -249,6 +261,52 @@ def _memory_problems(method: MethodTable | None, train: TrainTable) -> Iterator[
             "method.adapter_precision",
             'bf16 does not go with precision = "fp16", whose loss scaling works on fp32 gradients',
             '"auto" or "fp32", or precision = "bf16" where the GPU has it',
+        )
+
+
+def _sharing_problems(
+    sharding: str, model: ModelTable | None, train: TrainTable | None
+) -> Iterator[Problem]:
+    """Settings that do not work with several GPUs for one trial, or with what each of them is to hold."""
+    if model and model.quantization_bit and sharding == "fsdp":
+        yield Problem(
+            "model.quantization_bit",
+            'bitsandbytes\' packed weights cannot be sharded (resources.sharding = "fsdp")',
+            'sharding = "ddp" or "zero1", or leave quantization_bit out',
+        )
+    if not train:
+        return
+    if train.offload_optimizer:
+        yield Problem(
+            "train.offload_optimizer",
+            "does not go with several GPUs: the host would hold the optimizer's numbers once for each",
+            'leave it out; resources.sharding = "zero1" shares them among the GPUs',
+        )
+    if sharding == "ddp":
+        return
+    if train.optim not in _SHARDABLE:
+        yield Problem(
+            "train.optim",
+            f'{toml_value(train.optim)} does not go with resources.sharding = "{sharding}"',
+            f'optim = {" or ".join(toml_value(name) for name in _SHARDABLE)}, or sharding = "ddp"',
+        )
+    if train.precision == "fp16":
+        yield Problem(
+            "train.precision",
+            f'fp16 does not go with resources.sharding = "{sharding}": its loss scaling looks at whole gradients',
+            '"bf16" or "fp32", or sharding = "ddp"',
+        )
+    if sharding == "fsdp" and train.early_stopping_patience is not None:
+        yield Problem(
+            "train.early_stopping_patience",
+            'does not go with resources.sharding = "fsdp": the best weights cannot be taken back into shards',
+            'leave it out, or sharding = "ddp" or "zero1"',
+        )
+    if sharding == "fsdp" and train.offload_activations:
+        yield Problem(
+            "train.offload_activations",
+            'does not go with resources.sharding = "fsdp": gathered weights would be taken for activations',
+            'leave it out and set train.gradient_checkpointing = true, or sharding = "ddp" or "zero1"',
         )
 
 

@@ -39,6 +39,7 @@ LORA = (When("method.finetuning_type", ("lora",)),)
 FREEZE = (When("method.finetuning_type", ("freeze",)),)
 QUANTIZED = (When("model.quantization_bit", (4,)),)
 CHECKPOINTED = (When("train.gradient_checkpointing", (True,)),)
+SEVERAL_GPUS = (When("resources.gpus_per_trial", tuple(range(2, 65))),)
 
 
 class Table(BaseModel):
@@ -704,18 +705,36 @@ class ResourcesTable(Table):
         Doc("Devices", works="auto"),
     ] = "auto"
     gpus_per_trial: Annotated[
-        Literal[1],
+        int,
         Field(
-            description="GPUs that one trial uses. Several trials run side by side on several GPUs."
+            ge=1,
+            le=64,
+            description="GPUs of this machine that one trial uses; it waits until so many are free. Each computes its part of every "
+            "update: effective batch = per-device batch × accumulation × GPUs. With 1, several trials run side by side on several "
+            "GPUs, which finishes a search sooner.",
         ),
-        Doc("GPUs per trial", advanced=True),
+        Doc("GPUs per trial", works="1 where a trial fits one GPU", advanced=True),
     ] = 1
+    sharding: Annotated[
+        Literal["ddp", "zero1", "fsdp"],
+        Field(
+            description="What each of several GPUs holds. `ddp`: all of it, the fastest and no smaller. `zero1`: its share of the optimizer's "
+            "numbers. `fsdp`: its share of weights, gradients and optimizer, which is gathered layer by layer when it is needed "
+            "(ZeRO-3): the smallest, and slow over a slow bus. The result is the same."
+        ),
+        Doc(
+            "Sharding",
+            works="ddp where it fits, fsdp where it does not",
+            when=SEVERAL_GPUS,
+            advanced=True,
+        ),
+    ] = "ddp"
     parallel: Annotated[
         int | None,
         Field(
             ge=1,
             le=256,
-            description="The most trials at once. Not set: one for each GPU, or one on the CPU.",
+            description="The most trials at once. Not set: as many as there are GPUs for, or one on the CPU.",
         ),
         Doc("Trials at once"),
     ] = None

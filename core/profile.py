@@ -133,11 +133,13 @@ class Profile:
         """The profile as the nested mapping that a TOML file holds; values that are not set are left out."""
         return {name: table.model_dump(exclude_none=True) for name, table in self.tables().items()}
 
-    def effective_batch(self, gpus: int = 1) -> int:
-        """Rows per update: per-device batch × accumulation × `gpus`."""
-        return (
-            self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps * gpus
-        )
+    def effective_batch(self) -> int:
+        """Rows per update: per-device batch × accumulation × GPUs."""
+        return self.batch_per_gpu() * self.resources.gpus_per_trial
+
+    def batch_per_gpu(self) -> int:
+        """Rows of an update that one GPU computes: per-device batch × accumulation."""
+        return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps
 
     def rank_by(self) -> str:
         """What trials are ranked by, with `auto` decided: "eval_loss" where there is validation data, else "loss"."""

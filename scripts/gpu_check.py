@@ -5,10 +5,11 @@ Llama of 0.2 billion random weights that is built on the spot, so that no hub is
 minutes and prints a table; FILE gets the same as JSON, and is written anew after every check, so that a run that is
 cut off leaves what it has found. A check that fails stops no other; its logs' ends stand beside it. All files are
 in a temporary folder that goes when the run ends. The packages may be installed, or lie in a folder that PYTHONPATH
-names; tunedeck itself need not be installed. One GPU is used, the first that nobody else computes on. The exit code
-is 0 when nothing failed, 1 when a check did, 2 when there is nothing to check on. The checks are CHECKS, below, and
-with `--memory` MEMORY_CHECKS, which take ten minutes of their own; FILE keeps what it says of the others. Some
-can be named with `--only`. No CUDA context lives in this process: it would be a foreign one to the studies.
+names; tunedeck itself need not be installed. One GPU is used, the first that nobody else computes on, and a second
+one, where there is one, for the check of trials that have two. The exit code is 0 when nothing failed, 1 when a check
+did, 2 when there is nothing to check on. The checks are CHECKS, below, and with `--memory` MEMORY_CHECKS, which take
+ten minutes of their own; FILE keeps what it says of the others. Some can be named with `--only`. No CUDA context
+lives in this process: it would be a foreign one to the studies.
 """
 
 import argparse
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from core.devices.gpu import GpuReader, GpuSnapshot, NvmlReader, visible
 from core.devices.lease import busy_reason
 from core.version import VERSION
-from scripts.gpu import forecasts, leases, memory, training
+from scripts.gpu import forecasts, leases, memory, sharing, training
 from scripts.gpu.place import (
     CheckFailedError,
     Place,
@@ -76,6 +77,7 @@ CHECKS = (
     Check("killed-worker", "a killed worker frees the GPU and is classed", leases.killed_worker, 60),
     Check("guard", "a run that diverges is stopped early", training.guard, 60),
     Check("speed", "a trial's start and speed (figures only)", training.speed, 90),
+    Check("two-gpus", "two GPUs train one trial as one GPU does", sharing.sharing, 300, True),
 )  # fmt: skip
 
 MEMORY_CHECKS = (

@@ -234,7 +234,7 @@ def devices_of(
 ) -> tuple[Device, ...]:
     """The devices that the profile's trials may be given: GPUs, or the CPU where there are none for them."""
     gpus = _wanted(reading.gpus.gpus, profile)
-    found = [_gpu(gpu, profile, known.get(gpu.name, Known())) for gpu in gpus]
+    found = [_gpu(gpu, profile, known.get(gpu.name, Known()), len(gpus)) for gpu in gpus]
     devices = tuple(device for device in found if device is not None)
     if devices or isinstance(profile.resources.devices, list):
         return devices
@@ -253,11 +253,11 @@ def _wanted(gpus: "tuple[GpuSnapshot, ...]", profile: Profile) -> "list[GpuSnaps
     return [g for g in allowed if not g.mig]
 
 
-def _gpu(gpu: "GpuSnapshot", profile: Profile, known: Known) -> Device | None:
+def _gpu(gpu: "GpuSnapshot", profile: Profile, known: Known, gpus: int) -> Device | None:
     from core.devices.lease import busy_reason
     from core.engine.target import target_from
 
-    target = target_from(gpu, profile, context=known.context)
+    target = target_from(gpu, profile, context=known.context, gpus=gpus)
     if target is None:
         return None
     return Device(f"GPU {gpu.index}", target, known.guard, busy_reason(gpu) is not None)

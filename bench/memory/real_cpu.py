@@ -89,7 +89,7 @@ class _Watched(Trial):
         self.tracker.adopt(held, "weights")
         return loaded
 
-    def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter) -> Any:
+    def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter | None) -> Any:
         made = super()._make_trainer(loaded, plan, writer)
         self.tracker.__enter__()
         return made

@@ -20,6 +20,9 @@ from core.study.events import (
 )
 from core.study.state import StudyState, Trial
 
+CHOSEN = frozenset({"gpus_per_trial"})
+"""Parameters that only a person changes: more GPUs for a trial are fewer for others, of this study and beside it."""
+
 
 def after_fit(trial: Trial, result: Result, now: float) -> list[AnyEvent]:
     """A batch was looked for that fits `trial` best."""
@@ -123,7 +126,11 @@ def _fixes(
     )
     # What is proven goes before what a dry run says with reservations.
     same = sorted(
-        (f.option for f in found if f.option.numerics == "equivalent"),
+        (
+            f.option
+            for f in found
+            if f.option.numerics == "equivalent" and CHOSEN.isdisjoint(f.option.changes)
+        ),
         key=lambda option: not option.proven,
     )
     if checkpoint_for(trial, ()) is not None:

@@ -113,8 +113,10 @@ class Foresight:
             target = msgspec.structs.replace(target, free=share)
             return (self._device(target, "", "the CPU"),)
         found = []
-        for gpu in pool.idle_gpus():
-            target = target_from(gpu, self._profile, context=context(gpu.name, self._torch))
+        gpus = pool.idle_gpus()
+        for gpu in gpus:
+            held = context(gpu.name, self._torch)
+            target = target_from(gpu, self._profile, context=held, gpus=len(gpus))
             if target is not None:
                 found.append(self._device(target, gpu.uuid, f"GPU {gpu.index}"))
         return tuple(found)
@@ -188,8 +190,10 @@ class Foresight:
         file = self._folder.trial(trial.number).forecast
         file.unlink(missing_ok=True)
         own = self.own(trial)
-        uuid = decided.gpus[0] if decided.gpus else ""
-        device = next((d for d in self.devices(pool) if d.uuid == uuid), None)
+        uuids = decided.gpus or ("",)
+        devices = [d for d in self.devices(pool) if d.uuid in uuids]
+        # Of several GPUs the smallest decides: each holds as much.
+        device = min(devices, key=lambda d: d.target.total, default=None)
         if own is None or device is None:
             return
         gpu = self._known(own, device)
@@ -218,7 +222,7 @@ class Foresight:
             return None
         lengths = self._lengths_of(own)
         # What is free changes by the second, and what a run needs does not.
-        empty = msgspec.structs.replace(target, free=target.total)
+        empty = msgspec.structs.replace(target, free=target.total, gpus=1)
         key = (self.shape(own, target), empty, lengths)
         if key not in self._estimates:
             self._estimates[key] = estimate(own.profile, architecture, empty, lengths)

@@ -28,12 +28,12 @@ NO_MEMORY = frozenset(
         "train.lr_scheduler_kwargs", "train.warmup_ratio", "train.warmup_steps", "train.weight_decay",
         "train.adam_beta1", "train.adam_beta2", "train.adam_epsilon", "train.logging_steps", "train.eval_steps",
         "train.save_steps", "train.save_total_limit", "train.early_stopping_patience", "train.seed",
-        "train.order_seed",
-        "method.lora_alpha", "method.use_rslora", "memory.on_oom",
+        "train.order_seed", "method.lora_alpha", "method.use_rslora", "memory.on_oom", "resources.devices",
+        "resources.parallel",
     }
 )  # fmt: skip
-"""Parameters of [model], [method], [data], [train] and [memory] that no tensor's size depends on. Whatever is not named
-here counts, so that a new parameter is never overlooked."""
+"""Parameters of [model], [method], [data], [train], [memory] and [resources] that no tensor's size depends on. Whatever
+is not named here counts, so that a new parameter is never overlooked."""
 
 ROWS = (
     "model.model_name_or_path", "model.model_revision", "model.template", "method.stage", "train.data_seed",
@@ -90,7 +90,7 @@ def too_large(forecast: Forecast, target: Target) -> bool:
 
 def shape(profile: Profile, target: Target) -> str:
     """A short name for everything that a run's memory depends on: trials with the same one need the same."""
-    tables = ("model", "method", "data", "train", "memory")
+    tables = ("model", "method", "data", "train", "memory", "resources")
     values = {
         key: value
         for key, value in profile.values().items()

@@ -135,6 +135,7 @@ def _task(
         budget=search.budget if probe else 1.0,
         device=start.device,
         gpus=start.gpus,
+        processes=max(1, len(start.gpus)),
         resume_from=trial.resume_from,
         save_model=full,
         threads=threads,

@@ -23,6 +23,10 @@ class Supply:
     """UUIDs of GPUs that may be leased now, the preferred ones first."""
     waiting: str = ""
     """Why GPUs that the study may use are not free, in words."""
+    each: int = 1
+    """GPUs of a trial whose own settings say nothing else."""
+    total: int | None = None
+    """GPUs that the study may use, free or not; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +66,63 @@ def schedule(state: StudyState, supply: Supply, now: float, ready: Ready | None 
         return Schedule() if state.unfinished() else Schedule(change=_over(state, now))
     room = max(0, supply.most - len(live))
     waiting = [t for t in queued if ready is None or t.number in ready]
+    able = [t for t in waiting if not _lacks(t, supply)]
     if supply.device == "cpu":
-        starts = tuple(_start(t, "cpu", ()) for t in waiting[:room])
+        starts = tuple(_start(t, "cpu", ()) for t in able[:room])
     else:
-        pairs = _pairs(waiting, supply.free, ready or {})[:room]
-        starts = tuple(_start(t, "cuda", (uuid,)) for t, uuid in pairs)
+        given = _given(able, supply, ready or {})[:room]
+        starts = tuple(_start(t, "cuda", uuids) for t, uuids in given)
     short = min(room, len(waiting)) > len(starts)
-    change = None if starts else _news(state, supply.waiting, short, now)
+    reason = supply.waiting
+    if waiting and not able:
+        reason = _never(waiting[0], supply)
+    change = None if starts else _news(state, reason, short, now)
     return Schedule(starts, change)
 
 
-def _pairs(waiting: list[Trial], free: tuple[str, ...], ready: Ready) -> list[tuple[Trial, str]]:
-    """Each trial in its turn with the first free GPU that it fits; one that fits none lets the next one pass."""
-    left, pairs = list(free), []
+def gpus_of(trial: Trial, each: int) -> int:
+    """How many GPUs a trial is to have: what its own settings say, else `each`."""
+    own = trial.changes.get("gpus_per_trial", trial.changes.get("resources.gpus_per_trial", each))
+    return int(own) if isinstance(own, int) else each
+
+
+def _lacks(trial: Trial, supply: Supply) -> bool:
+    """Whether a trial is to have more GPUs than there are. It waits, as a GPU may come back, and stops no other one."""
+    wanted = gpus_of(trial, supply.each)
+    if supply.device == "cpu":
+        return wanted > 1
+    return supply.total is not None and wanted > max(1, supply.total)
+
+
+def _never(trial: Trial, supply: Supply) -> str:
+    wanted = gpus_of(trial, supply.each)
+    have = (
+        "trials run on the CPU here"
+        if supply.device == "cpu"
+        else f"the study may use {supply.total} here"
+    )
+    return (
+        f"trial {trial.number} is to have {wanted} GPUs, and {have}; lower resources.gpus_per_trial"
+    )
+
+
+def _given(
+    waiting: list[Trial], supply: Supply, ready: Ready
+) -> list[tuple[Trial, tuple[str, ...]]]:
+    """Each trial in its turn with the first free GPUs that it fits, all that it is to have or none.
+
+    One that finds too few keeps those that it would take from the trials after it: it would wait for ever while single
+    GPUs go to trials that need no more. One that fits none lets the next one pass.
+    """
+    left, given = list(supply.free), []
     for trial in waiting:
         fitting = ready.get(trial.number)
-        uuid = next((u for u in left if fitting is None or u in fitting), None)
-        if uuid is not None:
-            left.remove(uuid)
-            pairs.append((trial, uuid))
-    return pairs
+        wanted = gpus_of(trial, supply.each)
+        found = tuple(u for u in left if fitting is None or u in fitting)[:wanted]
+        left = [u for u in left if u not in found]
+        if len(found) == wanted:
+            given.append((trial, found))
+    return given
 
 
 def _news(state: StudyState, waiting: str, short: bool, now: float) -> StudyChanged | None:

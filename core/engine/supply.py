@@ -56,8 +56,9 @@ class Pool:
 
     def look(self, ours: Collection[str]) -> Supply:
         """What is free now; `ours` are the GPUs that this study's own trials hold."""
+        each = self._resources.gpus_per_trial
         if not self.on_gpu:
-            return Supply("cpu", self.parallel)
+            return Supply("cpu", self.parallel, each=each)
         reading = self._reader.read()
         allowed = self._allowed(reading)
         self._note(allowed)
@@ -67,9 +68,12 @@ class Pool:
         free = tuple(g.uuid for g in others if g.uuid in quiet and g.uuid not in leased)
         return Supply(
             "cuda",
-            self._resources.parallel or max(1, len(allowed)),
+            self._resources.parallel or max(1, len(allowed) // each),
             free,
             self._waiting(reading, allowed, others, leased),
+            each,
+            # One that is missing from a reading may be back in the next.
+            len(self._seen) or None,
         )
 
     @property
@@ -77,7 +81,7 @@ class Pool:
         """The most trials at once."""
         if not self.on_gpu:
             return self.parallel
-        return self._resources.parallel or max(1, len(self._seen))
+        return self._resources.parallel or max(1, len(self._seen) // self._resources.gpus_per_trial)
 
     def idle_gpus(self) -> tuple[GpuSnapshot, ...]:
         """The GPUs that the study may use, each as it is when nobody computes on it.

@@ -30,8 +30,9 @@ def target_from(
     *,
     environment: Mapping[str, str] | None = None,
     context: int | None = None,
+    gpus: int = 1,
 ) -> Target | None:
-    """The target that `gpu` is, or the CPU where it is None.
+    """The target that `gpu` is, or the CPU where it is None; `gpus` is how many a trial may have, it among them.
 
     `host` is the host's reading (read now where it is not given), `environment` what trials are started with (this
     process's own by default), and `context` the bytes that a process was measured to hold outside of the allocator
@@ -52,6 +53,7 @@ def target_from(
         context=context,
         expandable=expandable_segments(os.environ if environment is None else environment),
         flash_attention=has_flash_attention(),
+        gpus=gpus,
     )
 
 
@@ -83,16 +85,22 @@ def best_gpu(
 
     `cuda_visible` is the CUDA_VISIBLE_DEVICES that the user gave.
     """
+    return max(usable_gpus(gpus, profile, cuda_visible), key=_free, default=None)
+
+
+def usable_gpus(
+    gpus: Iterable[GpuSnapshot], profile: Profile, cuda_visible: str | None
+) -> list[GpuSnapshot]:
+    """The GPUs that the profile's trials may use, free or not."""
     wanted = profile.resources.devices
     if wanted == "cpu":
-        return None
-    usable = [
+        return []
+    return [
         gpu
         for gpu in visible(tuple(gpus), cuda_visible)
         if not gpu.mig and gpu.memory_total is not None
         if not isinstance(wanted, list) or gpu.index in wanted or gpu.uuid in wanted
     ]
-    return max(usable, key=_free, default=None)
 
 
 def expandable_segments(environment: Mapping[str, str]) -> bool:

@@ -20,6 +20,7 @@ from core.memory.estimate.passes import (
     tail_cost,
 )
 from core.memory.estimate.regime import Regime, decide
+from core.memory.estimate.sharing import sharing
 from core.memory.estimate.states import (
     base_weights,
     optimizer_states,
@@ -74,19 +75,21 @@ class _Run:
         self._regime = regime
         self._lengths = lengths
         self._groups = trained_groups(shape, regime, profile.method)
+        self._sharing = sharing(profile, shape, regime, self._groups)
         self._moments: dict[Moment, _Most] = {}
         self._held = self._what_stays()
 
     # What is there --------------------------------------------------------------------------------------------------
 
     def _what_stays(self) -> Held:
-        """Weights and states, from the second update on."""
-        profile, regime = self._profile, self._regime
+        """Weights and states, from the second update on: this GPU's share of them."""
+        profile, regime, shared = self._profile, self._regime, self._sharing
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
+        states = optimizer_states(self._groups, profile.train, regime.trained)
         return {
-            "weights": base_weights(self._shape, regime, profile.method),
-            "adapters": adapters,
-            "optimizer": optimizer_states(self._groups, profile.train, regime.trained),
+            "weights": base_weights(self._shape, regime, profile.method) // shared.weights,
+            "adapters": adapters // shared.weights,
+            "optimizer": states // shared.states,
             "workspace": 2 * cublas_workspace(self._target),
         }
 
@@ -108,7 +111,9 @@ class _Run:
         profile, regime = self._profile, self._regime
         train = profile.train
         gradients = size_of(self._groups, regime.trained)
-        accumulated = train.gradient_accumulation_steps > 1
+        shared = self._sharing
+        kept = gradients if shared.buckets is None else shared.buckets
+        accumulated = train.gradient_accumulation_steps > 1 or shared.buckets is not None
         batch = Batch(
             rows=train.per_device_train_batch_size,
             length=_padded(self._lengths.train, profile, regime),
@@ -117,17 +122,16 @@ class _Run:
             offload=train.offload_activations and regime.cuda,
         )
         inputs = 3 * rounded(8 * batch.tokens) * train.gradient_accumulation_steps
-        held = dict(self._held)
+        held = self._computing()
         held["activations"] = inputs
         if accumulated:
-            held["gradients"] = gradients
+            held["gradients"] = kept + shared.passing
         _Passes(self._shape, regime, self._profile, batch, held, self._note).run()
         updating = dict(self._held)
         updating["activations"] = inputs
-        updating["gradients"] = gradients
-        updating["workspace"] += update_scratch(
-            self._groups, train, regime.trained, cuda=regime.cuda
-        )
+        updating["gradients"] = kept
+        scratch = update_scratch(self._groups, train, regime.trained, cuda=regime.cuda)
+        updating["workspace"] += scratch // shared.states
         self._note("optimizer", updating)
 
     def evaluate(self) -> None:
@@ -140,13 +144,21 @@ class _Run:
             length=_padded(self._lengths.evaluation, self._profile, self._regime),
             chunk=train.loss_chunk_tokens,
         )
-        held = dict(self._held)
+        held = self._computing()
         held["activations"] = 3 * rounded(8 * batch.tokens)
+        if self._sharing.weights == 1 and self._sharing.buckets:
+            held["gradients"] = self._sharing.buckets
 
         def note(_: Moment, parts: Held) -> None:
             self._note("eval", parts)
 
         _Passes(self._shape, self._regime, self._profile, batch, held, note, training=False).run()
+
+    def _computing(self) -> Held:
+        """What stays, and the weights that are whole while layers compute."""
+        held = dict(self._held)
+        held["weights"] += self._sharing.gathered
+        return held
 
     def _note(self, moment: Moment, parts: Held) -> None:
         size = sum(parts.values())
@@ -167,12 +179,12 @@ class _Run:
             allocated=most.size,
             reserved=reserved,
             needed=needed,
-            context=context_of(self._target, quantized=quantized),
+            context=context_of(self._target, quantized=quantized) + self._sharing.context,
             parts={c: most.parts[c] for c in CATEGORIES if most.parts.get(c)},
             moments={m: held.size for m, held in self._moments.items()},
             peak=peak,
             peak_step={"load": 0, "optimizer": 1}.get(peak, 2 if stateful else 1),
-            notes=_notes(self._profile, self._shape, self._regime),
+            notes=_notes(self._profile, self._shape, self._regime, self._sharing.note),
         )
 
 
@@ -368,8 +380,8 @@ def _with_fragments(allocated: int, profile: Profile, target: Target) -> tuple[i
     return int(allocated * needed), int(allocated * reserved)
 
 
-def _notes(profile: Profile, shape: Architecture, regime: Regime) -> tuple[str, ...]:
-    notes = list(shape.notes)
+def _notes(profile: Profile, shape: Architecture, regime: Regime, shared: str) -> tuple[str, ...]:
+    notes = [*shape.notes, *([shared] if shared else [])]
     if shape.quantized and not profile.model.quantization_bit:
         notes.append(
             f"The model's files are quantised by {shape.quantized}; they are counted with {regime.bits} bits a number."

@@ -14,7 +14,7 @@ import msgspec
 
 from core.memory.forecast import GIB, Category, Forecast, Lengths, Target
 from core.memory.models.shape import Architecture
-from core.memory.prover import ProofError
+from core.memory.prover import ProofError, is_simulated
 from core.memory.remedies import dominance
 from core.memory.remedies.candidates import Candidate, Candidates, Question
 from core.memory.remedies.costs import SOURCES
@@ -179,7 +179,7 @@ def fit_batch(
     plain = profile.as_training()
     question = Question(plain, architecture, target, lengths, guard)
     own = plain.train.per_device_train_batch_size
-    moves = [batch_move(plain, size) for size in divisors(plain.effective_batch())]
+    moves = [batch_move(plain, size) for size in divisors(plain.batch_per_gpu())]
     candidates = Candidates(question, [moves], most_moves=1, spare=False)
     # An estimate is all that is asked for where nothing can be proven; as a remedy it would be too bold.
     runs = _Runs(question, candidates, prove, bold=True)
@@ -295,7 +295,8 @@ class _Runs:
             self.candidates.tried(candidate)
             fits = False
             if not isinstance(result, ProofError):
-                self.candidates.learn(candidate, result)
+                if is_simulated(candidate.profile):
+                    self.candidates.learn(candidate, result)
                 fits = self.question.fit(result).fits
             if not fits:
                 self.candidates.failed(candidate)
@@ -308,6 +309,9 @@ class _Runs:
         wanted = [
             p for i, p in enumerate(profiles) if self._done(p) is None and p not in profiles[:i]
         ]
+        # What several GPUs share is estimated: no dry run can say more.
+        self._results += [(p, self.question.estimate(p)) for p in wanted if not is_simulated(p)]
+        wanted = [p for p in wanted if is_simulated(p)]
         if wanted:
             self.made += len(wanted)
             self._results += zip(wanted, self.prove(wanted), strict=True)

@@ -59,6 +59,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the allocator works with expandable segments."""
     flash_attention: bool = False
     """Whether the flash-attn package is there."""
+    gpus: int = 1
+    """GPUs of this machine that a trial may have, this one among them."""
 
     @property
     def assumed_capability(self) -> tuple[int, int]:

@@ -40,8 +40,17 @@ _LONGEST = 1 << 20
 """Bytes of an answer; one has a few thousand."""
 
 
+SHARED = "it is shared by several GPUs, which is not simulated"
+"""Why a run of several GPUs cannot be proven."""
+
+
 class ProofError(Exception):
     """A run cannot be proven; the message is a sentence that says why."""
+
+
+def is_simulated(profile: Profile) -> bool:
+    """Whether a dry run can say anything of a profile: it knows one GPU, and not what passes between several."""
+    return profile.resources.gpus_per_trial == 1
 
 
 class Prover:
@@ -93,6 +102,8 @@ class Prover:
         Raises:
             ProofError: it cannot be simulated.
         """
+        if not is_simulated(profile):
+            raise ProofError(SHARED)
         return _forecast(self._next().ask(Prove(_document(profile), target, lengths)))
 
     def prove_all(
@@ -109,6 +120,8 @@ class Prover:
                 while True:
                     index = left.get_nowait()
                     try:
+                        if not is_simulated(profiles[index]):
+                            raise ProofError(SHARED)
                         request = Prove(_document(profiles[index]), target, lengths)
                         answers[index] = _forecast(worker.ask(request))
                     except ProofError as error:

@@ -31,7 +31,7 @@ def derive(profile: Profile, sampled: Mapping[str, Scalar]) -> Settings:
 def _held_batch(profile: Profile, settings: Settings) -> Settings:
     """The other factor of the effective batch; the two are whole numbers, or the combination could not run."""
     batch, accumulation = settings.get(BATCH), settings.get(ACCUMULATION)
-    held = profile.effective_batch()
+    held = profile.batch_per_gpu()
     if isinstance(batch, int) and accumulation is None:
         return {ACCUMULATION: held // batch}
     if isinstance(accumulation, int) and batch is None:
@@ -51,7 +51,7 @@ def _scaled_rate(profile: Profile, settings: Settings) -> Settings:
     batch = settings.get(BATCH, profile.train.per_device_train_batch_size)
     accumulation = settings.get(ACCUMULATION, profile.train.gradient_accumulation_steps)
     rate = settings.get("learning_rate", profile.train.learning_rate)
-    times = float(batch) * float(accumulation) / profile.effective_batch()
+    times = float(batch) * float(accumulation) / profile.batch_per_gpu()
     if times == 1:
         return {}
     return {"learning_rate": float(f"{float(rate) * math.sqrt(times):.4g}")}

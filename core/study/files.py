@@ -67,6 +67,8 @@ class TrialTask(msgspec.Struct, frozen=True):
     device: Literal["cuda", "cpu"]
     gpus: tuple[str, ...] = ()
     """UUIDs of the GPUs leased to this attempt; empty on the CPU."""
+    processes: int = 1
+    """Processes that share the work: one for each GPU. On the CPU one, but for tests of how work is shared."""
     resume_from: str | None = None
     """A checkpoint's folder to continue from, relative to the trial's folder."""
     save_model: bool = False

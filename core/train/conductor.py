@@ -127,6 +127,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
             self._on_first_step = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+        self._requests.agree()
         step = state.global_step
         control.should_evaluate = self._plan.evaluates(step)
         if step >= state.max_steps:

@@ -46,13 +46,23 @@ class Optimizer:
         return built
 
 
-def build_optimizer(model: Any, train: TrainTable, device: Device) -> Any:
-    """The optimizer of the weights of `model` that train, as [train] says.
+def build_optimizer(
+    model: Any, train: TrainTable, device: Device, sharding: str | None = None
+) -> Any:
+    """The optimizer of the weights of `model` that train, as [train] says; `sharding` as in [resources], where several
+    ranks share the work.
 
     Raises:
         SettingsError: it cannot run on this device.
     """
     found = find_optimizer(train, device)
+    if sharding in ("zero1", "fsdp"):
+        from core.train.sharding import ShardedAdamW, ZeroOptimizer
+
+        if sharding == "fsdp":
+            return Optimizer(ShardedAdamW, found.arguments).build(model, train.weight_decay)
+        zero = Optimizer(ZeroOptimizer, {"optimizer_class": found.kind} | found.arguments)
+        return zero.build(model, train.weight_decay)
     if train.offload_optimizer:
         from core.train.offload import OffloadedOptimizer
 

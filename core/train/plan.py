@@ -89,7 +89,7 @@ def make_plan(
     Raises:
         SettingsError: the probe would end before the warm-up.
     """
-    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * task.processes
     own = _own_batch(train, task) or batch
     reference = _training_steps(train, rows, own)
     full = _full_steps(train, task, rows, batch)

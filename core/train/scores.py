@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.train.chat import IGNORED
+from core.train.ranks import Ranks
 
 
 class Scores:
@@ -21,10 +22,20 @@ class Scores:
         """Add a batch: what the model returned for it, its loss a mean over the learnt tokens, and the labels, rows ×
         tokens."""
         learnt = int((labels[:, 1:] != IGNORED).sum())
+        if learnt == 0:
+            # The mean of nothing is no number.
+            return
         self._loss += float(outputs.loss) * learnt
         self._tokens += learnt
         hits = _hits(outputs, labels)
         self._hits = None if self._hits is None or hits is None else self._hits + hits
+
+    def add_up(self, ranks: Ranks) -> None:
+        """Take in what the other ranks have added. A collective."""
+        unread = self._hits is None
+        sums = ranks.total([self._loss, self._tokens, self._hits or 0, unread])
+        self._loss, self._tokens = sums[0], int(sums[1])
+        self._hits = None if sums[3] else int(sums[2])
 
     def metrics(self) -> dict[str, float]:
         """eval_loss, nats a token, and eval_accuracy, where the model's scores could be read."""

@@ -9,14 +9,20 @@ from core.study.files import TrialTask
 from core.train.errors import SettingsError
 from core.train.plan import Plan
 from core.train.precision import Numbers
+from core.train.ranks import ALONE, Ranks
 
 _STEP_COUNTS = ("num_decay_steps", "num_stable_steps")
 
 
 def training_arguments(
-    profile: Profile, task: TrialTask, plan: Plan, numbers: Numbers, folder: Path
+    profile: Profile,
+    task: TrialTask,
+    plan: Plan,
+    numbers: Numbers,
+    folder: Path,
+    ranks: Ranks = ALONE,
 ) -> Any:
-    """transformers.TrainingArguments; checkpoints go to `folder`.
+    """transformers.TrainingArguments; checkpoints go to `folder`, which rank 0 alone keeps in order.
 
     Raises:
         SettingsError: the installed transformers lacks what the profile asks for.
@@ -62,8 +68,8 @@ def training_arguments(
         greater_is_better=False,
         save_strategy=saving,
         save_steps=train.save_steps or plan.total_steps,
-        save_total_limit=train.save_total_limit,
-        load_best_model_at_end=keep_best,
+        save_total_limit=train.save_total_limit if ranks.first else None,
+        load_best_model_at_end=keep_best and ranks.first,
         seed=train.seed,
         data_seed=train.data_seed,
         use_cpu=task.device == "cpu",

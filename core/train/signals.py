@@ -35,6 +35,9 @@ class Requests:
             return "stopped"
         return "paused" if self._pause else None
 
+    def agree(self) -> None:
+        """Settle with the other processes of the trial what was asked; alone there is nobody to settle it with."""
+
     def check(self) -> None:
         """Raise Interrupted where an end was asked for."""
         if self.outcome is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from core.train.errors import SettingsError
 from core.train.optimizers import build_optimizer, find_optimizer
 from core.train.plan import Plan, make_plan, order_seed
 from core.train.precision import Numbers, decide
+from core.train.ranks import ALONE, Place, join, leave
 from core.train.signals import Requests
 from core.train.source import find_model, needs_bitsandbytes
 from core.train.startup import Stopwatch
@@ -54,8 +56,15 @@ class Trial:
     """A trial in its folder. `phase` says what it is doing; `report` what came of it."""
 
     def __init__(
-        self, folder: Path, task: TrialTask, profile: Profile, requests: Requests, watch: Stopwatch
+        self,
+        folder: Path,
+        task: TrialTask,
+        profile: Profile,
+        requests: Requests,
+        watch: Stopwatch,
+        place: Place | None = None,
     ) -> None:
+        """`place` says which rank this process is, where several train the trial together."""
         self.phase: Phase = "start"
         self._folder = folder
         self._task = task
@@ -67,6 +76,8 @@ class Trial:
         self._reporter: Any = None
         self._memory: Any = None
         self._failed = threading.Event()
+        self._place = place
+        self._ranks = ALONE
 
     def run(self) -> WorkerReport:
         """Train to the end, or to a pause or stop.
@@ -78,14 +89,20 @@ class Trial:
         self._beginning = checkpoints.find_beginning(self._folder, self._task, self._profile)
         loaded = self._load()
         plan = self._make_plan(loaded.examples)
-        writer = MetricsWriter(self._folder / METRICS_FILE)
+        writer = MetricsWriter(self._folder / METRICS_FILE) if self._ranks.first else None
         conductor = self._make_trainer(loaded, plan, writer)
         self._watch.mark("trainer")
         self._requests.check()
+        if not self._ranks.first:
+            import transformers
+
+            # The same adapters to begin with, but noise (dropout, NEFTune) of its own.
+            transformers.set_seed((self._profile.train.seed + self._ranks.index) % 2**32)
         gc.enable()
         self.phase = "train"
         self._train(lambda: self._first_step(loaded, plan))
-        writer.close()
+        if writer is not None:
+            writer.close()
         if self._trainer.cut_short or conductor.outcome == "stopped":
             return self.report("stopped")
         if self._task.kind == "range":
@@ -94,7 +111,7 @@ class Trial:
             return self.report(conductor.outcome)
         checkpoint = f"{CHECKPOINTS}/checkpoint-{self._trainer.state.global_step}"
         if conductor.outcome != "completed":
-            if self._task.kind == "probe":
+            if self._task.kind == "probe" and self._ranks.first:
                 checkpoints.keep_only(self._folder, checkpoint)
             return self.report(conductor.outcome, checkpoint=checkpoint)
         if self._task.save_model:
@@ -160,10 +177,15 @@ class Trial:
         """The part of the run that it is in; None where no model is in play."""
         return None if self.phase in ("start", "data") or not self._memory else self._memory.moment
 
+    def leave(self) -> None:
+        """Part with the other ranks, after a run that has not failed."""
+        leave(self._ranks)
+
     def release(self) -> None:
         """Let go of the model and all that hangs on it, and of what was only half written."""
-        shutil.rmtree(self._folder / f"{OUTPUT}.partial", ignore_errors=True)
-        checkpoints.drop_torn(self._folder)
+        if self._ranks.first:
+            shutil.rmtree(self._folder / f"{OUTPUT}.partial", ignore_errors=True)
+            checkpoints.drop_torn(self._folder)
         trainer = self._trainer
         if trainer is not None:
             trainer.model = trainer.model_wrapped = trainer.optimizer = trainer.lr_scheduler = None
@@ -179,7 +201,9 @@ class Trial:
             from core.train.build import check_fits, load_model, load_tokenizer
 
             self.phase = "load"
-            source = find_model(profile, self._folder / "unpacked", self._requests.check)
+            with self._ranks.in_turn():
+                # What has to be fetched or unpacked is so once, by rank 0.
+                source = find_model(profile, self._folder / "unpacked", self._requests.check)
             tokenizer = load_tokenizer(profile, source)
             self._watch.mark("tokenizer")
             self.phase = "data"
@@ -190,7 +214,9 @@ class Trial:
             tokenised = pool.submit(data.build_examples, rows, encoder, table, self._go_on)
             self._requests.check()
             self.phase = "load"
-            model = load_model(profile, source, numbers, self._task.device)
+            # A model that is to be sharded has to pass through the host's memory: one GPU may not hold all of it.
+            device = "cpu" if self._sharding == "fsdp" else self._task.device
+            model = load_model(profile, source, numbers, device)
             self._watch.mark("model")
             self.phase = "data"
             examples = tokenised.result()
@@ -244,25 +270,40 @@ class Trial:
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         limits.cap_memory(self._profile.memory.limit_gib, self._task.device)
-        self._memory = moments.Memory(self._task.device)
+        self._memory = self._meet()
         numbers = decide(self._profile.train, self._profile.method, self._task.device)
         # It says here what it cannot do, and not after the model has been loaded.
         find_optimizer(self._profile.train, self._task.device)
         transformers.set_seed(self._profile.train.seed)
         return numbers
 
-    def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter) -> Any:
+    def _meet(self) -> Any:
+        """Meet the other ranks, where there are some; returns what measures memory."""
+        from core.train.moments import Memory
+
+        if self._place is None:
+            return Memory(self._task.device)
+        from core.train.together import AgreedRequests, SharedMemory
+
+        self._ranks = join(self._place, self._task.device)
+        self._requests = AgreedRequests(self._requests, self._ranks)
+        return SharedMemory(self._task.device, self._ranks)
+
+    @property
+    def _sharding(self) -> str | None:
+        """How ranks share the work; None where there is one."""
+        return self._profile.resources.sharding if self._place else None
+
+    def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter | None) -> Any:
         """Build the Trainer and its callbacks; returns the conductor."""
         from transformers import PrinterCallback
 
-        from core.train.report import Reporter
         from core.train.schedule import make_schedule
         from core.train.settings import training_arguments
-        from core.train.stages.sft import SftTrainer
 
         task, train, examples = self._task, self._profile.train, loaded.examples
         pad = loaded.tokenizer.pad_token_id
-        trainer = SftTrainer(
+        trainer = self._trainer_kind()(
             collator=data.Collator(
                 loaded.tokenizer.eos_token_id if pad is None else pad,
                 PADDED_TO if task.device == "cuda" else 1,
@@ -274,21 +315,45 @@ class Trial:
             on_phase=self._enter,
             on_rehearsed=self._leave_out,
             memory=self._memory,
-            make_optimizer=lambda model: build_optimizer(model, train, task.device),
+            make_optimizer=lambda model: build_optimizer(model, train, task.device, self._sharding),
             model=loaded.model,
             args=training_arguments(
-                self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS
+                self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS, self._ranks
             ),
             train_dataset=examples.train,
             eval_dataset=examples.evaluation if plan.evaluate_every is not None else None,
         )
         trainer.remove_callback(PrinterCallback)
         self._trainer = trainer
-        self._reporter = Reporter(
-            self._folder / TENSORBOARD, writer, task.attempt, self._memory, trainer.count_tokens
-        )
+        self._reporter = self._make_reporter(writer)
         trainer.add_callback(self._reporter)
         return self._make_conductor(plan, lambda: self._first_step(loaded, plan))
+
+    def _trainer_kind(self) -> Callable[..., Any]:
+        """What makes the Trainer: of this rank, where there are several."""
+        if self._sharding is None:
+            from core.train.stages.sft import SftTrainer
+
+            return SftTrainer
+        from core.train.stages.ranked import RankedTrainer
+
+        return partial(RankedTrainer, ranks=self._ranks, sharding=self._sharding)
+
+    def _make_reporter(self, writer: MetricsWriter | None) -> Any:
+        """Build what writes and says how the run goes, on rank 0, and what takes part in it on the others."""
+        if writer is None:
+            from core.train.together import Follower
+
+            return Follower(self._memory)
+        from core.train.report import Reporter
+
+        return Reporter(
+            self._folder / TENSORBOARD,
+            writer,
+            self._task.attempt,
+            self._memory,
+            self._trainer.count_tokens,
+        )
 
     def _make_conductor(self, plan: Plan, on_first_step: Callable[[], None]) -> Any:
         """Build what decides how the run goes on, and give it to the Trainer."""
@@ -331,6 +396,8 @@ class Trial:
         from core.train.trainable import count
 
         self._watch.mark("first batch")
+        if not self._ranks.first:
+            return
         trainable, parameters = count(loaded.model)
         examples = loaded.examples
         run = RunInfo(
@@ -371,12 +438,15 @@ class Trial:
 
     def _save_output(self, loaded: Loaded) -> None:
         """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
-        from core.train.stages.sft import save_weights
+        from core.train.stages.sft import save_weights, weights_to_save
 
+        weights = weights_to_save(loaded.model, self._ranks)
+        if not self._ranks.first:
+            return
         output = self._folder / OUTPUT
         partial = output.with_name(f"{OUTPUT}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        save_weights(loaded.model, partial)
+        save_weights(loaded.model, partial, weights)
         loaded.tokenizer.chat_template = loaded.encoder.jinja
         loaded.tokenizer.save_pretrained(partial)
         shutil.rmtree(output, ignore_errors=True)
@@ -388,6 +458,8 @@ class Trial:
     def _drop_checkpoints(self, last: str) -> None:
         """A trial that is done needs none, but for `last` where the task asks for it, and those of a full training
         whose profile asks for them."""
+        if not self._ranks.first:
+            return
         if self._task.kind == "full" and self._profile.train.save_steps is not None:
             return
         if self._keeps_last():

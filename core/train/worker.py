@@ -12,7 +12,11 @@ import os
 import sys
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
+
+import msgspec
 
 from core.profile import Profile, ProfileError, load
 from core.study.files import (
@@ -25,7 +29,9 @@ from core.study.files import (
     write_record,
 )
 from core.train import limits
+from core.train.crew import Crew, become_member, is_lost, send
 from core.train.errors import UsageError, first_line
+from core.train.ranks import Place
 from core.train.signals import Interrupted, Requests
 from core.train.startup import Stopwatch
 
@@ -44,18 +50,45 @@ def main(argv: list[str]) -> int:
     watch = Stopwatch()
     requests = Requests()
     requests.listen()
-    if len(argv) != 1:
-        print("usage: tunedeck _worker TRIAL_DIR", flush=True)
+    if len(argv) not in (1, 2):
+        print("usage: tunedeck _worker TRIAL_DIR [RANK]", flush=True)
         return EXIT_USAGE
+    place = msgspec.json.decode(argv[1], type=Place) if len(argv) == 2 else None
+    if place is not None:
+        become_member(place)
     folder = _here(Path(argv[0]))
     task = read_record(folder / TASK_FILE, TrialTask)
     if task is None:
         print(f"{folder / TASK_FILE} is not there or cannot be read", flush=True)
         return EXIT_USAGE
+    if place is not None:
+        train_along(folder, task, requests, watch, place)
     # One of an earlier attempt must not be taken for this one's, should this one be killed.
     (folder / REPORT_FILE).unlink(missing_ok=True)
-    report = train(folder, task, requests, watch)
-    return _end(folder, report)
+    if task.processes == 1:
+        return _end(folder, train(folder, task, requests, watch))
+    crew = Crew(folder, task.processes, partial(_end_for, folder, task))
+    report = train(folder, task, requests, watch, crew.place)
+    if is_lost(report):
+        crew.await_cause()
+    return _end(folder, crew.end(report))
+
+
+def train_along(
+    folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch, place: Place
+) -> NoReturn:
+    """Be one of the ranks that rank 0 has started: train with it and tell it how that ended."""
+    report = train(folder, task, requests, watch, place)
+    send(place, report)
+    # Nothing here is worth an orderly shutdown, and rank 0 waits.
+    os._exit(EXIT_OK)
+
+
+def _end_for(folder: Path, task: TrialTask, index: int, report: WorkerReport) -> NoReturn:
+    """End the trial for another rank that failed; rank 0 itself may be waiting for it in the middle of anything."""
+    limits.lift_cap()
+    print(f"the process of GPU {index + 1} of {task.processes} failed", flush=True)
+    os._exit(_end(folder, msgspec.structs.replace(report, attempt=task.attempt)))
 
 
 def _here(folder: Path) -> Path:
@@ -63,8 +96,14 @@ def _here(folder: Path) -> Path:
     return Path() if folder.exists() and folder.samefile(Path()) else folder.resolve()
 
 
-def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -> WorkerReport:
-    """Run the trial; every ending becomes a report."""
+def train(
+    folder: Path,
+    task: TrialTask,
+    requests: Requests,
+    watch: Stopwatch,
+    place: Place | None = None,
+) -> WorkerReport:
+    """Run the trial; every ending becomes a report. `place` says which rank this is, where several train together."""
     try:
         profile = load(folder / TRIAL_FILE)
     except ProfileError as error:
@@ -76,12 +115,15 @@ def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -
             error=str(error),
             usage_error=True,
         )
-    _prepare_process(task)
+    rank = place.index if place else 0
+    _prepare_process(task, rank)
     from core.train.trial import Trial
 
-    trial = Trial(folder, task, profile, requests, watch)
+    trial = Trial(folder, task, profile, requests, watch, place)
     try:
-        return trial.run()
+        report = trial.run()
+        trial.leave()
+        return report
     except Interrupted as interrupted:
         limits.lift_cap()
         checkpoint = task.resume_from if interrupted.outcome == "paused" else None
@@ -91,7 +133,8 @@ def train(folder: Path, task: TrialTask, requests: Requests, watch: Stopwatch) -
         return trial.report("failed", error=str(error), error_type=_name(error), usage_error=True)
     except Exception as error:
         limits.lift_cap()
-        traceback.print_exc(file=sys.stdout)
+        # What another rank prints as standard output is not read.
+        traceback.print_exc(file=sys.stderr if rank else sys.stdout)
         # The frames hold the tensors that memory has to be found for.
         traceback.clear_frames(error.__traceback__)
         trial.release()
@@ -119,17 +162,23 @@ def _unpack(file: Path, folder: Path) -> int:
     return EXIT_OK
 
 
-def _prepare_process(task: TrialTask) -> None:
+def _prepare_process(task: TrialTask, rank: int) -> None:
     """Settings that libraries read once, when they are imported."""
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if task.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     else:
-        # One GPU is leased: with several in sight the Trainer would spread each batch over all of them.
+        # Each rank has one GPU: with several in sight the Trainer would spread each batch over all of them.
         visible = task.gpus or tuple(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(","))
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[0]
-    if task.threads is not None:
-        os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(task.threads)
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank]
+    if task.processes > 1:
+        # Ranks are processes of one machine: nothing of what they say to each other leaves it.
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
+    threads = task.threads
+    if threads is None and task.processes > 1:
+        threads = max(1, len(os.sched_getaffinity(0)) // task.processes)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

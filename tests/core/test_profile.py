@@ -381,7 +381,8 @@ def test_the_effective_batch_and_what_ranks() -> None:
         BARE + "[train]\nper_device_train_batch_size = 2\ngradient_accumulation_steps = 8\n"
     )
     assert profile.effective_batch() == 16
-    assert profile.effective_batch(gpus=2) == 32
+    two = profile.with_changes({"gpus_per_trial": 2})
+    assert two.effective_batch() == 32 and two.batch_per_gpu() == 16
     assert profile.rank_by() == "eval_loss"
     assert loads(BARE + "val_size = 0\n").rank_by() == "loss"
     assert loads(BARE + '[search]\nrank_by = "loss"\n').rank_by() == "loss"

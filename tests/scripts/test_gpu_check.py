@@ -12,9 +12,10 @@ import psutil
 import pytest
 
 from core.devices.gpu import FakeReader, GpuProcess, GpuReading, GpuSnapshot
+from core.profile import from_document
 from core.study.metrics import Point
 from scripts import gpu_check
-from scripts.gpu import leases, training
+from scripts.gpu import leases, sharing, training
 from scripts.gpu.place import CheckFailedError, Place, SkippedError
 from scripts.gpu.report import Figures, Report, Result, read, table, write
 
@@ -269,3 +270,36 @@ def test_a_report_keeps_what_an_earlier_run_said_of_other_checks(tmp_path: Path)
     assert [r.name for r in gpu_check.kept(output, "NVIDIA H100", again)] == ["nvml"]
     assert gpu_check.kept(output, "Tesla T4", again) == ()
     assert gpu_check.kept(tmp_path / "none.json", "NVIDIA H100", again) == ()
+
+
+def place_with(tmp_path: Path, *gpus: GpuSnapshot) -> Place:
+    return Place(
+        tmp_path,
+        "cuda",
+        IDLE.uuid,
+        FakeReader([GpuReading(gpus)]),
+        tmp_path,
+        FACTS,
+        time.monotonic(),
+    )
+
+
+def test_what_needs_two_gpus_is_said_not_to_be_checked_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(SkippedError, match="not checked: one GPU"):
+        sharing.other_gpu(place_with(tmp_path, IDLE))
+    assert sharing.other_gpu(place_with(tmp_path, IDLE, OTHER)) == "GPU-b"
+    busy = replace(OTHER, memory_used=40 << 30)
+    with pytest.raises(SkippedError, match="no second GPU is free"):
+        sharing.other_gpu(place_with(tmp_path, IDLE, busy))
+
+
+def test_one_gpu_and_two_make_the_same_updates(tmp_path: Path) -> None:
+    two = sharing._two(["GPU-a", "GPU-b"], "fsdp")
+    profiles = [
+        from_document(sharing._small(training.LORA, resources)) for resources in (None, two)
+    ]
+    assert {profile.effective_batch() for profile in profiles} == {32}
+    assert profiles[1].resources.sharding == "fsdp"

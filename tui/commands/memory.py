@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core.devices.gpu import GpuSnapshot, NvmlReader, visible
-from core.engine.target import best_gpu, guard_of, imagined, target_from
+from core.engine.target import best_gpu, guard_of, imagined, target_from, usable_gpus
 from core.engine.versions import torch_version
 from core.memory import calibration
 from core.memory.architecture import likely_architecture
@@ -136,16 +136,18 @@ def _place(arguments: argparse.Namespace, profile: Profile) -> Place:
             why = f" {reading.problem}" if reading.problem else ""
             raise StopError(f"--device {arguments.device}: GPUs here: {there}.{why}")
         return _gpu(named[0], profile)
-    best = best_gpu(reading.gpus, profile, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    best = best_gpu(reading.gpus, profile, given)
     if best is not None:
-        return _gpu(best, profile)
+        return _gpu(best, profile, len(usable_gpus(reading.gpus, profile, given)))
     wanted = profile.resources.devices == "cpu"
     return _cpu(profile, "as the profile says" if wanted else "there is no GPU here for it")
 
 
-def _gpu(gpu: GpuSnapshot, profile: Profile) -> Place:
+def _gpu(gpu: GpuSnapshot, profile: Profile, gpus: int = 1) -> Place:
     torch = torch_version()
-    target = target_from(gpu, profile, context=calibration.context(gpu.name, torch))
+    held = calibration.context(gpu.name, torch)
+    target = target_from(gpu, profile, context=held, gpus=gpus)
     if target is None:
         raise StopError(f"the driver does not tell how much memory GPU {gpu.index} has", 1)
     free = f"{words.size(target.free)} of {words.size(target.total)} free"

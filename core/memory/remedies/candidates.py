@@ -74,8 +74,8 @@ class Candidate:
 
     @property
     def equivalent(self) -> bool:
-        """Whether the result stays the same up to rounding."""
-        return all(move.numerics == "equivalent" for move in self.moves)
+        """Whether the result stays the same up to rounding, on the GPUs that the run has: one that may go unasked."""
+        return all(move.numerics == "equivalent" and move.axis != "gpus" for move in self.moves)
 
 
 def priced(question: Question, moves: tuple[Move, ...]) -> Candidate | None:

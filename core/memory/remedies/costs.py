@@ -44,6 +44,10 @@ class Assumptions:
     """Bytes a second of the host's memory, where an offloaded optimizer works."""
     paged: float
     """The share of a paged optimizer's states that is on the host when it is needed."""
+    link: float
+    """Bytes a second that each of several GPUs sends to the others: over PCIe through the host, or over NVLink."""
+    exposed: float
+    """The share of what GPUs send each other that computation does not hide."""
 
 
 CHEAP = Assumptions(
@@ -60,6 +64,8 @@ CHEAP = Assumptions(
     bus=25e9,
     host=80e9,
     paged=0.0,
+    link=150e9,
+    exposed=0.3,
 )
 DEAR = Assumptions(
     filled=0.4,
@@ -75,6 +81,8 @@ DEAR = Assumptions(
     bus=12e9,
     host=15e9,
     paged=1.0,
+    link=10e9,
+    exposed=1.0,
 )
 
 SPEEDS: tuple[tuple[tuple[int, int], tuple[float, float]], ...] = (
@@ -122,6 +130,7 @@ SOURCES = {
     "method": "calculated: no gradients of the frozen weights",
     "offload": "calculated: activations there and back over PCIe at 12 to 25 GB/s",
     "length": "calculated: shorter attention, smaller batches",
+    "gpus": "calculated, for the time of all GPUs together: gradients, with fsdp weights too, sent at 10 to 150 GB/s",
 }
 """Where the slowdown of each kind of change comes from."""
 
@@ -133,7 +142,10 @@ def slowdown(
     target: Target,
     lengths: Lengths,
 ) -> tuple[float, float]:
-    """The time per token of `after` as a factor of `before`'s, from the least to the most; 1.0 is as fast."""
+    """The time per token of `after` as a factor of `before`'s, from the least to the most; 1.0 is as fast.
+
+    Times of several GPUs are added up: two that take half as long each are as fast as one.
+    """
     ratios = [
         time_per_token(after, architecture, target, lengths, assumed)
         / time_per_token(before, architecture, target, lengths, assumed)
@@ -223,7 +235,7 @@ def _traffic(
 ) -> float:
     """What moving bytes takes, as FLOPs a token: the update's, and what goes over the bus."""
     train = profile.train
-    update = row * profile.effective_batch()
+    update = row * profile.batch_per_gpu()
     trained = trainable(profile, architecture)
     speed = _speed(target, assumed)
     over_bus = speed / assumed.bus
@@ -238,7 +250,27 @@ def _traffic(
         time += trained * STATES.get(train.optim, 0.0) * 2 * assumed.paged * over_bus / update
     if train.offload_activations:
         time += 2 * _kept(profile, architecture) * over_bus
-    return time
+    return time + _sent(profile, architecture, row) * assumed.exposed * speed / assumed.link
+
+
+def _sent(profile: Profile, architecture: Architecture, row: float) -> float:
+    """Bytes a token that a GPU sends to those that it shares the trial with.
+
+    In rings (NCCL): gradients there and back once an update; with fsdp, weights twice and gradients once a batch.
+    """
+    count = profile.resources.gpus_per_trial
+    if count == 1:
+        return 0.0
+    train, full = profile.train, profile.method.finetuning_type != "lora"
+    trained = 2 if train.precision == "pure_bf16" else 4
+    frozen = trained if full else (4 if train.precision == "fp32" else 2)
+    gradients = trainable(profile, architecture) * trained
+    hop = (count - 1) / count
+    if profile.resources.sharding == "fsdp":
+        batch = row * train.per_device_train_batch_size
+        return hop * (2 * architecture.size() * frozen + gradients) / batch
+    # zero1 sends the updated weights in place of gradients that come back.
+    return hop * 2 * gradients / (row * profile.batch_per_gpu())
 
 
 def _kept(profile: Profile, architecture: Architecture) -> float:

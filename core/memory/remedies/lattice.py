@@ -16,7 +16,7 @@ from core.values import Scalar
 
 Axis = Literal[
     "batch", "eval_batch", "checkpointing", "attention", "loss", "optimizer", "adapters", "quantization", "precision",
-    "method", "offload", "length",
+    "method", "offload", "length", "gpus",
 ]  # fmt: skip
 Numerics = Literal["equivalent", "different"]
 
@@ -31,6 +31,8 @@ EVERY = (4, 2, 1)
 """Which layers are checkpointed: every n-th."""
 SHORTER = (0.75, 0.5, 0.25)
 """Shares of the longest row that it may be cut to."""
+TAKEN = 0.5
+"""The slowdown that one would rather accept on the GPU that a trial has than let it take others'."""
 SHORTEST = 128
 """Rows are not cut to fewer tokens than this."""
 
@@ -54,7 +56,8 @@ def tightening(
 ) -> list[tuple[Move, ...]]:
     """The moves that can need less memory, by axis; axes without a move are left out."""
     axes = (
-        _batches(profile, smaller=True),
+        # Both decide over the batch per device, so that one of them is taken.
+        _batches(profile, smaller=True) + _more_gpus(profile, target),
         _eval_batches(profile),
         _more_checkpointing(profile, architecture),
         _attention(profile, target),
@@ -85,7 +88,9 @@ def quickening(profile: Profile, target: Target) -> list[tuple[Move, ...]]:
 def searched(profile: Profile, move: Move) -> bool:
     """Whether the profile's search varies what the move changes. The batch does not count: the effective batch, which
     is what a search compares, stays."""
-    return move.axis != "batch" and any(name in profile.search.space for name in move.changes)
+    return move.axis not in ("batch", "gpus") and any(
+        name in profile.search.space for name in move.changes
+    )
 
 
 def combined(axes: Sequence[Sequence[Move]], most: int) -> Iterator[tuple[Move, ...]]:
@@ -109,22 +114,26 @@ def apply(profile: Profile, moves: Sequence[Move]) -> Profile | None:
 
 
 def batch_move(profile: Profile, batch: int) -> Move:
-    """Another batch per device, a divisor of the effective batch, which stays."""
+    """Another batch per device, a divisor of what one GPU computes of an update; the effective batch stays."""
     train = profile.train
-    effective = profile.effective_batch()
-    accumulation = effective // batch
+    accumulation = profile.batch_per_gpu() // batch
     text = (
         f"per-device batch {train.per_device_train_batch_size} → {batch}, accumulation "
-        f"{train.gradient_accumulation_steps} → {accumulation}; the effective batch stays {effective}"
+        f"{train.gradient_accumulation_steps} → {accumulation}; the effective batch stays {profile.effective_batch()}"
     )
     changes = {
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulation,
     }
+    return Move("batch", changes, text, effect=_same_draws(profile))
+
+
+def _same_draws(profile: Profile) -> str:
+    """What it does to the result that other rows are computed together."""
     random = profile.train.neftune_noise_alpha is not None or (
         profile.method.finetuning_type == "lora" and profile.method.lora_dropout > 0
     )
-    return Move("batch", changes, text, effect=OTHER_DRAWS if random else SAME)
+    return OTHER_DRAWS if random else SAME
 
 
 def divisors(number: int) -> list[int]:
@@ -136,10 +145,10 @@ def divisors(number: int) -> list[int]:
 def _batches(profile: Profile, *, smaller: bool) -> tuple[Move, ...]:
     now = profile.train.per_device_train_batch_size
     if smaller:
-        sizes = _thinned([n for n in divisors(profile.effective_batch()) if n < now])
+        sizes = _thinned([n for n in divisors(profile.batch_per_gpu()) if n < now])
     else:
         # A batch that fits is rarely far above the one that somebody chose.
-        sizes = [n for n in divisors(profile.effective_batch()) if now < n <= 16 * now][-4:]
+        sizes = [n for n in divisors(profile.batch_per_gpu()) if now < n <= 16 * now][-4:]
     return tuple(batch_move(profile, size) for size in sizes)
 
 
@@ -155,6 +164,39 @@ def _thinned(sizes: list[int]) -> list[int]:
         if size <= kept[-1] // 2:
             kept.append(size)
     return [*(size for size in kept[: MOST_BATCHES - 1] if size != sizes[-1]), sizes[-1]]
+
+
+def _more_gpus(profile: Profile, target: Target) -> tuple[Move, ...]:
+    """Twice as many GPUs for the trial, four times as many, and so on, as far as there are some."""
+    now, effective = profile.resources.gpus_per_trial, profile.effective_batch()
+    counts = []
+    count = 2 * now
+    while count <= target.gpus and effective % count == 0:
+        counts.append(count)
+        count *= 2
+    return tuple(
+        _shared(profile, count, sharding) for count in counts for sharding in ("zero1", "fsdp")
+    )
+
+
+def _shared(profile: Profile, count: int, sharding: Literal["zero1", "fsdp"]) -> Move:
+    each = profile.effective_batch() // count
+    most = profile.train.per_device_train_batch_size
+    batch = next(size for size in divisors(each) if size <= most)
+    what = "weights, gradients and states" if sharding == "fsdp" else "the optimizer's states"
+    return Move(
+        "gpus",
+        {
+            "gpus_per_trial": count,
+            "sharding": sharding,
+            "per_device_train_batch_size": batch,
+            "gradient_accumulation_steps": each // batch,
+        },
+        f"{count} GPUs that share {what} ({sharding}), per-device batch {batch}, accumulation {each // batch}; the "
+        f"effective batch stays {profile.effective_batch()}",
+        effect=f"{_same_draws(profile)}; the trial takes {count} GPUs, which others then do not have",
+        burden=TAKEN,
+    )
 
 
 def _eval_batches(profile: Profile) -> tuple[Move, ...]:

@@ -18,10 +18,12 @@ from core.train.limits import is_out_of_memory
 from core.train.moments import Memory
 from core.train.optimizers import same_states
 from core.train.plan import Plan
+from core.train.ranks import ALONE, Ranks
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 from core.train.report import say
 from core.train.schedule import Schedule
 from core.train.scores import Scores
+from core.train.shares import RankCollator
 from core.train.signals import Requests
 
 _OPTIM_FILE = "optim.txt"
@@ -64,11 +66,13 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         on_rehearsed: Callable[[float], None],
         memory: Memory,
         make_optimizer: Callable[[Any], Any],
+        ranks: Ranks = ALONE,
         **arguments: Any,
     ) -> None:
         """`order_seed` decides the order of the rows. `on_phase` is told when an evaluation begins and when training
         goes on after it, `on_rehearsed` how many seconds the rehearsal took, `memory` which part of the run comes
-        next."""
+        next. What several `ranks` evaluate and log, they do together."""
+        self._ranks = ranks
         super().__init__(data_collator=collator, **arguments)
         self._on_phase = on_phase
         self._on_rehearsed = on_rehearsed
@@ -86,7 +90,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """The update (from 0) that the last batch was for."""
         self._states_lost = False
         """Whether the checkpoint's states were another optimizer's."""
-        self._uncounted: torch.Tensor | None = None
+        self._uncounted: torch.Tensor | int | None = None
         self._looked = self._told = -1
         """The updates after which the evaluation rows were looked at, and the loss was told, for the report alone."""
         self._carried: tuple[float, int] | None = None
@@ -102,9 +106,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         return EpochSampler(len(rows), self._order_seed)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        # Summed on the device and read only when it is reported: reading it here would wait for the GPU every batch.
-        tokens = inputs["attention_mask"].sum()
-        self._uncounted = tokens if self._uncounted is None else self._uncounted + tokens
+        self._count(inputs)
         size = inputs["input_ids"].numel()
         alone = self.args.gradient_accumulation_steps == 1
         if not self._rehearsed and self._has_states():
@@ -115,6 +117,12 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             self._widest = max(self._widest, size)
         self._update = self.state.global_step
         return self._train_on(model, inputs, num_items_in_batch)
+
+    def _count(self, inputs: Any) -> None:
+        """Count the tokens of a batch."""
+        # Summed on the device and read only when it is reported: reading it here would wait for the GPU every batch.
+        tokens = inputs["attention_mask"].sum()
+        self._uncounted = tokens if self._uncounted is None else self._uncounted + tokens
 
     def _has_states(self) -> bool:
         """Whether a batch begins an update and the optimizer has its states: once it has made an update, in this
@@ -155,8 +163,10 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         # Segments that narrower batches left would be used in part, and what is left of them would be lacking: up to a
         # tenth of what the widest batch needs. No operation without a GPU.
         torch.cuda.empty_cache()
+        # What one rank has not seen, all rehearse: they compute together.
+        (unseen,) = self._ranks.most([batch["input_ids"].numel() > seen])
         with without_trace(model):
-            if batch["input_ids"].numel() > seen:
+            if unseen:
                 self._try_out("batch", batch, lambda: self._rehearse_training(model, batch))
             if self.eval_dataset and not self._evaluated:
                 rows = widest_batch(self.eval_dataset, self.args.per_device_eval_batch_size)
@@ -174,7 +184,10 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             if is_out_of_memory(error):
                 say(f"the longest {what} does not fit: {form}")
             raise
-        say(f"rehearsed the longest {what}: {form}, peak {self._memory.peaks()[0] / 2**30:.1f} GiB")
+        if self._ranks.first:
+            say(
+                f"rehearsed the longest {what}: {form}, peak {self._memory.peaks()[0] / 2**30:.1f} GiB"
+            )
 
     def _rehearse_training(self, model: Any, batch: dict[str, Any]) -> None:
         """The second of two batches has the first one's gradients beside it."""
@@ -255,14 +268,19 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         size = self.args.per_device_eval_batch_size
         self._begin_evaluation()
         scores = Scores()
+        collate = RankCollator(self.data_collator, rows)
         with torch.no_grad():
-            for start in range(0, len(rows), size):
+            # Each rank evaluates every n-th batch; all run as many, as they may compute together.
+            for start in range(0, len(rows), size * self._ranks.count):
+                self._requests.agree()
                 if self._requests.outcome == "stopped":
                     self.cut_short = True
                     self._end_evaluation()
                     return None
-                batch = self._prepare_inputs(self.data_collator(rows[start : start + size]))
+                own = start + size * self._ranks.index
+                batch = self._prepare_inputs(collate(rows[own : own + size]))
                 scores.add(self.model(**batch), batch["labels"])
+        scores.add_up(self._ranks)
         self._end_evaluation()
         self._evaluated = True
         return scores.metrics()
@@ -292,7 +310,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         if updates == 0:
             return
         self._told = self.state.global_step
-        logs = {"loss": float(loss) / updates}
+        (total,) = self._ranks.total([float(loss)])
+        logs = {"loss": total / updates}
         if grad_norm is not None:
             logs["grad_norm"] = float(grad_norm)
         self._report(logs)
@@ -305,7 +324,8 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """Go on with the mean of the losses that the checkpoint had not logged. Called as training begins."""
         if self._carried is not None and hasattr(self, "_tr_loss"):
             total, self._globalstep_last_logged = self._carried
-            self._tr_loss += total
+            # It is the sum over all ranks, which is made again before it is logged.
+            self._tr_loss += total if self._ranks.first else 0.0
 
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         self._memory.enter("save")
@@ -315,10 +335,17 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
         Path(output_dir, _OPTIM_FILE).write_text(self.args.optim.value, "utf-8")
-        if hasattr(self, "_tr_loss"):
-            # A number of 32 bits is exact as one of 64, and that as text.
-            window = {"loss": float(self._tr_loss), "logged": self._globalstep_last_logged}
+        window = self._window()
+        if window is not None:
             Path(output_dir, _WINDOW_FILE).write_text(json.dumps(window), "utf-8")
+
+    def _window(self) -> dict[str, float] | None:
+        """The losses since the last log, which a checkpoint keeps; None where they cannot be told."""
+        if not hasattr(self, "_tr_loss"):
+            return None
+        # A number of 32 bits is exact as one of 64, and that as text.
+        (total,) = self._ranks.total([float(self._tr_loss)])
+        return {"loss": total, "logged": self._globalstep_last_logged}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up the states of a checkpoint; those of another optimizer, before a fix say, are of no use, and it
@@ -353,11 +380,22 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         """The weights that train: the adapter, or the whole model."""
         # What is counted so far belongs into the state that is saved after the weights.
         self.count_tokens()
-        save_weights(self.model, Path(output_dir or self.args.output_dir))
+        weights = weights_to_save(self.model, self._ranks)
+        if self._ranks.first:
+            save_weights(self.model, Path(output_dir or self.args.output_dir), weights)
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Save what trains: the adapter of a peft model, or the whole model.
+def weights_to_save(model: Any, ranks: Ranks) -> dict[str, Any] | None:
+    """The weights of a model that is in parts, on rank 0; None: the model has them whole. A collective."""
+    if not ranks.several:
+        return None
+    from core.train.sharding import is_sharded, whole_weights
+
+    return whole_weights(model, ranks) if is_sharded(model) else None
+
+
+def save_weights(model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Save what trains: the adapter of a peft model, or the whole model; `weights` in place of the model's own.
 
     Raises:
         OSError: the disk is full.
@@ -365,9 +403,9 @@ def save_weights(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(model, "peft_config"):
         # The default asks the hub whether the vocabulary has grown, and waits for an answer where there is no network.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     else:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
 
 
 def token_mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:

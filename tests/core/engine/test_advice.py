@@ -64,6 +64,14 @@ class TestCrash:
         different = result(fixes=(found(numerics="different"),))
         assert kinds(after(crashed(), different)) == [AdviceGiven, FixSuggested]
 
+    def test_more_gpus_are_taken_only_when_a_person_says_so(self) -> None:
+        more = found(8)
+        changes = {"gpus_per_trial": 2, "sharding": "fsdp"}
+        more = msgspec.structs.replace(
+            more, option=msgspec.structs.replace(more.option, changes=changes)
+        )
+        assert kinds(after(crashed(), result(fixes=(more,)))) == [AdviceGiven, FixSuggested]
+
     @pytest.mark.parametrize("given", [{"asked_by": "user"}, {"asked_by": "guard"}])
     def test_a_trial_that_was_to_end_is_not_started_again(self, given: dict[str, Any]) -> None:
         assert kinds(after(crashed(**given), THREE)) == [AdviceGiven, FixSuggested]

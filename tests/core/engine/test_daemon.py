@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -471,6 +472,28 @@ class TestGpus:
             for two in state.trials.values():
                 if one.number < two.number and one.attempt.gpus == two.attempt.gpus:
                     assert one.attempt.ended <= two.attempt.started
+
+    def test_a_trial_of_two_gpus_starts_when_both_are_free(self, study):
+        served = study(
+            {"steps": 20, "delay": 0.03},
+            {"learning_rate": [1e-4, 1e-3, 1e-2]},
+            options={"gpus": 3},
+            resources={"devices": "auto", "gpus_per_trial": 2},
+        )
+        served.start()
+        state = served.wait_status("finished")
+        attempts = [t.attempt for t in state.trials.values()]
+        assert [a.gpus for a in attempts] == [("GPU-0", "GPU-1")] * 3
+        assert all(a.ended <= b.started for a, b in pairwise(attempts))
+
+    def test_trials_that_are_to_have_more_gpus_than_there_are_say_so(self, study, waits):
+        options = {"gpus": 1, "linger": 30}
+        served = study({}, {}, options=options, resources={"devices": "auto", "gpus_per_trial": 2})
+        served.start()
+        waits(lambda: "is to have 2 GPUs" in (served.state.reason or ""), "the reason")
+        assert served.trial().status == "queued"
+        served.ask("stop")
+        served.wait_status("stopped")
 
     def test_two_studies_never_share_a_gpu(self, study):
         options = {"gpus": 1, "linger": 30}

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,14 @@ def test_a_worker_finds_its_settings_and_its_task(folder: TrialFolder, profile_o
         threads=4,
         own_batch=profile.effective_batch(),
     )
+
+
+def test_each_gpu_of_a_trial_gets_a_process(folder: TrialFolder, profile_of) -> None:
+    start = replace(START, gpus=("GPU-a", "GPU-b"))
+    prepare(folder, Trial(1, {}), profile_of({}, {}), start, None)
+    task = read_record(folder.task, TrialTask)
+    assert task is not None
+    assert (task.gpus, task.processes) == (("GPU-a", "GPU-b"), 2)
 
 
 def test_a_full_training_runs_to_its_end_and_is_saved(folder: TrialFolder, profile_of) -> None:

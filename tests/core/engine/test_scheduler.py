@@ -191,3 +191,62 @@ def test_a_study_is_not_over_while_a_fix_is_looked_for() -> None:
     looking = state("oom")
     looking.trials[1] = msgspec.structs.replace(looking.trials[1], advising="fix")
     assert schedule(looking, CPU, 9.0).change is None
+
+
+def own_gpus(number: int) -> dict[str, int]:
+    return {"gpus_per_trial": number}
+
+
+def with_gpus(made: StudyState, **wanted: int) -> StudyState:
+    """`wanted` is trial_NUMBER=GPUS."""
+    for name, gpus in wanted.items():
+        number = int(name.removeprefix("trial_"))
+        made.trials[number] = msgspec.structs.replace(made.trials[number], settings=own_gpus(gpus))
+    return made
+
+
+FOUR = Supply("cuda", most=2, free=("a", "b", "c", "d"), each=2, total=4)
+
+
+def test_a_trial_gets_all_of_its_gpus() -> None:
+    decided = schedule(state("queued", "queued", "queued"), FOUR, 9.0)
+    assert [(s.trial, s.gpus) for s in decided.starts] == [(1, ("a", "b")), (2, ("c", "d"))]
+
+
+def test_a_trial_that_finds_too_few_gpus_starts_on_none_of_them() -> None:
+    one = Supply("cuda", most=2, free=("a",), waiting="waiting; GPU 1: busy", each=2, total=4)
+    decided = schedule(state("queued"), one, 9.0)
+    assert decided.starts == ()
+    assert decided.change is not None and decided.change.reason == one.waiting
+
+
+def test_later_trials_do_not_starve_one_that_waits_for_several() -> None:
+    waits = with_gpus(state("queued", "queued"), trial_1=2, trial_2=1)
+    assert schedule(waits, Supply("cuda", 4, ("a",), total=2), 9.0).starts == ()
+    both = schedule(waits, Supply("cuda", 4, ("a", "b"), total=2), 9.0).starts
+    assert [(s.trial, s.gpus) for s in both] == [(1, ("a", "b"))]
+
+
+def test_only_gpus_that_a_waiting_trial_fits_are_kept_for_it() -> None:
+    waits = with_gpus(state("queued", "queued"), trial_1=2, trial_2=1)
+    supply = Supply("cuda", 4, ("small", "large"), total=3)
+    ready = {1: frozenset({"large", "huge"}), 2: None}
+    assert [(s.trial, s.gpus) for s in schedule(waits, supply, 9.0, ready).starts] == [
+        (2, ("small",))
+    ]
+
+
+def test_a_trial_that_is_to_have_more_gpus_than_there_are_says_so_and_stops_no_other() -> None:
+    waits = with_gpus(state("queued", "queued"), trial_1=8, trial_2=1)
+    supply = Supply("cuda", 4, ("a", "b"), total=2)
+    assert [s.trial for s in schedule(waits, supply, 9.0).starts] == [2]
+    alone = schedule(with_gpus(state("queued"), trial_1=8), supply, 9.0).change
+    assert alone is not None
+    assert alone.reason.startswith("trial 1 is to have 8 GPUs, and the study may use 2 here")
+
+
+def test_several_gpus_are_not_to_be_had_on_the_cpu() -> None:
+    decided = schedule(state("queued"), Supply("cpu", 1, each=2), 9.0)
+    assert decided.starts == ()
+    assert decided.change is not None
+    assert "is to have 2 GPUs, and trials run on the CPU here" in decided.change.reason

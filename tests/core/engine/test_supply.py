@@ -168,3 +168,16 @@ def test_a_gpu_that_is_missing_from_a_reading_is_still_known() -> None:
 
 def test_the_gpus_are_read_when_nobody_has_looked_yet() -> None:
     assert [g.uuid for g in pool(reading(gpu(0)), devices=[0]).idle_gpus()] == ["GPU-0"]
+
+
+def test_trials_of_several_gpus_share_them_out() -> None:
+    four = reading(*(gpu(n) for n in range(4)))
+    made = pool(four, gpus_per_trial=2)
+    supply = look(made)
+    assert (supply.most, made.most, supply.each, supply.total) == (2, 2, 2, 4)
+    assert pool(reading(gpu(0)), gpus_per_trial=2).look(()).most == 1
+
+
+def test_a_gpu_that_is_missing_for_a_moment_counts_among_those_there_are() -> None:
+    made = pool(reading(gpu(0), gpu(1)), reading(gpu(0)), gpus_per_trial=2)
+    assert [made.look(()).total for _ in range(2)] == [2, 2]

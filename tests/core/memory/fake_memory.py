@@ -91,10 +91,13 @@ class World:
             states /= 4
         if train.optim == "adafactor" or train.offload_optimizer or "paged" in train.optim:
             states = 0.0
+        shares = profile.resources.gpus_per_trial
+        whole = shares if profile.resources.sharding == "fsdp" else 1
+        states /= shares if profile.resources.sharding != "ddp" else 1
         alive = full and train.gradient_accumulation_steps > 1
         logits = self.logits * tokens if not train.loss_chunk_tokens else 0.1
         return [
-            ("weights", self.weights * bits / 16 if not full else self.weights),
+            ("weights", (self.weights * bits / 16 if not full else self.weights) / whole),
             ("optimizer", states),
             ("gradients", self.gradients * (8 if full else 1) if alive or not full else 0.0),
             ("activations", self.activations * tokens * kept),

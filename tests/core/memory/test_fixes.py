@@ -346,3 +346,38 @@ def test_what_is_not_needed_is_left_out_of_a_combination(world: World) -> None:
                 {k: v for m in fewer for k, v in m.changes.items()}
             )
             assert not question.fit(question.estimate(changed)).fits
+
+
+# Several GPUs ---------------------------------------------------------------------------------------------------
+
+
+def test_more_gpus_are_offered_as_an_estimate_where_there_are_some(world: World) -> None:
+    world.states, world.activations, world.logits = 30.0, 0.5, 0.1
+    asked = profile(
+        method={"finetuning_type": "full"},
+        train={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
+    )
+
+    def on(gpus: int) -> list[Fix]:
+        target = gpu(34, gpus=gpus)
+        advice = find_fixes(
+            asked, SHAPE, target, LENGTHS, world.prove, guard=0.03, crashed=True, want=6
+        )
+        return [fix for fix in advice.fixes if "gpus_per_trial" in fix.changes]
+
+    assert on(1) == []
+    fixes = on(4)
+    assert any(fix.numerics == "equivalent" for fix in fixes)
+    for fix in fixes:
+        assert not fix.proven
+        assert made(asked, fix).effective_batch() == 16
+        assert "the trial takes" in fix.effect and fix.source
+    assert all(proven.resources.gpus_per_trial == 1 for proven in world.proven)
+
+
+def test_a_fix_on_the_gpu_that_the_trial_has_is_looked_for_beside_more_gpus(world: World) -> None:
+    advice = find_fixes(
+        profile(), SHAPE, gpu(40, gpus=8), LENGTHS, world.prove, guard=0.03, crashed=True, want=1
+    )
+    (fix,) = advice.fixes
+    assert "gpus_per_trial" not in fix.changes and fix.numerics == "equivalent"

@@ -172,3 +172,13 @@ def test_a_process_ends_when_its_input_does(prover: Prover, model: Path) -> None
 def test_it_needs_a_process() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Prover(0)
+
+
+def test_a_run_of_several_gpus_is_not_simulated_and_the_reason_is_told(
+    prover: Prover, model: Path
+) -> None:
+    shared = profile_of(model, gpus_per_trial=2)
+    with pytest.raises(ProofError, match="shared by several GPUs, which is not simulated"):
+        prover.prove(shared, GPU, LENGTHS)
+    answers = prover.prove_all([shared, profile_of(model)], GPU, LENGTHS)
+    assert [type(answer) for answer in answers] == [ProofError, Forecast]

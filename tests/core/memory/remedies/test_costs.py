@@ -119,7 +119,8 @@ def test_weights_that_train_are_counted() -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
 @pytest.mark.parametrize(
-    "target", [A100, gpu(15, capability=(7, 5)), Target(kind="cpu", total=1, free=1)]
+    "target",
+    [A100, gpu(15, capability=(7, 5), gpus=4), Target(kind="cpu", total=1, free=1)],
 )
 def test_every_move_has_a_finite_cost_and_a_source(kind: str, target: Target) -> None:
     base = profile(method={"finetuning_type": kind}, model={"attn": "eager"})
@@ -130,6 +131,17 @@ def test_every_move_has_a_finite_cost_and_a_source(kind: str, target: Target) ->
                 continue
             low, high = slowdown(base, base.with_changes(move.changes), SHAPE, target, LENGTHS)
             assert 0.3 < low <= high < 30, move
+
+
+def test_several_gpus_cost_what_they_send_to_each_other() -> None:
+    two = {"gpus_per_trial": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    base = full(per_device_train_batch_size=1, gradient_accumulation_steps=16)
+    zero = cost(two | {"sharding": "zero1"}, base)
+    sharded = cost(two | {"sharding": "fsdp"}, base)
+    assert 1.0 < zero[0] <= zero[1] < sharded[1]
+    assert sharded[0] > zero[0]
+    adapters = cost(two | {"sharding": "zero1"}, profile())
+    assert adapters[1] < zero[1]
 
 
 def test_times_are_positive() -> None:

@@ -197,3 +197,40 @@ def test_a_smaller_batch_says_that_dropout_draws_otherwise() -> None:
     dropped = plain.with_changes({"lora_dropout": 0.1})
     assert "dropout" in batch_move(dropped, 1).effect
     assert batch_move(dropped, 1).numerics == "equivalent"
+
+
+def shared(asked: Profile, target: Target) -> list[Move]:
+    return [move for move in moves(asked, target) if move.axis == "gpus"]
+
+
+def test_more_gpus_are_offered_where_there_are_some() -> None:
+    assert shared(profile(), gpu(24)) == []
+    found = shared(profile(), gpu(24, gpus=5))
+    assert [(m.changes["gpus_per_trial"], m.changes["sharding"]) for m in found] == [
+        (2, "zero1"), (2, "fsdp"), (4, "zero1"), (4, "fsdp"),
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 48), st.integers(1, 48))
+def test_more_gpus_keep_the_effective_batch(batch: int, accumulation: int) -> None:
+    asked = profile(
+        train={"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    )
+    for move in shared(asked, gpu(24, gpus=8)):
+        changed = apply(asked, (move,))
+        assert changed is not None
+        assert changed.effective_batch() == asked.effective_batch()
+        assert changed.train.per_device_train_batch_size <= batch
+
+
+def test_more_gpus_do_not_go_together_with_another_batch() -> None:
+    axes = tightening(profile(), SHAPE, gpu(24, gpus=2), LENGTHS)
+    ideas = [{move.axis for move in made} for made in combined(axes, 2)]
+    assert {"gpus"} in ideas and {"gpus", "checkpointing"} in ideas
+    assert {"gpus", "batch"} not in ideas
+
+
+def test_what_cannot_be_shared_is_left_out_with_what_shares_it() -> None:
+    quantized = profile(model={"quantization_bit": 4})
+    made = [apply(quantized, (move,)) for move in shared(quantized, gpu(24, gpus=2))]
+    assert [p.resources.sharding for p in made if p is not None] == ["zero1"]

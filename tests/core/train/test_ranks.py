@@ -1,0 +1,300 @@
+"""Several processes that train one trial together, for real: two on the CPU, over gloo."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.devices.process import descendants, identify
+from core.profile import ROOT
+from core.study.files import METRICS_FILE, REPORT_FILE, WorkerReport, read_record
+from core.study.metrics import read_points
+from tests.core.train.conftest import Ran, RunTrial
+
+TWO = {"processes": 2, "save_model": True}
+EXACT = {"data__val_size": 4, "data__max_samples": 21, "train__eval_steps": 2}
+"""An epoch that does not divide by the batch, and evaluations that do not divide by the ranks."""
+
+
+class Worker:
+    """A worker as the shim starts it."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        with (folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", str(ROOT / "tunedeck.py"), "_worker", str(folder)],
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            )
+
+    def end(self) -> Ran:
+        self.process.wait(120)
+        report = read_record(self.folder / REPORT_FILE, WorkerReport)
+        assert report is not None, self.log
+        return Ran(self.folder, report)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+    def wait_for_step(self, step: int) -> None:
+        until(
+            lambda: (points := read_points(self.folder / METRICS_FILE)) and points[-1].step >= step
+        )
+
+    def others(self) -> list[int]:
+        """The pids of the other ranks."""
+        return [found.pid for found in descendants(self.process.pid)]
+
+
+def until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    return identify(pid) is not None
+
+
+RunRanks = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_ranks(prepare: Callable[..., Path]) -> RunRanks:
+    """Train a trial with two processes."""
+
+    def run(name: str, sharding: str, task: dict[str, Any] | None = None, **settings: Any) -> Ran:
+        shared = {"resources__gpus_per_trial": 2, "resources__sharding": sharding}
+        folder = prepare(name, TWO | (task or {}), **shared, **settings)
+        return Worker(folder).end()
+
+    return run
+
+
+def weights(ran: Ran) -> dict[str, torch.Tensor]:
+    (file,) = (ran.folder / "output").glob("*.safetensors")
+    return load_file(file)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("sharding", ["ddp", "zero1", "fsdp"])
+def test_two_ranks_train_as_one_process_does(
+    run_trial: RunTrial, run_ranks: RunRanks, sharding: str, method: str
+) -> None:
+    settings = EXACT | {"method__finetuning_type": method, "train__max_steps": 7}
+    alone = run_trial(
+        "alone", {"save_model": True}, train__gradient_accumulation_steps=4, **settings
+    )
+    ran = run_ranks("shared", sharding, train__gradient_accumulation_steps=2, **settings)
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    for one, two in zip(alone.points, ran.points, strict=True):
+        assert (one.step, one.tokens) == (two.step, two.tokens)
+        for name in ("loss", "eval_loss", "grad_norm", "lr"):
+            assert getattr(two, name) == pytest.approx(getattr(one, name), rel=1e-5), (
+                name,
+                one.step,
+            )
+    expected, got = weights(alone), weights(ran)
+    assert expected.keys() == got.keys()
+    for name, weight in expected.items():
+        # By tensor: Adam makes steps of a whole learning rate of gradients that are nothing but rounding.
+        assert (got[name] - weight).norm() <= 1e-5 * weight.norm(), name
+    assert sorted(p.name for p in (ran.folder / "output").iterdir()) == sorted(
+        p.name for p in (alone.folder / "output").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("sharding", "settings", "close"),
+    [
+        ("fsdp", {"train__gradient_checkpointing": True, "train__loss_chunk_tokens": 16}, 1e-5),
+        ("ddp", {"train__gradient_checkpointing": True, "data__packing": True}, 1e-5),
+        ("ddp", {"train__loss_chunk_tokens": 16, "method__finetuning_type": "full"}, 1e-5),
+        ("fsdp", {"train__precision": "bf16", "method__finetuning_type": "full"}, 2e-2),
+        ("fsdp", {"train__precision": "pure_bf16", "train__gradient_checkpointing": True}, 2e-2),
+        ("zero1", {"model__quantization_bit": 4, "train__optim": "adamw_torch_fused"}, 2e-2),
+    ],
+)
+def test_what_saves_memory_works_shared(
+    run_trial: RunTrial,
+    run_ranks: RunRanks,
+    sharding: str,
+    settings: dict[str, Any],
+    close: float,
+) -> None:
+    alone = run_trial("alone", train__gradient_accumulation_steps=4, **settings)
+    ran = run_ranks("shared", sharding, **settings)
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    for one, two in zip(alone.points, ran.points, strict=True):
+        assert two.loss == pytest.approx(one.loss, rel=close)
+        assert two.grad_norm == pytest.approx(one.grad_norm, rel=10 * close)
+
+
+@pytest.mark.parametrize(
+    ("sharding", "settings"),
+    [
+        ("ddp", {"method__lora_dropout": 0.2}),
+        ("zero1", {"method__finetuning_type": "full"}),
+        ("fsdp", {"method__finetuning_type": "full"}),
+        ("fsdp", {"method__lora_dropout": 0.2}),
+    ],
+)
+def test_a_pause_leaves_no_trace(
+    prepare: Callable[..., Path], run_ranks: RunRanks, sharding: str, settings: dict[str, Any]
+) -> None:
+    settings = settings | {"train__max_steps": 30, "data__val_size": 4, "train__eval_steps": 10}
+    whole = run_ranks("whole", sharding, **settings)
+    shared = {"resources__gpus_per_trial": 2, "resources__sharding": sharding}
+    folder = prepare("paused", TWO, **shared, **settings)
+    worker = Worker(folder)
+    worker.wait_for_step(2)
+    worker.process.send_signal(signal.SIGUSR1)
+    first = worker.end()
+    assert first.report.outcome == "paused", worker.log
+    assert 2 <= first.report.step < 30
+    resumed = run_ranks(
+        "paused", sharding, {"attempt": 2, "resume_from": first.report.checkpoint}, **settings
+    )
+    assert resumed.report.outcome == "completed", worker.log
+    assert resumed.losses == pytest.approx(whole.losses)
+    assert resumed.points[-1].eval_loss == pytest.approx(whole.points[-1].eval_loss)
+    assert resumed.points[-2].tokens == whole.points[-2].tokens
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(
+    run_trial: RunTrial, prepare: Callable[..., Path]
+) -> None:
+    settings = {"method__finetuning_type": "full", "train__max_steps": 40}
+    folder = prepare(
+        "both", TWO, **settings, resources__gpus_per_trial=2, resources__sharding="fsdp"
+    )
+    worker = Worker(folder)
+    worker.wait_for_step(2)
+    worker.process.send_signal(signal.SIGUSR1)
+    paused = worker.end()
+    assert paused.report.checkpoint is not None
+    again = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    done = run_trial("both", again, train__gradient_accumulation_steps=4, **settings)
+    whole = run_trial("whole", train__gradient_accumulation_steps=4, **settings)
+    assert done.report.outcome == "completed"
+    # Rounding adds up with every update: what is compared comes soon after the change.
+    soon = paused.report.step + 5
+    for (step, ours), (_, theirs) in list(zip(done.losses, whole.losses, strict=True))[:soon]:
+        assert ours == pytest.approx(theirs, rel=1e-5), step
+
+
+def test_tied_weights_of_a_sharded_model_are_saved_as_one(
+    run_trial: RunTrial, run_ranks: RunRanks
+) -> None:
+    settings: dict[str, Any] = {
+        "model__model_name_or_path": "demo",
+        "method__finetuning_type": "full",
+        "data__cutoff_len": 32,
+        "train__max_steps": 2,
+        "train__learning_rate": 1e-4,
+    }
+    alone = run_trial(
+        "alone", {"save_model": True}, train__gradient_accumulation_steps=4, **settings
+    )
+    ran = run_ranks("shared", "fsdp", **settings)
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    expected, got = weights(alone), weights(ran)
+    assert expected.keys() == got.keys()
+    assert (ran.folder / "output" / "config.json").read_text() == (
+        alone.folder / "output" / "config.json"
+    ).read_text()
+    assert all((got[n] - w).norm() <= 1e-5 * w.norm() for n, w in expected.items())
+
+
+def test_the_best_weights_are_what_is_saved_of_replicas(
+    run_trial: RunTrial, run_ranks: RunRanks
+) -> None:
+    settings: dict[str, Any] = {
+        "method__finetuning_type": "full", "train__learning_rate": 0.5, "train__warmup_ratio": 0.0,
+        "train__eval_steps": 1, "data__val_size": 4, "train__lr_scheduler_type": "constant",
+    }  # fmt: skip
+    ran = run_ranks(
+        "best", "zero1", train__max_steps=12, train__early_stopping_patience=2, **settings
+    )
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    evals = [p.eval_loss for p in ran.points if p.eval_loss is not None]
+    assert len(evals) == evals.index(min(evals)) + 3
+    found = {"model__model_name_or_path": str(ran.folder / "output"), "train__max_steps": 1}
+    again = run_trial("again", **settings | found | {"train__learning_rate": 1e-30})
+    assert again.report.eval_loss == pytest.approx(min(evals), rel=1e-5)
+
+
+LONG = {"train__max_steps": 100_000, "resources__gpus_per_trial": 2}
+
+
+def test_a_stop_ends_all_ranks(prepare: Callable[..., Path]) -> None:
+    worker = Worker(prepare(task=TWO, **LONG))
+    worker.wait_for_step(2)
+    others = worker.others()
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.end().report.outcome == "stopped", worker.log
+    assert worker.process.returncode == 0
+    assert not any(alive(pid) for pid in others)
+
+
+def test_no_rank_outlives_the_first(prepare: Callable[..., Path]) -> None:
+    worker = Worker(prepare(task=TWO, **LONG))
+    worker.wait_for_step(1)
+    others = worker.others()
+    worker.process.kill()
+    worker.process.wait()
+    assert len(others) == 1
+    until(lambda: not any(alive(pid) for pid in others))
+
+
+def test_a_rank_that_is_killed_ends_the_trial_as_it_ended(prepare: Callable[..., Path]) -> None:
+    worker = Worker(prepare(task=TWO, **LONG))
+    worker.wait_for_step(2)
+    os.kill(worker.others()[0], signal.SIGKILL)
+    assert worker.process.wait(60) == -signal.SIGKILL
+    assert not (worker.folder / REPORT_FILE).exists()
+    assert "the process of GPU 2 was ended by signal 9" in worker.log
+
+
+def test_a_rank_that_runs_out_of_memory_ends_the_trial_with_its_reason(
+    prepare: Callable[..., Path],
+) -> None:
+    # So that tensors of this size are asked of the system each time.
+    worker = Worker(
+        prepare(task=TWO, **LONG, train__per_device_train_batch_size=8),
+        {"MALLOC_MMAP_THRESHOLD_": "4096"},
+    )
+    worker.wait_for_step(2)
+    resource.prlimit(worker.others()[0], resource.RLIMIT_DATA, (2**20, resource.RLIM_INFINITY))
+    ended = worker.end()
+    assert (ended.report.outcome, ended.report.phase) == ("failed", "train"), worker.log
+    assert ended.report.step >= 2
+    assert (
+        "allocate memory" in (ended.report.error or "") or ended.report.error_type == "MemoryError"
+    )
+    assert ended.report.moment in ("forward", "backward", "optimizer")
+    assert worker.process.returncode == 1
+    assert "the process of GPU 2 of 2 failed" in worker.log
+
+
+def test_wrong_input_is_said_once_and_at_once(prepare: Callable[..., Path], tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    worker = Worker(prepare(task=TWO, **LONG, data__dataset=str(empty)))
+    report = worker.end().report
+    assert report.usage_error and worker.process.returncode == 2
+    assert worker.log.count("empty.jsonl") == 1, worker.log
