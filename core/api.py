@@ -230,15 +230,16 @@ class Study:
         save(trial_profile(reader, self._winner(reader.state).number), path, comment=TUNED_COMMENT)
 
     def stop(self) -> None:
-        """Stop the study and all its trials; what is there stays.
+        """Stop the study and all its trials; what is there stays. One that was not started or is over is left alone.
 
         Raises:
+            StudyError: the study cannot be read.
             EngineError: the engine cannot be reached.
         """
-        from core.engine.client import daemon_alive, send
+        from core.engine.client import send
         from core.engine.messages import Request
 
-        if daemon_alive(self._folder):
+        if self._profile is None and self._state().status in ("running", "paused"):
             send(self._folder, Request("stop"))
 
     # -- inside -------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def diagnose(points: Sequence[Logged], run: RunFacts) -> Finding | None:
         state = _step(state, curve.until(count), running)
     held = state.held
     if run.diverged and (held is None or held.kind != "not_learning"):
-        return SIGNS["diverging"](curve, run, 1.0)
+        return SIGNS["not_learning"](curve, run, 1.0) or SIGNS["diverging"](curve, run, 1.0)
     return held
 
 

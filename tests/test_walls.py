@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "numpy", "pyarrow", "optuna"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "numpy",
+    "pyarrow",
+    "optuna",
+}
 
 
 def modules_after(statement: str) -> set[str]:

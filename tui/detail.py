@@ -185,10 +185,10 @@ def doctor_lines(row: TrialRow) -> list[Text]:
     if finding is None:
         return []
     colour = COLOURS["error" if finding.severity == "error" else "text"]
-    lines = [Text(""), _title("the doctor says"), Text(_sentence(finding.text), style=colour)]
+    said = [Text(_sentence(finding.text), style=colour)] if finding.text != row.trial.reason else []
     if finding.advice:
-        lines.append(Text(_sentence(finding.advice)))
-    return [*lines, Text("")]
+        said.append(Text(_sentence(finding.advice)))
+    return [Text(""), _title("the doctor says"), *said, Text("")] if said else []
 
 
 def _memory_lines(row: TrialRow) -> list[Text]:

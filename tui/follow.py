@@ -158,7 +158,7 @@ def _ending(event: TrialEnded) -> str:
 
 
 def follow(folder: Path, out: TextIO | None = None) -> int:
-    """Print what happens until the study rests; 0 when a trial completed, 1 when none did.
+    """Print what happens until the study rests; 0 when a trial completed, 1 when none did or the study is paused.
 
     Ctrl+C ends the following, not the study.
 
@@ -233,6 +233,9 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
 
     state, folder = reader.state, reader.folder
     print(file=out)
+    if state.status == "paused":
+        _print_pause(state, folder.path, out)
+        return 1
     if any(t.kind == "probe" for t in state.trials.values()):
         print(ranking_table(state), file=out)
     for trial in state.trials.values():
@@ -258,6 +261,20 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
         return 0
     _print_best(reader, best, out)
     return 0
+
+
+def _print_pause(state: StudyState, folder: Path, out: TextIO) -> None:
+    """How far a paused search has come, and how it goes on."""
+    from core.engine.outcome import summary
+
+    ended = sum(t.ended for t in state.trials.values())
+    of = max(state.planned, len(state.trials))
+    print(f"The study is paused: {ended} of {of} trials ended. So far: {summary(state)}.", file=out)
+    print(
+        f"  go on:      tunedeck resume {folder}\n  the trials: tunedeck trials {folder}\n"
+        f"  end it:     tunedeck stop {folder}",
+        file=out,
+    )
 
 
 def _print_best(reader: StudyReader, best: Trial, out: TextIO) -> None:

@@ -11,8 +11,17 @@ def cost_text(row: TrialRow) -> str:
     run = row.curve.run if row.curve else None
     if run is None or not row.step or not row.trial.seconds:
         return "It runs until its end, as long as the profile says."
-    estimate = row.trial.seconds * run.full_steps / row.step
-    return f"It takes {run.full_steps} steps, about {words.duration(estimate)}."
+    return (
+        f"It takes {run.full_steps} steps, about {words.duration(_seconds(row, run.full_steps))}."
+    )
+
+
+def _seconds(row: TrialRow, steps: int) -> float:
+    """How long `steps` updates take at the trial's pace; of a short trial most was spent on starting."""
+    pace = row.curve.steps_per_s if row.curve else None
+    if pace is None:
+        return row.trial.seconds * steps / row.step
+    return row.trial.seconds + max(0, steps - row.step) / pace
 
 
 def horizon_text(row: TrialRow) -> str:
@@ -25,6 +34,9 @@ def horizon_text(row: TrialRow) -> str:
     short = run is not None and 0 < row.total_steps < run.full_steps
     if run is None or not short or isinstance(rate, bool) or not isinstance(rate, int | float):
         return ""
+    if row.status != "completed":
+        done = f"{row.step} of {run.full_steps} steps"
+        return f"Its rate {words.setting(rate)} was tried for {done}, not to the end of its probe."
     return (
         f"Its rate {words.setting(rate)} did well over {row.total_steps} of {run.full_steps} steps; for all of them "
         f"down to {words.setting(rate / 2)} may end better."

@@ -87,9 +87,9 @@ def _legend(marks: Marks, width: int, ascii: bool) -> list[Cell]:
 
 
 def rate_text(rate: float) -> str:
-    """A learning rate in two digits: 3e-4, 1.5e-5."""
+    """A learning rate in two digits: 3e-4, 1.5e-5, 1."""
     mantissa, _, exponent = f"{rate:.1e}".partition("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return mantissa.removesuffix(".0") + (f"e{int(exponent)}" if int(exponent) else "")
 
 
 class _Plot:

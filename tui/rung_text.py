@@ -1,5 +1,6 @@
 """What is said about rungs: how far a trial came, where it waits, who was dropped where. Pure."""
 
+import math
 from collections.abc import Sequence
 
 from core.study.events import RungDecided
@@ -52,9 +53,17 @@ def where(trial: Trial, *, brief: bool = False) -> str:
 def rung_lines(trial: Trial) -> list[tuple[str, str]]:
     """(name, text) of each rung that a trial came to, with what it had come to there of what the study ranks by."""
     return [
-        (f"rung {place}", f"{_value(result)} at {words.percent(result.at)}, step {result.step}")
+        (f"rung {place}", f"{_value(result)} at {words.percent(result.at)}, {_step(result, trial)}")
         for place, result in enumerate(trial.rungs, 1)
     ]
+
+
+def _step(result: RungResult, trial: Trial) -> str:
+    """The update of a rung; a rung within the warm-up lies behind it, further on than its share says."""
+    planned = max(1, math.ceil(result.at * trial.total_steps - 1e-6))
+    if not trial.total_steps or result.step <= planned:
+        return f"step {result.step}"
+    return f"put off to step {result.step} of {trial.total_steps} by the warm-up"
 
 
 def _value(result: RungResult) -> str:

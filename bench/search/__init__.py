@@ -79,7 +79,7 @@ def _compare(tasks: Sequence[Task], count: int, times: int) -> bool:
         _shown(measure(f"asha, {strategies.GPUS} GPUs", strategies.asha, draws)),
     ]
     _shown(measure("textbook halving", baselines.textbook_halving, draws))
-    _shown(measure("run all", baselines.run_all, draws))
+    everything = _shown(measure("run all", baselines.run_all, draws))
     _shown(measure("median stopping (Optuna)", baselines.median_stopping, draws))
     _shown(measure("stopping-ASHA (Optuna)", baselines.stopping_asha, draws))
     top = [_shown(_top(3, draws))]
@@ -90,18 +90,21 @@ def _compare(tasks: Sequence[Task], count: int, times: int) -> bool:
         _shown(fixed("one fixed setting of all", [chosen[t.name] for t in tasks], draws))
     expected = expected_share(HalvingSettings(), "halving", count)
     print(f"  expected cost of halving, failures left out: {expected:.1%}")
-    return _goals(count, ours, top, draws)
+    return _goals(count, ours, top, draws, everything)
 
 
-def _goals(count: int, ours: Sequence[Row], top: list[Row], draws: Draws) -> bool:
-    """Print which goals are reached; whether all are."""
+def _goals(count: int, ours: Sequence[Row], top: list[Row], draws: Draws, everything: Row) -> bool:
+    """Print which goals are reached; whether all are.
+
+    "Close" is to the lowest test loss of all that were drawn. Who selects by validation cannot always tell which trial
+    that is, not even after running all: what that comes to stands beside the goal.
+    """
     good = []
     if count in GOALS:
         close, cost = GOALS[count]
         mean = ours[0].mean
-        good.append(
-            _said(mean.all >= close, f"close to the best: {mean.all:.1%}, wanted {close:.0%}")
-        )
+        said = f"close to the best drawn: {mean.best:.1%}, wanted {close:.0%}"
+        good.append(_said(mean.best >= close, f"{said}; running all: {everything.mean.best:.1%}"))
         good.append(_said(mean.cost <= cost, f"cost: {mean.cost:.1%}, wanted at most {cost:.0%}"))
     for row in ours:
         while top[-1].mean.cost < row.mean.cost and len(top) + 2 < count:
@@ -115,9 +118,9 @@ def _goals(count: int, ours: Sequence[Row], top: list[Row], draws: Draws) -> boo
 def _no_worse(row: Row, rival: Row) -> bool:
     mine, other = row.mean, rival.mean
     return _said(
-        mine.all >= other.all and mine.regret <= other.regret,
-        f"{row.name}: {mine.all:.1%} close, regret {mine.regret:.4f} at a cost of {mine.cost:.1%}; "
-        f"{rival.name}: {other.all:.1%}, {other.regret:.4f}, {other.cost:.1%}",
+        mine.best >= other.best and mine.regret <= other.regret,
+        f"{row.name}: {mine.best:.1%} close, regret {mine.regret:.4f} at a cost of {mine.cost:.1%}; "
+        f"{rival.name}: {other.best:.1%}, {other.regret:.4f}, {other.cost:.1%}",
     )
 
 
@@ -130,6 +133,7 @@ def _variants(tasks: Sequence[Task], count: int, times: int) -> bool:
         **strategies.variants(),
         "textbook halving": baselines.textbook_halving,
         "run all": baselines.run_all,
+        "run all, named by its last three evaluations": strategies.all_by_last_three,
     }
     for name, strategy in tried.items():
         _shown(measure(name, strategy, draws))

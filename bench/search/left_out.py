@@ -64,11 +64,12 @@ def _choose(table: Table, places: Sequence[int]) -> HalvingSettings:
     cheap = [s for s in table if all(c <= MOST[n] for n, c in means(s, "cost").items())]
     if not cheap:
         return min(table, key=lambda s: sum(means(s, "cost").values()))
-    return max(cheap, key=lambda s: sum(means(s, "all").values()))
+    return max(cheap, key=lambda s: sum(means(s, "best").values()))
 
 
 def _line(count: int, results: Sequence[Result]) -> str:
-    cost, close = (
-        statistics.fmean(f) for f in zip(*((r.cost, r.all) for r in results), strict=True)
+    cost, best, by_all = (
+        statistics.fmean(f) for f in zip(*((r.cost, r.best, r.all) for r in results), strict=True)
     )
-    return f"{count} trials: cost {cost:.1%}, close to what running all would name {close:.1%}"
+    close = f"close to the best drawn {best:.1%}, to what running all would name {by_all:.1%}"
+    return f"{count} trials: cost {cost:.1%}, {close}"

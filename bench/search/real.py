@@ -20,7 +20,7 @@ from core.engine.standing import ranking
 from core.search.ranking import Ranked
 from core.study.store import StudyReader
 
-STEPS = 40
+STEPS = 24
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 RANKS = (4, 16)
 SHARE_GOAL = 0.40
@@ -38,7 +38,7 @@ lora_rank = 8
 [data]
 dataset = "{data}"
 cutoff_len = 64
-val_size = 24
+val_size = 16
 [train]
 learning_rate = 1e-4
 per_device_train_batch_size = 2
@@ -126,6 +126,8 @@ def search(root: Path, stopping: str) -> Searched:
         raise SystemExit(f"the search ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}")
     seconds = time.perf_counter() - began
     state = StudyReader(study).state
+    if state.status != "finished":
+        raise SystemExit(f"the search is {state.status} and not finished; {state.reason}")
     words = {
         n: ", ".join(f"{k} {v}" for k, v in t.settings.items()) for n, t in state.trials.items()
     }

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import heapq
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench.search.curves import Drawn
 from core.search.halving import Decision, Entrant, EntrantState
+from core.search.metric import METRICS
+from core.search.ranking import Candidate, rank
+from core.search.smoothing import jitter
 
 REGULAR = 10
 """How often a worker evaluates over a probe, besides at rungs."""
+JITTERING = 7
+"""The last evaluations whose jitter is a trial's noise, as in `core.search.metric.noise_of`."""
 
 Rule = Callable[[Sequence[Entrant], int], Decision | None]
 
@@ -33,7 +39,9 @@ class Engine:
     """One draw under one rule.
 
     `first`: where all are sent first. `looks`: shares at which trials are evaluated besides. `regular`: how often they
-    are evaluated anyway. `gpus`: how many trials run at once; None for all of them.
+    are evaluated anyway. `gpus`: how many trials run at once; None for all of them. `last`: of the trials that finish,
+    the one is named whose mean over so many last evaluations is lowest. `ties`: name it as the engine's ranking does:
+    what a curve's own jitter explains is a tie, which the lower rate wins.
     """
 
     def __init__(
@@ -45,7 +53,10 @@ class Engine:
         looks: Sequence[float] = (),
         regular: int = REGULAR,
         gpus: int | None = None,
+        last: int = 1,
+        ties: bool = False,
     ) -> None:
+        self._last, self._ties = last, ties
         self._rule, self._gpus, self._whole = rule, gpus or len(drawn), drawn[0].whole
         always = {self._at(k / regular) for k in range(1, regular + 1)} | {self._whole}
         always |= {self._at(look) for look in looks}
@@ -77,7 +88,7 @@ class Engine:
         if any(t.state == "rung" for t in self._trials):
             raise RuntimeError("trials wait at a rung, none is on the way, and nothing is decided")
         done = [t for t in self._trials if t.state == "done"]
-        return Outcome(self._cost / self._whole, min(done, key=_final).number if done else None)
+        return Outcome(self._cost / self._whole, self._named(done) if done else None)
 
     def _at(self, share: float) -> int:
         """The first checkpoint at or after a share of the probe."""
@@ -109,10 +120,15 @@ class Engine:
             self._trials[number].state, self._trials[number].until = "open", until
         return [self._trials[number] for number in sorted(decision.kept)]
 
+    def _named(self, done: Sequence[_Trial]) -> int:
+        if not self._ties:
+            return min(done, key=self._final).number
+        return rank([trial.candidate() for trial in done], METRICS["eval_loss"])[0].trial
 
-def _final(trial: _Trial) -> tuple[float, float]:
-    rate = trial.drawn.run.learning_rate
-    return trial.drawn.valid[-1], math.inf if rate is None else rate
+    def _final(self, trial: _Trial) -> tuple[float, float]:
+        rate = trial.drawn.run.learning_rate
+        value = statistics.fmean(value for _, value in trial.curve[-self._last :])
+        return value, math.inf if rate is None else rate
 
 
 @dataclass(slots=True)
@@ -128,3 +144,9 @@ class _Trial:
     def entrant(self) -> Entrant:
         rate = self.drawn.run.learning_rate
         return Entrant(self.number, self.until, self.state, tuple(self.curve), rate)
+
+    def candidate(self) -> Candidate:
+        """The trial as ranking sees it, of one that finished."""
+        values = [value for _, value in self.curve]
+        rate = self.drawn.run.learning_rate
+        return Candidate(self.number, True, values[-1], rate, noise=jitter(values[-JITTERING:]))

@@ -24,12 +24,21 @@ def halving(
     *,
     look: bool = True,
     regular: int = REGULAR,
+    last: int = 1,
+    ties: bool = False,
 ) -> Outcome:
-    """Our rule; `look`: whether trials are evaluated on their way to the first rung."""
+    """Our rule; `look`: whether trials are evaluated on their way to the first rung; `last`, `ties`: see `Engine`."""
     given = settings or HalvingSettings()
     looks = (first_look(given),) if look else ()
     rule = partial(decide, given)
-    return Engine(drawn, rule, first_until(given), looks=looks, regular=regular).run()
+    return Engine(
+        drawn, rule, first_until(given), looks=looks, regular=regular, last=last, ties=ties
+    ).run()
+
+
+def all_by_last_three(drawn: Sequence[Drawn]) -> Outcome:
+    """Every trial to its end; the mean of the last three evaluations says which is named."""
+    return Engine(drawn, lambda _entrants, _expected: None, 1.0, last=3).run()
 
 
 def asha(drawn: Sequence[Drawn], gpus: int = GPUS) -> Outcome:
@@ -68,6 +77,8 @@ def variants() -> Mapping[str, Strategy]:
     }
     rows: dict[str, Strategy] = {"the rule": halving}
     rows |= {name: partial(halving, settings=s) for name, s in changed.items()}
+    rows["named by the mean of its last three evaluations"] = partial(halving, last=3)
+    rows["of what noise explains the lowest rate is named"] = partial(halving, ties=True)
     rows["no evaluation before the first rung"] = partial(halving, look=False)
     rows["evaluated at rungs only"] = partial(halving, regular=0)
     rows["evaluated at every checkpoint"] = partial(halving, regular=50)

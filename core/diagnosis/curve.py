@@ -40,8 +40,8 @@ class Curve:
     """Index of the first stretch after the warm-up; the number of stretches where it is not over."""
     total_steps: int
     """Updates planned; 0 where that is not known."""
-    bad: tuple[int, str] | None
-    """The first update with a loss or gradient that is not finite, and which."""
+    bad: int | None
+    """The first update with a loss that is not finite."""
 
     @property
     def step(self) -> int:
@@ -61,7 +61,7 @@ class Curve:
         kept = self.stretches[:count]
         last = kept[-1].step if kept else 0
         evals = tuple(e for e in self.evals if e[0] <= last)
-        bad = self.bad if self.bad is not None and self.bad[0] <= last else None
+        bad = self.bad if self.bad is not None and self.bad <= last else None
         return Curve(kept, evals, min(self.warm, count), self.total_steps, bad)
 
 
@@ -147,8 +147,6 @@ def _warm(stretches: Sequence[Stretch], warmup_steps: int | None) -> int:
     return next((i for i, rate in enumerate(rates) if rate >= 0.999 * top), 0)
 
 
-def _bad(points: Sequence[Logged]) -> tuple[int, str] | None:
-    for p in points:
-        if p.loss is not None and not math.isfinite(p.loss):
-            return p.step, "loss"
-    return None
+def _bad(points: Sequence[Logged]) -> int | None:
+    bad = (p.step for p in points if p.loss is not None and not math.isfinite(p.loss))
+    return next(bad, None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from core.diagnosis.curve import Curve, mean, noise, shakes, window_means
 from core.diagnosis.finding import Finding, Kind, RunFacts
+from core.search.guard import blames_data
 from core.values import Scalar, number
 
 HOLD = 0.6
@@ -43,13 +44,15 @@ Sign = Callable[[Curve, RunFacts, float], Finding | None]
 def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """Nothing can be learnt: no gradients, no labels, or a loss that never changes."""
     stretches = curve.stretches
-    if curve.bad is not None and all(not math.isfinite(s.loss) for s in stretches):
+    # Later first logs are of updates that may have done the harm.
+    if curve.bad == 1 and all(not math.isfinite(s.loss) for s in stretches):
         return Finding(
             "not_learning", "error",
-            f"the {curve.bad[1]} is not a number from the first log on (step {curve.bad[0]}), before training could do "
-            "any harm",
+            "the loss is not a number from the first log on (step 1), before training could do any harm",
             "look at the data (is every label masked, are answers empty?), and try bf16 or fp32 in place of fp16",
         )  # fmt: skip
+    if blames_data(run.diverged):
+        return Finding("not_learning", "error", run.diverged, _labels(run))
     losses = curve.losses
     if len(losses) >= 2 and not any(losses):
         return Finding(
@@ -81,7 +84,7 @@ def diverging(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     if run.diverged:
         return Finding("diverging", "error", run.diverged, *_calm(run))
     if curve.bad is not None:
-        text = f"the {curve.bad[1]} is not a number at step {curve.bad[0]}"
+        text = f"the loss is not a number at step {curve.bad}"
         return Finding("diverging", "error", text, *_calm(run))
     losses = curve.losses
     if len(losses) - curve.warm < FEWEST:
@@ -241,7 +244,8 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     limit = share * abs(start)
     if _still(curve, share):
         # Evaluations hardly jitter: the training loss need only not contradict them.
-        moved = error > 0.1 * abs(start) or start - now > max(limit, 2 * error)
+        by_chance = min(2 * error, LITTLE * abs(start))
+        moved = error > 0.1 * abs(start) or start - now > max(limit, by_chance)
     else:
         moved = error > limit or start - least > limit
     if moved or now - start > max(2 * error, limit):

@@ -14,6 +14,9 @@ from core.values import Scalar, number
 SAFE_FACTOR = 2.0
 """Rates stay this far below the lowest that diverged: a longer run meets more bad batches than a probe."""
 
+IDLE = 0.05
+"""A parameter that explains less than this share of the trials' order makes no difference."""
+
 RATE = "learning_rate"
 
 
@@ -37,6 +40,15 @@ class TrialFacts:
     """How many runs `value` is the mean of."""
     rungs: tuple[tuple[float, float], ...] = ()
     """(share, value) at each rung that it came to."""
+    rate: float | None = None
+    """The learning rate that it trained at, where that is not its setting (it may be scaled with the batch)."""
+    open: bool = False
+    """Whether it, or a run that confirms it, has not ended yet."""
+
+    @property
+    def trained_at(self) -> float | None:
+        """The learning rate that it trained at; None where that is not known."""
+        return numeric(self.settings.get(RATE)) if self.rate is None else self.rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,7 @@ class RateBand:
     low: float
     """The lowest rate tried."""
     high: float
-    """Half the lowest rate that diverged."""
+    """Half the lowest rate that diverged, to two digits."""
     diverged: float
     """The lowest rate that diverged."""
     text: str
@@ -82,16 +94,34 @@ def examine(
 ) -> Examination:
     """Examine the trials of a search; `space` is the profile's [search.space] as its file has it."""
     judged = [t for t in trials if t.status in ("completed", "pruned", "rung", "diverged")]
+    judged.sort(key=lambda t: math.inf if t.place is None else t.place)
     found = importances(_scored(judged, metric), list(space)) if judged else ()
     band, remark = _band(judged)
-    edges = find_edges(space, [_judged(t, metric) for t in judged])
-    steps = tuple(_steps(trials, judged, space, metric, found, edges))
+    edges = _edges(judged, space, metric, found)
+    steps = tuple(_steps(trials, judged, space, metric, found, edges, band))
     remarks = [remark] if remark else []
     if space and 0 < len(judged) < FEWEST_TRIALS:
+        few = f"{len(judged)} trials are" if len(judged) > 1 else "1 trial is"
         remarks.append(
-            f"{len(judged)} trials are too few to tell which parameter matters: {FEWEST_TRIALS} or more would."
+            f"{few} too few to tell which parameter matters: {FEWEST_TRIALS} or more would."
         )
     return Examination(found, band, edges, steps, tuple(remarks))
+
+
+def _edges(
+    judged: Sequence[TrialFacts],
+    space: Mapping[str, object],
+    metric: Metric,
+    found: Sequence[Importance],
+) -> tuple[Edge, ...]:
+    """The edges worth widening: not of what makes no difference, and no higher rates where one was too high already."""
+    idle = {i.name for i in _idle(judged, found)}
+    lost = any(t.status == "diverged" for t in judged)
+    return tuple(
+        edge
+        for edge in find_edges(space, [_judged(t, metric) for t in judged])
+        if edge.name not in idle and not (lost and edge.name == RATE and edge.side == "high")
+    )
 
 
 def _judged(trial: TrialFacts, metric: Metric) -> Judged:
@@ -120,19 +150,20 @@ def _scored(
 
 def _band(trials: Sequence[TrialFacts]) -> tuple[RateBand | None, str]:
     """The safe rates, or why they cannot be told (empty where nothing diverged)."""
-    rates = [(rate, t) for t in trials if (rate := numeric(t.settings.get(RATE))) is not None]
+    rates = [(rate, t) for t in trials if (rate := t.trained_at) is not None]
     lost = sorted(rate for rate, t in rates if t.status == "diverged")
     if not lost or len({rate for rate, _ in rates}) < 2:
         return None, ""
     lowest = lost[0]
+    low, high = min(rate for rate, _ in rates), float(f"{lowest / SAFE_FACTOR:.2g}")
     above = [t for rate, t in rates if rate >= lowest]
     survived = [t for t in above if t.status == "completed"]
     if survived:
+        safe = f" Rates up to {number(high)} are safe with all." if low <= high else ""
         return None, (
             f"Of {len(above)} trials at a rate of {number(lowest)} or more {len(lost)} diverged and {len(survived)} "
-            "did not: it is not the rate alone that decides."
+            f"did not: it is not the rate alone that decides.{safe}"
         )
-    low, high = min(rate for rate, _ in rates), float(f"{lowest / SAFE_FACTOR:.2g}")
     if low > high:
         return None, f"All rates tried are less than twice below {number(lowest)}, which diverged."
     if len(lost) == 1:
@@ -140,7 +171,7 @@ def _band(trials: Sequence[TrialFacts]) -> tuple[RateBand | None, str]:
         seen = f"trial {trial} diverged at {number(lowest)}"
     else:
         seen = f"{len(lost)} trials diverged, at {number(lowest)} and above"
-    inside = [t for rate, t in rates if high < rate < lowest and t.best]
+    inside = [t for rate, t in rates if high < rate < lowest and t.place == 1]
     close = f" The best, trial {inside[0].trial}, is closer to it than that." if inside else ""
     text = f"Rates up to {number(high)} are safe: {seen}, and twice below that is a safe distance.{close}"
     return RateBand(low, high, lowest, text), ""
@@ -153,14 +184,15 @@ def _steps(
     metric: Metric,
     found: Sequence[Importance],
     edges: Sequence[Edge],
+    band: RateBand | None,
 ) -> list[NextStep]:
-    ranked = sorted((t for t in judged if t.place is not None), key=lambda t: t.place or 0)
+    ranked = [t for t in judged if t.place is not None]
     if not ranked:
         return _none_finished(trials, judged, space)
     steps = [_widen(edge, space) for edge in edges]
     best = [t for t in ranked if t.best]
     single = [t for t in best if t.runs == 1]
-    if len(best) > 1 and single:
+    if len(best) > 1 and single and not any(t.open for t in trials):
         names = ", ".join(str(t.trial) for t in best[:5]) + (" …" if len(best) > 5 else "")
         steps.append(
             NextStep(
@@ -171,7 +203,7 @@ def _steps(
         )
     steps += _unsettled(judged, metric)
     if not edges:
-        steps += _narrow(ranked, space, found)
+        steps += _narrow(ranked, space, found, band)
     steps += _pointless(judged, found)
     return steps
 
@@ -181,7 +213,10 @@ def _preferred(best: Sequence[TrialFacts]) -> str:
     first = best[0]
     if first.runs > 1:
         return f"trial {first.trial}, which ran {first.runs} times"
-    return f"the one with the lowest rate, trial {first.trial}"
+    rates = [math.inf if t.trained_at is None else t.trained_at for t in best]
+    if rates[0] < min(rates[1:]):
+        return f"the one with the lowest rate, trial {first.trial}"
+    return f"the first, trial {first.trial}"
 
 
 def _none_finished(
@@ -252,9 +287,13 @@ def _unsettled(judged: Sequence[TrialFacts], metric: Metric) -> list[NextStep]:
 
 
 def _narrow(
-    ranked: Sequence[TrialFacts], space: Mapping[str, object], found: Sequence[Importance]
+    ranked: Sequence[TrialFacts],
+    space: Mapping[str, object],
+    found: Sequence[Importance],
+    band: RateBand | None,
 ) -> list[NextStep]:
-    """A narrower range for a parameter that matters, where the best quarter of the trials lie close together."""
+    """A narrower range for a parameter that matters, where the best quarter of the trials lie close together; of rates
+    none that is not safe."""
     clear = {i.name for i in found if i.clear}
     top = ranked[: max(3, math.ceil(len(ranked) / 4))]
     steps = []
@@ -267,6 +306,10 @@ def _narrow(
         if width > 1 / 3:
             continue
         low, high = max(axis.low, nice(low / 1.5)), min(axis.high, nice(high * 1.5))
+        if band is not None and axis.name == RATE:
+            high = min(high, band.high)
+            if high < max(values):
+                continue
         if math.log(high / low) < 0.7 * math.log(axis.high / axis.low):
             entry = {"low": low, "high": high, "scale": "log"}
             text = (
@@ -277,16 +320,33 @@ def _narrow(
     return steps
 
 
-def _pointless(judged: Sequence[TrialFacts], found: Sequence[Importance]) -> list[NextStep]:
-    """Leave out what makes no difference, where something else clearly does."""
+def _idle(judged: Sequence[TrialFacts], found: Sequence[Importance]) -> list[Importance]:
+    """What makes no difference, where something else clearly does."""
     if len(judged) < 2 * FEWEST_TRIALS or not any(i.clear for i in found):
         return []
+    return [i for i in found if i.share is not None and not i.clear and i.share < IDLE]
+
+
+def _pointless(judged: Sequence[TrialFacts], found: Sequence[Importance]) -> list[NextStep]:
+    """Leave out what makes no difference."""
+    idle = _idle(judged, found)
+    if not idle:
+        return []
     main = next(i for i in found if i.clear)
-    idle = [i for i in found if i.share is not None and not i.clear and i.share < 0.05]
+    names, shares = _listed([i.name for i in idle]), _listed([_percent(i) for i in idle])
+    leave = "it as the profile has it" if len(idle) == 1 else "them as the profile has them"
     return [
         NextStep(
-            f"{i.name} made no difference that chance does not explain ({100 * (i.share or 0):.0f} % of the order of "
-            f"{i.trials} trials, {main.name} {100 * (main.share or 0):.0f} %): leave it as the profile has it."
+            f"{names} made no difference that chance does not explain ({shares} of the trials' order, {main.name} "
+            f"{_percent(main)}): leave {leave}."
         )
-        for i in idle
     ]
+
+
+def _percent(importance: Importance) -> str:
+    return f"{100 * (importance.share or 0):.0f} %"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`"""
+    return " and ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)

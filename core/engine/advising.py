@@ -6,7 +6,7 @@ from functools import partial
 from core.engine.advice import after_crash, after_fit, after_look, too_large_to_start
 from core.engine.advisers import Ticket
 from core.engine.clearance import ANYWHERE, Verdict
-from core.engine.foresight import Device
+from core.engine.foresight import Device, smallest_of
 from core.engine.jobs import Result
 from core.engine.scheduler import Ready
 from core.engine.service import Service
@@ -137,8 +137,7 @@ def _largest(devices: Sequence[Device]) -> Device | None:
 def _device_of(trial: Trial, devices: Sequence[Device]) -> Device | None:
     """Where the trial's last attempt ran."""
     gpus = trial.attempt.gpus if trial.attempt is not None else ()
-    uuid = gpus[0] if gpus else ""
-    return next((device for device in devices if device.uuid == uuid), None)
+    return smallest_of(gpus, devices)
 
 
 def _wanted(service: Service, ticket: Ticket) -> bool:

@@ -41,8 +41,8 @@ class Verdict:
 ANYWHERE = Verdict()
 
 
-def judge(gpus: tuple[Gpu, ...]) -> Verdict:
-    """Decide from what is known for each of the GPUs that a trial may get.
+def judge(gpus: tuple[Gpu, ...], wanted: int = 1) -> Verdict:
+    """Decide from what is known for each of the GPUs that a trial may get, of which it is to have `wanted`.
 
     Without any GPU nothing speaks against a start.
     """
@@ -50,10 +50,13 @@ def judge(gpus: tuple[Gpu, ...]) -> Verdict:
         return ANYWHERE
     unknown = [gpu for gpu in gpus if gpu.result is None and not _easy(gpu)]
     possible = [gpu for gpu in gpus if gpu not in unknown and not _too_large(gpu)]
-    # Where some surely fit it, those that it may just fit are left to others.
-    chosen = [gpu for gpu in possible if _surely(gpu)] or possible
+    surely = [gpu for gpu in possible if _surely(gpu)]
+    # Where enough surely fit it, those that it may just fit are left to others.
+    chosen = surely if len(surely) >= wanted else possible
     if not possible and not unknown:
         return Verdict(frozenset(), too_large=max(gpus, key=_room))
+    if unknown and len(possible) < wanted:
+        chosen = []
     everywhere = len(chosen) == len(gpus)
     return Verdict(
         None if everywhere else frozenset(gpu.uuid for gpu in chosen),

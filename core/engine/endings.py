@@ -15,7 +15,15 @@ from core.profile import Profile
 from core.search.metric import find, noise_of, value_of
 from core.search.smoothing import smooth
 from core.study.events import Ending, TrialEnded
-from core.study.files import ExitRecord, RunInfo, TrialForecast, WorkerReport, read_record
+from core.study.files import (
+    CHECKPOINTS,
+    ExitRecord,
+    RunInfo,
+    TrialForecast,
+    WorkerReport,
+    is_whole,
+    read_record,
+)
 from core.study.metrics import Point, read_points
 from core.study.state import Trial, finite, max_or_none
 from core.study.store import TrialFolder
@@ -150,18 +158,13 @@ def classify(facts: Facts, now: float) -> Outcome:
 
 def last_checkpoint(folder: TrialFolder) -> str | None:
     """The newest whole checkpoint of a trial, relative to its folder; None where there is none."""
-    found: list[tuple[int, str]] = []
-    try:
-        names = os.listdir(folder.checkpoints)
-    except OSError:
-        return None
-    for name in names:
-        number = name.rpartition("-")[2]
-        # The trainer writes its state last: a checkpoint without it was cut short.
-        whole = (folder.checkpoints / name / "trainer_state.json").is_file()
-        if name.startswith("checkpoint-") and number.isdecimal() and whole:
-            found.append((int(number), f"{folder.checkpoints.name}/{name}"))
-    return max(found)[1] if found else None
+    found: list[tuple[int, Path]] = []
+    for path in folder.checkpoints.glob("checkpoint-*"):
+        number = path.name.rpartition("-")[2]
+        if number.isdecimal():
+            found.append((int(number), path))
+    newest = (path for _, path in sorted(found, reverse=True))
+    return next((f"{CHECKPOINTS}/{path.name}" for path in newest if is_whole(path)), None)
 
 
 def _ending(facts: Facts, verdict: OomVerdict | None) -> tuple[Ending, str]:

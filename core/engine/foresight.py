@@ -130,7 +130,8 @@ class Foresight:
         gpus = [device for device in devices if device.target.kind == "cuda"]
         if trial.resume_from is not None:
             gpus = _smaller_than_before(trial, gpus)
-        verdict = judge(tuple(self._known(own, device) for device in gpus))
+        wanted = own.profile.resources.gpus_per_trial
+        verdict = judge(tuple(self._known(own, device) for device in gpus), wanted)
         if trial.resume_from is None or verdict.gpus is None:
             return verdict
         # One that goes on from a checkpoint has trained on a GPU of that size already.
@@ -190,10 +191,7 @@ class Foresight:
         file = self._folder.trial(trial.number).forecast
         file.unlink(missing_ok=True)
         own = self.own(trial)
-        uuids = decided.gpus or ("",)
-        devices = [d for d in self.devices(pool) if d.uuid in uuids]
-        # Of several GPUs the smallest decides: each holds as much.
-        device = min(devices, key=lambda d: d.target.total, default=None)
+        device = smallest_of(decided.gpus, self.devices(pool))
         if own is None or device is None:
             return
         gpu = self._known(own, device)
@@ -250,10 +248,17 @@ class Foresight:
         return self._architectures[name]
 
 
+def smallest_of(uuids: Sequence[str], devices: Sequence[Device]) -> Device | None:
+    """The device that decides whether a trial fits those with these UUIDs, as each of several GPUs holds as much; the
+    CPU where there are none."""
+    held = [device for device in devices if device.uuid in (uuids or ("",))]
+    return min(held, key=lambda device: device.target.total, default=None)
+
+
 def _smaller_than_before(trial: Trial, gpus: Sequence[Device]) -> list[Device]:
     """The GPUs with less memory than the one that a trial trained on last; none where that is not known."""
     held = trial.attempt.gpus if trial.attempt is not None else ()
-    last = next((gpu for gpu in gpus if gpu.uuid in held), None)
+    last = smallest_of(held, gpus)
     if last is None:
         return []
     return [gpu for gpu in gpus if gpu.target.total < last.target.total]

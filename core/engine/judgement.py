@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from core.diagnosis.study import RATE
 from core.doctor import Examination, RunFacts, TrialFacts, examine
 from core.engine.standing import rank_trials
 from core.search.edges import numeric
+from core.search.guard import blames_data
 from core.search.metric import Direction, find
 from core.search.ranking import by_trial
 from core.study.files import RunInfo
@@ -26,25 +28,53 @@ def examination(
     """
     probes = [t for t in trials if t.kind == "probe"]
     places = by_trial(rank_trials(probes, rank_by, direction))
-    own = [t for t in probes if t.number in places]
+    again: dict[int | None, list[Trial]] = {}
+    for trial in probes:
+        if trial.source == "confirm":
+            again.setdefault(trial.parent, []).append(trial)
     facts = []
-    for trial in own:
-        ranked, done = places[trial.number], trial.status == "completed"
+    for trial in probes:
+        if trial.number not in places:
+            continue
+        ranked, seconds = places[trial.number], again.get(trial.number, [])
+        status = _status(trial, seconds)
+        settings = ran_with(trial, space, profile or {})
         facts.append(
             TrialFacts(
                 trial=trial.number,
-                settings=ran_with(trial, space, profile or {}),
-                status=trial.status,
+                # The space knows the rate as it was drawn, before it was scaled with the batch.
+                settings={**settings, **{n: v for n, v in trial.sampled.items() if n == RATE}},
+                rate=numeric(settings.get(RATE)),
+                status=status,
                 # Of one that completed and has no place (its confirmation diverged) the value does not count.
-                value=ranked.value if ranked.place is not None or not done else None,
+                value=ranked.value
+                if ranked.place is not None or trial.status != "completed"
+                else None,
                 share=ranked.share if ranked.share is not None else 1.0,
                 place=ranked.place,
                 best=ranked.group == 1,
                 runs=ranked.runs,
                 rungs=tuple((r.at, r.value) for r in trial.rungs if r.value is not None),
+                open=not trial.ended or any(not t.ended for t in seconds),
             )
         )
     return examine(facts, space, find(rank_by, direction))
+
+
+def _status(trial: Trial, again: Iterable[Trial]) -> str:
+    """How a trial stands; diverged, too, where it did with another seed. What its data broke says nothing of its
+    settings."""
+    if trial.status == "diverged" and blames_data(trial.reason):
+        return "failed"
+    lost = any(t.status == "diverged" and not blames_data(t.reason) for t in again)
+    return "diverged" if lost else trial.status
+
+
+def _warmup(settings: Mapping[str, Scalar], run: RunInfo | None) -> int | None:
+    """Updates of the warm-up, as the worker told them."""
+    if run is not None and run.warmup_steps is not None:
+        return run.warmup_steps
+    return _no_warmup(settings)
 
 
 def _no_warmup(settings: Mapping[str, Scalar]) -> int | None:
@@ -71,16 +101,16 @@ def run_facts(trial: Trial, settings: Mapping[str, Scalar], run: RunInfo | None 
     `settings` are its parameters by name ([train] and [method] of the profile with the trial's changes); what they lack
     is not known.
     """
-    rows, accumulation = (
+    rows, accumulation, gpus = (
         numeric(settings.get(name))
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "gpus_per_trial")
     )
     return RunFacts(
         total_steps=run.total_steps if run is not None else trial.total_steps,
-        warmup_steps=_no_warmup(settings),
+        warmup_steps=_warmup(settings, run),
         learning_rate=numeric(settings.get("learning_rate")),
         finetuning_type=str(settings.get("finetuning_type", "lora")),
-        effective_batch=int(rows * accumulation) if rows and accumulation else None,
+        effective_batch=int(rows * accumulation * (gpus or 1)) if rows and accumulation else None,
         weight_decay=numeric(settings.get("weight_decay")),
         max_grad_norm=numeric(settings.get("max_grad_norm")),
         steps_per_epoch=run.steps_per_epoch if run is not None else 0.0,

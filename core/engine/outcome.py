@@ -8,6 +8,8 @@ from core.study.state import StudyState, Trial, TrialStatus
 
 LONGEST_REASON = 160
 """Characters of a failure's reason that are told."""
+MOST_REASONS = 3
+"""So many different reasons of failures are told, the commonest first."""
 
 _FATES: dict[TrialStatus, tuple[str, str]] = {
     "diverged": ("diverged", "diverged"),
@@ -30,9 +32,12 @@ def summary(state: StudyState) -> str:
     tests = [t for t in trials if t.kind == "range"]
     if tests and len(tests) == len(trials):
         return _range(tests[-1])
-    probes = [t for t in trials if t.kind == "probe"]
-    fates = _fates(probes or trials)
-    return "no trial completed" + (f": {fates}" if fates else "")
+    probes = [t for t in trials if t.kind == "probe"] or trials
+    completed = sum(t.status == "completed" for t in probes)
+    verdict = "no trial completed: "
+    if completed:
+        verdict = f"no winner: {completed} completed without a value of {state.rank_by}, "
+    return (verdict + fates(probes)).rstrip(": ,")
 
 
 def _measured(state: StudyState, best: Trial) -> str:
@@ -60,8 +65,8 @@ def _range(test: Trial) -> str:
     )
 
 
-def _fates(trials: Sequence[Trial]) -> str:
-    """What became of the trials, those alike together."""
+def fates(trials: Sequence[Trial]) -> str:
+    """What became of those trials that ended without a result, those alike together; "" where none did."""
     same = {t.status for t in trials}
     if same in ({"skipped"}, {"oom"}):
         return "none fits its GPU" if "skipped" in same else "all ran out of memory"
@@ -82,10 +87,11 @@ def _details(status: TrialStatus, group: Sequence[Trial]) -> str:
         more = "s ≥" if min(known) < max(known) else ""
         return f" at learning rate{more} {min(known):g}"
     if status == "failed":
-        reasons = Counter(t.reason for t in group)
-        reason, often = reasons.most_common(1)[0]
-        shown = reason[:LONGEST_REASON]
-        if not shown:
-            return ""
-        return f" ({shown})" if often == len(group) else f" ({often} of them: {shown})"
+        reasons = Counter(t.reason[:LONGEST_REASON] for t in group if t.reason)
+        if len(reasons) == 1 and reasons.total() == len(group):
+            return f" ({next(iter(reasons))})"
+        told = [f"{often} of them: {reason}" for reason, often in reasons.most_common(MOST_REASONS)]
+        others = len(reasons) - len(told)
+        told += [f"{others} more reason{'s' if others > 1 else ''}"] if others else []
+        return f" ({'; '.join(told)})" if told else ""
     return ""

@@ -1,6 +1,6 @@
 """Asks a process for the next settings to try: it loads the sampler, reads what the journal knows, answers and ends.
 
-It never holds the daemon up, and is ended with it.
+It never holds the daemon up, and is ended with it; one that outlives a killed daemon ends with its answer.
 """
 
 import os
@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO
@@ -18,11 +17,11 @@ from typing import IO
 import msgspec
 
 from core.engine.launch import PROGRAM
-from core.profile import Profile, dumps
+from core.profile import Profile, ProfileError, dumps
 from core.search.constraints import derive
 from core.search.metric import signed
 from core.search.proposals import ProposeReply, ProposeRequest, Seen, SeenState
-from core.search.space import space_of
+from core.search.space import Space, space_of
 from core.search.spread import draws
 from core.study.events import AnyEvent, SearchPlanned, TrialAdded
 from core.study.state import StudyState, Trial
@@ -120,16 +119,19 @@ class Proposer:
         running, self._running = self._running, None
         if running is None:
             return
-        with suppress(ProcessLookupError, PermissionError):
+        # One that has ended has given its number back.
+        if running.process.poll() is None:
             os.killpg(running.process.pid, signal.SIGKILL)
-        running.process.wait()
+            running.process.wait()
         running.said.close()
         running.errors.close()
 
 
 def request_for(state: StudyState, profile: Profile, count: int) -> ProposeRequest:
     """What the sampler is asked, from the journal alone: the same state gives the same question."""
-    trials = [_seen(t, state) for t in state.trials.values() if t.kind == "probe" and t.sampled]
+    space = space_of(profile)
+    probes = [(t, _point(t, space)) for t in state.trials.values() if t.kind == "probe"]
+    trials = [_seen(t, point, state) for t, point in probes if point]
     return ProposeRequest(
         profile=dumps(profile), trials=trials, count=count, seed=profile.search.seed
     )
@@ -164,7 +166,7 @@ def _added(
     until: float,
     now: float,
 ) -> list[TrialAdded]:
-    known = [t.settings for t in state.trials.values() if t.kind == "probe"]
+    known = _known(state, profile)
     added: list[TrialAdded] = []
     for point in points:
         settings = derive(profile, point)
@@ -179,12 +181,38 @@ def _added(
 
 def drawn(state: StudyState, profile: Profile, count: int) -> list[dict[str, Scalar]]:
     """Up to `count` settings drawn at random that were not tried, for a search whose sampler fails."""
-    known = [t.settings for t in state.trials.values() if t.kind == "probe"]
+    known = _known(state, profile)
     points = draws(space_of(profile), profile.search.seed)
     return list(islice((p for p in points if derive(profile, p) not in known), count))
 
 
-def _seen(trial: Trial, state: StudyState) -> Seen:
+def _known(state: StudyState, profile: Profile) -> list[dict[str, Scalar]]:
+    """What trials were made for, as settings and as what the search would make of the same point."""
+    space = space_of(profile)
+    probes = [t for t in state.trials.values() if t.kind == "probe"]
+    added = [_point(t, space) for t in probes if not t.sampled]
+    return [t.settings for t in probes] + [derive(profile, point) for point in added if point]
+
+
+def _point(trial: Trial, space: Space) -> dict[str, Scalar]:
+    """The point of the space that a trial stands for; empty where a person asked for what is none.
+
+    What such a trial leaves as the profile has it belongs to its point. One that changes anything besides says nothing
+    about the space.
+    """
+    if trial.sampled:
+        return trial.sampled
+    profile = space.profile
+    own = {axis.name: profile.value(axis.name) for axis in space.axes} | trial.settings
+    point = space.active({axis.name: own[axis.name] for axis in space.axes})
+    try:
+        same = profile.with_changes(derive(profile, point)) == profile.with_changes(trial.settings)
+    except ProfileError:
+        return {}
+    return point if same else {}
+
+
+def _seen(trial: Trial, point: dict[str, Scalar], state: StudyState) -> Seen:
     def lower_is_better(value: float | None) -> float | None:
         return None if value is None else signed(value, state.direction)
 
@@ -193,7 +221,7 @@ def _seen(trial: Trial, state: StudyState) -> Seen:
     value, share = lower_is_better(trial.value), 1.0
     if trial.status != "completed":
         value, share = (known[-1][1], known[-1][0]) if known else (None, 0.0)
-    return Seen(sampled=trial.sampled, value=value, state=_state(trial), share=share, rungs=known)
+    return Seen(sampled=point, value=value, state=_state(trial), share=share, rungs=known)
 
 
 def _state(trial: Trial) -> SeenState:

@@ -66,7 +66,7 @@ def schedule(state: StudyState, supply: Supply, now: float, ready: Ready | None 
         return Schedule() if state.unfinished() else Schedule(change=_over(state, now))
     room = max(0, supply.most - len(live))
     waiting = [t for t in queued if ready is None or t.number in ready]
-    able = [t for t in waiting if not _lacks(t, supply)]
+    able = [t for t in waiting if not _lacking(t, supply, ready)]
     if supply.device == "cpu":
         starts = tuple(_start(t, "cpu", ()) for t in able[:room])
     else:
@@ -75,7 +75,7 @@ def schedule(state: StudyState, supply: Supply, now: float, ready: Ready | None 
     short = min(room, len(waiting)) > len(starts)
     reason = supply.waiting
     if waiting and not able:
-        reason = _never(waiting[0], supply)
+        reason = _lacking(waiting[0], supply, ready)
     change = None if starts else _news(state, reason, short, now)
     return Schedule(starts, change)
 
@@ -86,24 +86,20 @@ def gpus_of(trial: Trial, each: int) -> int:
     return int(own) if isinstance(own, int) else each
 
 
-def _lacks(trial: Trial, supply: Supply) -> bool:
-    """Whether a trial is to have more GPUs than there are. It waits, as a GPU may come back, and stops no other one."""
+def _lacking(trial: Trial, supply: Supply, ready: Ready | None) -> str:
+    """Why a trial cannot have as many GPUs as it is to have, in words; "" where it can. It waits, as a GPU may come
+    back, and stops no other one."""
     wanted = gpus_of(trial, supply.each)
+    fitting = (ready or {}).get(trial.number)
+    says = f"trial {trial.number} is to have {wanted} GPUs, and"
     if supply.device == "cpu":
-        return wanted > 1
-    return supply.total is not None and wanted > max(1, supply.total)
-
-
-def _never(trial: Trial, supply: Supply) -> str:
-    wanted = gpus_of(trial, supply.each)
-    have = (
-        "trials run on the CPU here"
-        if supply.device == "cpu"
-        else f"the study may use {supply.total} here"
-    )
-    return (
-        f"trial {trial.number} is to have {wanted} GPUs, and {have}; lower resources.gpus_per_trial"
-    )
+        here = "trials run on the CPU here; lower resources.gpus_per_trial"
+        return f"{says} {here}" if wanted > 1 else ""
+    if supply.total is not None and wanted > max(1, supply.total):
+        return f"{says} the study may use {supply.total} here; lower resources.gpus_per_trial"
+    if fitting is not None and len(fitting) < wanted:
+        return f"{says} those here with the memory that it needs are {len(fitting)}"
+    return ""
 
 
 def _given(

@@ -116,5 +116,5 @@ def wanted(state: StudyState, supply: Supply) -> int:
     queued = len(state.queued())
     room = max(0, supply.most - len(live))
     if supply.device == "cuda":
-        room = min(room, len(supply.free))
+        room = min(room, len(supply.free) // supply.each)
     return max(room - queued, 1 if not live and not queued else 0)

@@ -84,7 +84,10 @@ class Watch:
     def _observe(self, point: Point) -> Verdict | None:
         if self._guard is None or (point.loss is None and point.grad_norm is None):
             return None
-        return self._guard.observe(point.step, point.loss, point.grad_norm)
+        verdict = self._guard.observe(point.step, point.loss, point.grad_norm)
+        if verdict is not None and verdict.action == "warn" and self._told_before(point):
+            return None
+        return verdict
 
     def _mind_memory(self, point: Point) -> Verdict | None:
         held = max(point.mem_reserved or 0, point.mem_peak or 0)
@@ -94,10 +97,13 @@ class Watch:
             # Of a process on the CPU the resident set is known, which is more than its allocations.
             held = max(0, held - self._outside)
         text = self._creep.observe(point.step, held, point.mem_peak)
-        # What was logged before this watch began was for the daemon of that time to tell.
-        if text is None or point.t < self._since:
+        if text is None or self._told_before(point):
             return None
         return Verdict("warn", text, point.step)
+
+    def _told_before(self, point: Point) -> bool:
+        """Whether it was for an earlier daemon to tell what there is to tell of `point`."""
+        return point.t < self._since
 
     def _make_creep(self) -> Creep:
         forecast = read_record(self.folder.forecast, TrialForecast)
@@ -121,6 +127,8 @@ class Watch:
 def _warmup(train: TrainTable, run: RunInfo, task: TrialTask | None) -> int:
     """Updates in which the rate rises: a probe takes its share of what is given in updates, unless its schedule is the
     first part of the full training's."""
+    if run.warmup_steps is not None:
+        return run.warmup_steps
     whole = task is not None and task.schedule == "full"
     span = run.full_steps if whole else run.total_steps
     if train.warmup_steps is None:

@@ -36,6 +36,7 @@ class Choice:
 
 def choose(profile: Profile, *, gpus: int | None) -> Choice:
     """Decide what `auto` means for the search of a profile; `gpus`: how many it may use, None on the CPU or unknown.
+    Where each trial has several, what counts is how many trials they run at once.
 
     Strategy: a space with no more combinations than trials is tried whole (`grid`). With at least 10 trials, more than
     one parameter that is free and fewer GPUs than half the trials it pays to learn from earlier ones (`bayesian`). Else
@@ -50,13 +51,14 @@ def choose(profile: Profile, *, gpus: int | None) -> Choice:
     size = space.size()
     wanted = profile.search.trials
     trials = wanted if size is None else min(wanted, size)
-    strategy, why = _strategy(profile, space, size, gpus)
-    stopping, because = _stopping(profile, trials, gpus)
+    places = None if gpus is None else max(1, gpus // profile.resources.gpus_per_trial)
+    strategy, why = _strategy(profile, space, size, places)
+    stopping, because = _stopping(profile, trials, places)
     return Choice(strategy, stopping, trials, f"{strategy}: {why}; {because}")
 
 
 def _strategy(
-    profile: Profile, space: Space, size: int | None, gpus: int | None
+    profile: Profile, space: Space, size: int | None, places: int | None
 ) -> tuple[Strategy, str]:
     wanted = profile.search.trials
     free = sum(axis.free for axis in space.axes)
@@ -70,8 +72,8 @@ def _strategy(
         why = f"{_trials(wanted)} are too few to learn from"
     elif free < 2:
         why = f"{_trials(wanted)} cover one parameter"
-    elif gpus is not None and wanted <= 2 * gpus:
-        why = f"{gpus} GPUs run {_trials(wanted)} nearly at once, there is none to learn from"
+    elif places is not None and wanted <= 2 * places:
+        why = f"{_gpus(profile, places)} run {_trials(wanted)} nearly at once, there is none to learn from"
     else:
         learns = "later ones learn from earlier ones"
         return "bayesian", f"{_trials(wanted)} over {free} parameters, {learns}"
@@ -80,15 +82,20 @@ def _strategy(
     return "random", f"{why}, and nothing known is to come first"
 
 
-def _stopping(profile: Profile, trials: int, gpus: int | None) -> tuple[Stopping, str]:
+def _stopping(profile: Profile, trials: int, places: int | None) -> tuple[Stopping, str]:
     asked = profile.search.stopping
     if asked != "auto":
         return asked, f"stopping {asked} as the profile says"
     if trials < WORTH_STOPPING:
         return "none", f"no early stopping among {_trials(trials)}"
-    if gpus is not None and gpus >= WIDE_GPUS and trials >= WIDE_TURNS * gpus:
-        return "asha", f"asha: {gpus} GPUs need not wait for the slowest of {trials}"
+    if places is not None and places >= WIDE_GPUS and trials >= WIDE_TURNS * places:
+        return "asha", f"asha: {_gpus(profile, places)} need not wait for the slowest of {trials}"
     return "halving", _halving(profile, trials)
+
+
+def _gpus(profile: Profile, places: int) -> str:
+    each = profile.resources.gpus_per_trial
+    return f"{places} GPUs" if each == 1 else f"{places} × {each} GPUs"
 
 
 def _halving(profile: Profile, trials: int) -> str:

@@ -24,6 +24,11 @@ class Axis:
     values: tuple[float, ...] | None
     """All values of a list in order; None for a range."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is written in whole numbers from 1 on, as ranks and batches are."""
+        return self.low >= 1 and all(v.is_integer() for v in self.values or (self.low, self.high))
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -61,7 +66,8 @@ def ordered_axes(space: Mapping[str, object]) -> tuple[Axis, ...]:
 
 
 def find_edges(space: Mapping[str, object], trials: Sequence[Judged]) -> tuple[Edge, ...]:
-    """The edges at which the best trials lie; `trials` are all that were tried, those that diverged too.
+    """The edges at which the best trials lie; `trials` are all that were tried, those that diverged too. Of the best
+    the first is named.
 
     Silent about a parameter of which fewer than two values were tried, where a trial that is as good lies further in,
     and where a trial further out diverged or did worse: then the edge of the space is not where the good values end.
@@ -82,7 +88,8 @@ def numeric(value: object) -> float | None:
 
 def further(axis: Axis, side: Literal["low", "high"], value: float) -> float | None:
     """A value beyond `value` to try: three times as far for rates and other log ranges, the next of a row of values,
-    half a range more for linear ones; None where nothing lies beyond (below zero, above a share of one)."""
+    half a range more for linear ones; of whole numbers never below half of it. None where nothing lies beyond (below
+    zero, below a whole number of 1, above a share of one), or where the axis itself goes as far."""
     up = side == "high"
     if axis.values is not None:
         beyond = _continued(axis.values if up else axis.values[::-1])
@@ -91,9 +98,14 @@ def further(axis: Axis, side: Literal["low", "high"], value: float) -> float | N
     else:
         step = (axis.high - axis.low) / 2
         beyond = float(f"{value + step if up else value - step:.6g}")
+    if axis.whole:
+        beyond = float(round(beyond) if up else math.floor(max(beyond, value / 2)))
+        if beyond < 1:
+            return None
     beyond = max(0.0, beyond)
     share = axis.low >= 0 and axis.high <= 1 and beyond >= 1
-    return None if share or beyond == value else beyond
+    inside = beyond <= axis.high * (1 + 1e-9) if up else beyond >= axis.low * (1 - 1e-9)
+    return None if share or inside else beyond
 
 
 def nice(value: float) -> float:
@@ -139,7 +151,10 @@ def _edge(axis: Axis, best: Sequence[Judged], trials: Sequence[Judged]) -> Edge 
 
 
 def _outside(axis: Axis, side: str, value: float) -> bool:
-    """Whether `value` is in the outer quarter of the axis: the end of what was tried may be far from the space's."""
+    """Whether `value` is in the outer quarter of the axis, of a list at its end: the end of what was tried may be far
+    from the space's."""
+    if axis.values is not None:
+        return value == (axis.high if side == "high" else axis.low)
     low, high, at = axis.low, axis.high, value
     if axis.log:
         if value <= 0:
@@ -172,7 +187,7 @@ def _make(
     where = "highest" if side == "high" else "lowest"
     text = (
         f"the best, trial {winner.trial}, has the {where} {axis.name} tried ({number(value)}); the best of all others, "
-        f"with {number(nearest)}, is {worse - winner.value:.3g} worse: widen to {number(beyond)}?"
+        f"with {number(nearest)}, is {number(float(f'{worse - winner.value:.3g}'))} worse: widen to {number(beyond)}?"
     )
     return Edge(axis.name, side, winner.trial, value, beyond, text)
 
@@ -184,10 +199,5 @@ def _continued(values: Sequence[float]) -> float:
         ratio = last / before
         even = len(values) < 3 or (values[-3] > 0 and abs(before / values[-3] / ratio - 1) < 0.2)
         if even and (ratio >= 1.5 or ratio <= 1 / 1.5):
-            beyond = last * ratio
-            return float(round(beyond)) if _whole(values) and beyond >= 1 else nice(beyond)
+            return last * ratio if all(v.is_integer() for v in values) else nice(last * ratio)
     return float(f"{last + (last - before):.12g}")
-
-
-def _whole(values: Sequence[float]) -> bool:
-    return all(v.is_integer() for v in values)

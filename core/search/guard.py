@@ -9,6 +9,7 @@ a rise counts only beyond what the run's own jitter explains.
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,6 +47,18 @@ class GuardSettings:
     start_logs: int = 5
     learned_loss: float = 0.01
     alpha: float = ALPHA
+
+
+_ZERO = "loss is exactly 0"
+
+
+def blames_data(reason: str) -> bool:
+    """Whether a run that was stopped for `reason`, in the guard's words or those of its ending, was broken by its data
+    or numbers and not by its learning rate: a loss of exactly 0, or none that is a number before the first update."""
+    return reason.startswith(_ZERO) or _FIRST_LOSS.fullmatch(reason) is not None
+
+
+_FIRST_LOSS = re.compile(r"(its )?loss is .+ at step 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +134,7 @@ class Guard:
         if loss != 0 or (smoothed is not None and smoothed < self._settings.learned_loss):
             return None
         reason = (
-            f"loss is exactly 0 at step {step}{self._last()}: either every label is masked, so that there is nothing "
+            f"{_ZERO} at step {step}{self._last()}: either every label is masked, so that there is nothing "
             "to learn from, or a filter hides losses that are not numbers"
         )
         return Verdict("stop", reason, step)
@@ -132,7 +145,7 @@ class Guard:
         if before is None or curve.noise is None:
             return None
         margin = max(settings.min_rise, settings.spike_sigmas * curve.noise)
-        spiking = loss > settings.spike_ratio * before and loss - before > margin
+        spiking = loss - before > max(margin, (settings.spike_ratio - 1) * abs(before))
         new = spiking and not self._in_spike
         self._in_spike = spiking
         if not new:
@@ -270,7 +283,7 @@ class _Curve:
             spread = (self.noise or 0.0) * math.sqrt(mark.variance + self._ema.variance_factor)
             needed = max(settings.min_rise, least, settings.noise_sigmas * spread)
             # The average still stands high when the loss itself is back already: both must be up.
-            high = min(self.now, self._level) > ratio * mark.loss
+            high = min(self.now, self._level) - mark.loss > (ratio - 1) * abs(mark.loss)
             if high and self.now - mark.loss >= needed:
                 return mark
         return None
@@ -287,6 +300,8 @@ def _number(value: float) -> str:
 
 
 def _times(value: float, base: float) -> str:
+    if base <= 0:
+        return "far above"
     return f"{value / base:.1f} times" if value < 1000 * base else "more than 1000 times"
 
 

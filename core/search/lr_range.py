@@ -78,6 +78,7 @@ def read(points: Sequence[tuple[float, float]]) -> RangeReading:
         )
     window = _window(rising)
     noise = _noise(finite)
+    finite = _without_spikes(finite)
     lost = _lost(finite, window, noise)
     diverged_at = finite[lost][0] if lost is not None else None
     if diverged_at is None and len(finite) < len(rising):
@@ -106,7 +107,7 @@ def _judge(
     # An average of `window` values, compared with another one.
     error = noise * math.sqrt(2 / window)
     lost = "" if diverged_at is None else f", and is lost at {number(_rate(diverged_at))}"
-    if fall < max(4 * error, 0.005 * abs(level)):
+    if fall <= max(4 * error, 0.005 * abs(level)):
         seen = f"the loss does not fall at any rate from {number(_rate(rates[0]))} to {number(_rate(rates[-1]))}{lost}"
         why = (
             f"its fall of {fall:.2g} is within its noise ({error:.2g})"
@@ -175,6 +176,13 @@ def _until_bad(points: Sequence[tuple[float, float]]) -> list[tuple[float, float
     """The points before the first loss that is not finite."""
     bad = next((i for i, (_, loss) in enumerate(points) if not math.isfinite(loss)), len(points))
     return list(points[:bad])
+
+
+def _without_spikes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The middle loss of each three neighbours: a lone bad batch is no divergence, and no level to fall from."""
+    inner = zip(points, points[1:], points[2:], strict=False)
+    middles = [(b[0], sorted((a[1], b[1], c[1]))[1]) for a, b, c in inner]
+    return [points[0], *middles, points[-1]]
 
 
 def _window(points: Sequence[tuple[float, float]]) -> float:

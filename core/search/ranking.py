@@ -15,8 +15,11 @@ two equally good settings differ by (90th percentile of the regret of a fixed go
 over published LoRA runs)."""
 
 CURVE_NOISE_CAP = 5.0
-"""What a single curve says of its own noise widens a tie to so many times the tolerance at most: it is one run's word.
-What was measured between seeds has no such limit."""
+"""What a single curve says of its own noise widens a tie to so many times the tolerance at most: one run's word."""
+
+SEED_NOISE_CAP = 25.0
+"""What was measured between seeds widens it to so many times the tolerance at most, 5 % of a loss: settings that do so
+badly with another seed are not as good as the best, however much their own two runs differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +84,10 @@ def rank(
 
     A tie is a group of values no further above the group's best than chance explains (a chain of near-ties does not
     grow without end): the larger of `tolerance` × the best and one standard error. That error is sqrt(1/n + 1/m) times
-    the standard deviation between seeds, pooled over all confirmed trials of n and m runs; where none is confirmed,
-    what the best one's own curve jitters by, at most `CURVE_NOISE_CAP` tolerances. (The rule of one standard error: of
-    what is no worse than the best by more than that, take the most careful; Breiman et al., CART, 1984, section 3.4.3.)
+    the standard deviation between seeds, pooled over all confirmed trials of n and m runs, at most `SEED_NOISE_CAP`
+    tolerances; where none is confirmed, what the best one's own curve jitters by, at most `CURVE_NOISE_CAP`. (The rule
+    of one standard error: of what is no worse than the best by more than that, take the most careful; Breiman et al.,
+    CART, 1984, section 3.4.3.)
     Within a tie confirmed trials come first and then the lower learning rate: short probes favour rates that are too
     high for a full training.
     """
@@ -193,7 +197,8 @@ def _margin(best: _Placed, entry: _Placed, tolerance: float, seeds: float | None
     """How much worse than `best` a value may be by chance."""
     floor = tolerance * abs(best.value)
     if seeds is not None:
-        return max(floor, seeds * math.sqrt(1 / best.runs + 1 / entry.runs))
+        error = seeds * math.sqrt(1 / best.runs + 1 / entry.runs)
+        return max(floor, min(error, SEED_NOISE_CAP * floor))
     return max(floor, min(best.candidate.noise or 0.0, CURVE_NOISE_CAP * floor))
 
 

@@ -96,25 +96,29 @@ def plan_notices(profile: Profile) -> list[str]:
         return []
     told = [f"{reason}: it is not searched" for reason in without_effect(profile.tables())]
     told += _unlike(space)
-    size, wanted = space.size(), profile.search.trials
     left_out = _left_out(space)
     if left_out:
         told.append(left_out)
-    if size is None or size == wanted:
-        return told
-    strategy = choose(profile, gpus=None).strategy
-    if size > wanted and strategy == "grid":
+    size, wanted = space.size(), profile.search.trials
+    if size is not None and size > wanted and choose(profile, gpus=None).strategy == "grid":
         told.append(
             f"the grid has {size} combinations, search.trials allows {wanted}: "
             "they are spread evenly over the grid"
         )
-    elif size < wanted:
-        what = "grid" if strategy == "grid" else "space"
-        told.append(
-            f"search.trials asks for {wanted}, the {what} has {size} "
-            f"combination{'' if size == 1 else 's'}: the search ends after them"
-        )
     return told
+
+
+def fewer_notice(profile: Profile) -> str | None:
+    """That the space holds fewer combinations than the search asks for, where it does: nothing is wrong with that."""
+    space = space_of(profile)
+    size, wanted = space.size(), profile.search.trials
+    if not space.axes or size is None or size >= wanted:
+        return None
+    what = "grid" if choose(profile, gpus=None).strategy == "grid" else "space"
+    return (
+        f"search.trials asks for {wanted}, the {what} has {size} "
+        f"combination{'' if size == 1 else 's'}: the search ends after them"
+    )
 
 
 def _unlike(space: Space) -> list[str]:

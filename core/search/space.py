@@ -204,7 +204,7 @@ def _held_axis(profile: Profile, name: str, entry: Range) -> Axis | None:
     """
     if not profile.search.hold_effective_batch or name not in (BATCH, ACCUMULATION):
         return None
-    held = profile.effective_batch()
+    held = profile.batch_per_gpu()
     factors = [v for v in _range_axis(name, entry).values or () if held % int(v) == 0]
     return _list_axis(name, tuple(factors)) if factors else None
 

@@ -5,6 +5,7 @@
 not at all.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -24,6 +25,8 @@ LOCK_FILE = "lock"
 CHECKPOINTS = "checkpoints"
 OUTPUT = "output"
 TENSORBOARD = "tb"
+STATE_FILE = "trainer_state.json"
+"""What the Trainer writes last into a checkpoint."""
 
 LEAST_RANGE_STEPS = 10
 MOST_RANGE_STEPS = 100_000
@@ -106,7 +109,7 @@ class RunInfo(msgspec.Struct, frozen=True):
 
     attempt: int
     total_steps: int
-    """Updates that this attempt ends at, counted from the start of the trial."""
+    """Updates of the trial from its start to its end, be there a rung before that or not."""
     full_steps: int
     """Updates of the full training."""
     steps_per_epoch: float
@@ -226,6 +229,16 @@ class ExitRecord(msgspec.Struct, frozen=True):
     """Why the worker could not be started, where it was not."""
     max_rss: int | None = None
     """The worker's largest resident set, bytes."""
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all that belongs into a checkpoint was written: what comes last can be read to its end."""
+    try:
+        # It may hold NaN, which is no JSON to msgspec.
+        json.loads((checkpoint / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 Record = TypeVar("Record", bound=msgspec.Struct)

@@ -1,16 +1,19 @@
 """The checkpoints of a trial: which one it goes on from, and which ones stay."""
 
+import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.profile import Profile
-from core.study.files import CHECKPOINTS, TrialTask
+from core.profile import Profile, ProfileError, load
+from core.study.files import CHECKPOINTS, OUTPUT, TRIAL_FILE, TrialTask, is_whole
 from core.train.errors import SettingsError
+from core.train.plan import order_seed
+from core.train.settings import ENDLESS
 
-STATE_FILE = "trainer_state.json"
-"""What the Trainer writes last into a checkpoint: with it, the checkpoint is whole."""
+PARTIAL = f"{OUTPUT}.partial"
+"""The folder of what a trial saves at its end, while it is written."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -27,16 +30,12 @@ class Beginning:
     """Whether this attempt is the one that goes on from the probe's checkpoint."""
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether everything that belongs into a checkpoint was written."""
-    return (checkpoint / STATE_FILE).is_file()
-
-
 def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning:
     """Where the trial in `folder` begins: at its own checkpoint, at its probe's, or at the start.
 
     Raises:
-        SettingsError: the checkpoint is not there, or is of another method.
+        SettingsError: the checkpoint is not there, is of another method, or is of a probe whose training this one
+            cannot continue.
     """
     ended = None if task.continues is None else _step_of(task.continues)
     name = task.resume_from or task.continues
@@ -54,6 +53,8 @@ def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning
             f"{checkpoint} is no complete checkpoint, so that {whose}; start it over"
         )
     _check_method(checkpoint, profile)
+    if task.resume_from is None:
+        _check_probe(checkpoint, profile)
     return Beginning(checkpoint, ended, continues=task.resume_from is None)
 
 
@@ -64,6 +65,34 @@ def _check_method(checkpoint: Path, profile: Profile) -> None:
         holds = "adapters" if adapters else "a whole model"
         raise SettingsError(
             f'{checkpoint} holds {holds}, which finetuning_type = "{method}" cannot go on from; start the trial over'
+        )
+
+
+def _check_probe(checkpoint: Path, profile: Profile) -> None:
+    """Raise SettingsError where what a probe's checkpoint counts and keeps would mean something else here."""
+    try:
+        probe = load(checkpoint.parent.parent / TRIAL_FILE)
+    except ProfileError:
+        # What is left of the probe is its checkpoint: there is nothing to compare with.
+        return
+    was, now = probe.train, profile.train
+    changed = None
+    if probe.effective_batch() != profile.effective_batch():
+        changed = (
+            f"another effective batch ({profile.effective_batch()}, not {probe.effective_batch()})"
+        )
+    elif (was.data_seed, order_seed(was)) != (now.data_seed, order_seed(now)):
+        changed = "another order of the data"
+    elif {was.lr_scheduler_type, now.lr_scheduler_type} & ENDLESS and (
+        (was.lr_scheduler_type, was.learning_rate) != (now.lr_scheduler_type, now.learning_rate)
+    ):
+        # The rate of the moment is a part of their state.
+        changed = (
+            "another learning rate or schedule where one of them depends on how the probe went"
+        )
+    if changed is not None:
+        raise SettingsError(
+            f"the training cannot continue from the probe with {changed}; start it over"
         )
 
 
@@ -86,8 +115,23 @@ def keep_only(folder: Path, checkpoint: str) -> None:
             shutil.rmtree(other, ignore_errors=True)
 
 
+def make_durable(folder: Path) -> None:
+    """Have the files in `folder` on the disk, so that they outlive a machine that goes down.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    for path in (*(p for p in folder.iterdir() if p.is_file()), folder, folder.parent):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def drop_torn(folder: Path) -> None:
-    """Remove the checkpoints that were only half written."""
+    """Remove the checkpoints and the output that were only half written."""
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
     for checkpoint in (folder / CHECKPOINTS).glob("checkpoint-*"):
         if not is_whole(checkpoint):
             shutil.rmtree(checkpoint, ignore_errors=True)

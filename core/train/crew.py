@@ -100,7 +100,7 @@ class Crew:
             return
         if ended is not None:
             self._fail(member.index, ended)
-        elif code < 0:
+        elif code < 0 and signal.getsignal(-code) is signal.SIG_DFL:
             _die_alike(member.index, -code)
         else:
             error = f"the process of GPU {member.index + 1} ended with exit code {code} and said nothing"

@@ -1,6 +1,6 @@
 """Learning-rate schedules that transformers has not: the rise of a range test, and the return from a probe's end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from core.params import TrainTable
 from core.study.files import TrialTask
 from core.train.plan import Plan
-
-_ENDLESS = ("reduce_lr_on_plateau", "greedy")
-"""Schedules that do not depend on the length of the run: they go on from a probe as they are."""
+from core.train.settings import ENDLESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +23,8 @@ class Schedule:
     back: tuple[int, int] | None = None
     """Where a full training goes on from a probe that had decayed its rate: the update that the probe ended with, and
     the updates over which the rate comes back."""
+    continues: bool = False
+    """Whether the run goes on from a probe, whose settings may have been others."""
 
     def make(self, optimizer: Any) -> Any:
         """The schedule of a range test: it rises exponentially. None of other runs."""
@@ -40,16 +40,30 @@ class Schedule:
             begins, updates = self.back
             schedule.lr_lambdas = [_coming_back(r, begins, updates) for r in schedule.lr_lambdas]
 
-    def take_up(self, schedule: Any, optimizer: Any) -> None:
-        """Set the rates to what the schedule says at the step that a checkpoint has brought it to: what the
-        checkpoint's own schedule left may be another rate."""
-        if self.back is None or not isinstance(schedule, LambdaLR):
+    def take_up(self, schedule: Any, optimizer: Any, own: Sequence[Mapping[str, Any]]) -> None:
+        """Where a checkpoint has brought a probe's settings, give the optimizer its own again (`settings_of`), and
+        the rate that its schedule says at the step that the checkpoint has brought it to."""
+        if not self.continues:
             return
+        for group, settings in zip(optimizer.param_groups, own, strict=True):
+            group.update(settings)
+        if not isinstance(schedule, LambdaLR):
+            return
+        schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
         step = schedule.last_epoch
         rates = [b * r(step) for b, r in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
         schedule._last_lr = rates
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+
+def settings_of(optimizer: Any) -> list[dict[str, Any]]:
+    """What each of an optimizer's groups of weights is set to, but for the rate of the moment."""
+    momentary = ("params", "lr")
+    return [
+        {key: value for key, value in group.items() if key not in momentary}
+        for group in optimizer.param_groups
+    ]
 
 
 def make_schedule(
@@ -59,8 +73,8 @@ def make_schedule(
     if task.kind == "range":
         return Schedule((task.range_low, task.range_high, task.range_steps), train.learning_rate)
     if probe_end is None or task.schedule == "full":
-        return Schedule()
-    return Schedule(back=(probe_end, updates_back(train, plan, probe_end)))
+        return Schedule(continues=probe_end is not None)
+    return Schedule(back=(probe_end, updates_back(train, plan, probe_end)), continues=True)
 
 
 def updates_back(train: TrainTable, plan: Plan, probe_end: int) -> int:
@@ -71,7 +85,7 @@ def updates_back(train: TrainTable, plan: Plan, probe_end: int) -> int:
     models were trained further (Gupta et al., Continual Pre-Training of Large Language Models, arXiv 2308.04014).
     A tenth of what is left at most.
     """
-    if train.lr_scheduler_type in _ENDLESS:
+    if train.lr_scheduler_type in ENDLESS:
         return 0
     remembered = round(1 / max(1e-6, 1 - train.adam_beta1))
     return max(0, min(remembered, (plan.total_steps - probe_end) // 10))
@@ -99,7 +113,8 @@ def describe(train: TrainTable, task: TrialTask, plan: Plan, probe_end: int | No
         )
         back = updates_back(train, plan, probe_end)
         if back:
-            lines.append(f"the rate comes back to the full training's over {back} steps")
+            over = "1 step" if back == 1 else f"{back} steps"
+            lines.append(f"the rate comes back to the full training's over {over}")
     return lines
 
 

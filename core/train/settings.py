@@ -11,6 +11,9 @@ from core.train.plan import Plan
 from core.train.precision import Numbers
 from core.train.ranks import ALONE, Ranks
 
+ENDLESS = frozenset({"reduce_lr_on_plateau", "greedy"})
+"""Schedules that do not depend on the length of the run, but on how it goes: they go on from a probe as they are."""
+
 _STEP_COUNTS = ("num_decay_steps", "num_stable_steps")
 
 
@@ -100,6 +103,9 @@ def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
     name = train.lr_scheduler_type
     if name == "warmup_stable_decay":
         given.setdefault("num_decay_steps", max(1, plan.schedule_steps // 10))
+    if name == "inverse_sqrt" and ("timescale" in given or plan.warmup_steps == 0):
+        # A number of updates as well; without one it is the warm-up's, or what transformers takes without a warm-up.
+        given["timescale"] = given.get("timescale", 10_000) * float(plan.schedule_share)
     if name == "greedy":
         # GreedyLR's own bounds, 1e-3 to 1, lie above every rate that fine-tuning bears.
         given.setdefault("min_lr", train.learning_rate / 10)

@@ -184,7 +184,6 @@ class Trial:
     def release(self) -> None:
         """Let go of the model and all that hangs on it, and of what was only half written."""
         if self._ranks.first:
-            shutil.rmtree(self._folder / f"{OUTPUT}.partial", ignore_errors=True)
             checkpoints.drop_torn(self._folder)
         trainer = self._trainer
         if trainer is not None:
@@ -433,6 +432,8 @@ class Trial:
         )
         for line in describe(self._profile.train, self._task, plan, self._beginning.probe_end):
             say(line)
+        if self._task.resume_from is not None:
+            say(f"goes on after step {self._trainer.state.global_step:,}")
         say(f"{run.device}, {run.precision}")
         say(f"started in {self._watch.describe()}")
 
@@ -444,7 +445,7 @@ class Trial:
         if not self._ranks.first:
             return
         output = self._folder / OUTPUT
-        partial = output.with_name(f"{OUTPUT}.partial")
+        partial = self._folder / checkpoints.PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
         save_weights(loaded.model, partial, weights)
         loaded.tokenizer.chat_template = loaded.encoder.jinja

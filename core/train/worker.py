@@ -88,6 +88,9 @@ def _end_for(folder: Path, task: TrialTask, index: int, report: WorkerReport) ->
     """End the trial for another rank that failed; rank 0 itself may be waiting for it in the middle of anything."""
     limits.lift_cap()
     print(f"the process of GPU {index + 1} of {task.processes} failed", flush=True)
+    from core.train.checkpoints import drop_torn
+
+    drop_torn(folder)
     os._exit(_end(folder, msgspec.structs.replace(report, attempt=task.attempt)))
 
 
@@ -133,8 +136,9 @@ def train(
         return trial.report("failed", error=str(error), error_type=_name(error), usage_error=True)
     except Exception as error:
         limits.lift_cap()
-        # What another rank prints as standard output is not read.
-        traceback.print_exc(file=sys.stderr if rank else sys.stdout)
+        # A full disk takes no log, and must not hide the reason. What another rank prints as standard output is not read.
+        with contextlib.suppress(OSError):
+            traceback.print_exc(file=sys.stderr if rank else sys.stdout)
         # The frames hold the tensors that memory has to be found for.
         traceback.clear_frames(error.__traceback__)
         trial.release()

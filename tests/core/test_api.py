@@ -182,6 +182,22 @@ def test_an_interrupt_leaves_the_engine_running_and_says_how_to_wait_again(engin
     assert Study.open(study.folder).run() == {"learning_rate": 1e-4}
 
 
+@pytest.mark.parametrize(
+    ("status", "asked"), [("paused", [Request("stop")]), ("finished", []), ("stopped", [])]
+)
+def test_what_could_go_on_is_stopped_though_no_engine_runs(
+    engine: Engine, status: Any, asked: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.parts = [[CREATED, *ADDED, StudyChanged(t=3.0, status=status)]]
+    study = Study.from_profile(PROFILE)
+    study.stop()
+    assert engine.asked == [], "there is nothing yet"
+    study.start()
+    monkeypatch.setattr(client, "daemon_alive", lambda folder: False)
+    study.stop()
+    assert engine.asked == asked
+
+
 def test_an_interrupt_stops_the_study_where_that_is_wanted(engine: Engine) -> None:
     engine.parts, engine.interrupt = [[CREATED, *ADDED]], True
     with pytest.raises(KeyboardInterrupt) as caught:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -115,6 +116,28 @@ def test_what_the_guard_stopped_is_told_in_its_words() -> None:
     assert sure(diagnose([], run)).kind == "diverging"
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "loss is exactly 0 at step 1: either every label is masked, or a filter hides what is no number",
+        "loss is exactly 0 at step 5 (it was 2.00 before): either every label is masked, or …",
+    ],
+)
+def test_where_the_labels_are_masked_no_lower_rate_is_advised(reason: str) -> None:
+    step = 1 if "step 1" in reason else 5
+    logged = points([2.0] * (step - 1) + [0.0])
+    finding = sure(diagnose(logged, ended(diverged=reason)))
+    assert (finding.kind, finding.text, finding.changes) == ("not_learning", reason, {})
+    assert "format and template" in finding.advice
+
+
+def test_a_first_log_of_many_updates_that_is_no_number_is_the_rates_doing() -> None:
+    logged = [Point(t=1.0, step=10, loss=math.nan)]
+    run = ended(diverged="loss is not a number (NaN) at step 10")
+    finding = sure(diagnose(logged, run))
+    assert finding.kind == "diverging" and finding.changes["learning_rate"] == 1e-4
+
+
 def test_loose_clipping_is_named_where_a_run_diverges() -> None:
     finding = sure(diagnose([], ended(diverged="it exploded", max_grad_norm=5.0)))
     assert "clip at 1 (max_grad_norm is 5)" in finding.advice
@@ -187,6 +210,18 @@ def test_evaluations_that_stand_still_tell_what_noisy_batches_hide() -> None:
     assert finding.kind == "too_slow"
     assert "the evaluation loss went from 2.620 to 2.612" in finding.text
     assert finding.advice.startswith("raise the rate: 1e-6 → 1e-4")
+
+
+def test_a_loss_that_fell_by_a_tenth_is_not_said_to_have_hardly_moved() -> None:
+    """Most of the fall came before the first evaluation, and noise may explain it."""
+    evals = [1.70, 1.69, 1.685, 1.68, 1.675, 1.67]
+    run = ended(replace(RUN, total_steps=30, warmup_steps=0))
+    shown = []
+    for seed in range(20):
+        logged = points([2.2, *falling(1.9, 1.63, 29, 1.0)], evals, seed=seed, noise=0.08)
+        finding = diagnose(logged, run)
+        shown += re.findall(r"by ([\d.]+) %", finding.text) if finding is not None else []
+    assert len(shown) <= 1 and all(float(share) <= 5 for share in shown)
 
 
 def test_a_run_that_had_learnt_before_its_first_evaluation_is_not_slow() -> None:

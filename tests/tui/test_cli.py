@@ -285,6 +285,33 @@ def test_a_completed_trial_is_not_tried_again_by_a_slip(
     assert not (study / "daemon.json").exists(), "no engine was started for it"
 
 
+def test_to_pause_what_is_paused_is_no_failure_whether_its_engine_is_there_or_not(
+    study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (study / "journal.jsonl").open("ab") as out:
+        out.write(seal(encode(StudyChanged(t=20.0, status="paused"))))
+    for alive in (True, False):
+        monkeypatch.setattr("tui.commands.control.daemon_alive", lambda _, alive=alive: alive)
+        assert run("pause", "night") == 0
+        assert "paused already" in capsys.readouterr().out
+
+
+def test_a_paused_study_is_stopped_though_its_engine_is_gone(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (study / "journal.jsonl").open("ab") as out:
+        out.write(seal(encode(StudyChanged(t=20.0, status="paused"))))
+    sent: list[Request] = []
+
+    def send(folder: Path, request: Request) -> Reply:
+        sent.append(request)
+        return Reply(True, "the study is stopped")
+
+    monkeypatch.setattr("tui.commands.control.send", send)
+    assert run("stop", "night") == 0
+    assert sent == [Request("stop")]
+
+
 @pytest.mark.parametrize(("given", "fix"), [((), None), (("--fix", "2"), 2), (("--no-fix",), 0)])
 def test_a_person_chooses_the_fix_of_a_retry(
     study: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], fix: int | None

@@ -128,6 +128,19 @@ def test_a_study_with_a_winner_ends_with_0_and_the_ranking(tmp_path: Path) -> No
     assert "Best: trial 1 (learning_rate 3e-4)" in out.getvalue()
 
 
+def test_a_paused_study_names_no_winner_and_says_how_it_goes_on(tmp_path: Path) -> None:
+    ended = TrialEnded(
+        t=3, trial=1, attempt=1, ending="completed", loss=1.25, step=5, total_steps=5
+    )
+    more = TrialAdded(t=2.0, trial=2, settings={"learning_rate": 1e-3})
+    out = io.StringIO()
+    folder = write(tmp_path / "s", ended, more, StudyChanged(t=4, status="paused"))
+    assert follow(folder, out) == 1
+    assert "1 of 2 trials ended" in out.getvalue()
+    assert f"tunedeck resume {folder}" in out.getvalue()
+    assert "Best:" not in out.getvalue()
+
+
 def test_a_full_training_ends_with_where_its_weights_are(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     folder.mkdir()

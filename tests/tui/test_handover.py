@@ -1,5 +1,6 @@
 """What is said before a trial's settings are trained fully."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,6 +30,21 @@ def test_a_short_probe_warns_of_its_rate_and_a_whole_one_does_not() -> None:
     )
     assert handover.horizon_text(row(total=1200)) == ""
     assert handover.horizon_text(row(settings={"lora_rank": 8})) == ""
+
+
+def test_a_trial_that_was_stopped_early_did_not_do_well_over_its_whole_probe() -> None:
+    dropped = replace(row(status="pruned"), step=12)
+    assert handover.horizon_text(dropped) == (
+        "Its rate 3e-4 was tried for 12 of 1200 steps, not to the end of its probe."
+    )
+
+
+def test_what_starting_took_is_counted_once() -> None:
+    """Ten of a minute's seconds trained, so that the other 1080 updates take 90 seconds more."""
+    known = row()
+    assert known.curve is not None
+    quick = replace(known, curve=replace(known.curve, steps_per_s=12.0))
+    assert handover.cost_text(quick) == "It takes 1200 steps, about 2m 30s."
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def test_what_has_no_room_leaves_the_legend_whole_parts_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "text"), [(3e-4, "3e-4"), (1.5e-5, "1.5e-5"), (1.0, "1e0"), (0.0634, "6.3e-2")]
+    ("rate", "text"),
+    [(3e-4, "3e-4"), (1.5e-5, "1.5e-5"), (1.0, "1"), (2.5, "2.5"), (0.0634, "6.3e-2")],
 )
 def test_rates_are_written_in_two_digits(rate: float, text: str) -> None:
     assert rate_text(rate) == text

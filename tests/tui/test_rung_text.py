@@ -77,5 +77,12 @@ def test_each_rung_is_told_with_what_was_measured_there() -> None:
         ("rung 1", "1.9000 at 10 %, step 12"),
         ("rung 2", "no value at 30 %, step 36"),
     ]
+    put_off = trial(rungs=(RungResult(0.06, 8, 1.9), TEN), total_steps=68)
+    assert [text for _, text in rung_text.rung_lines(put_off)] == [
+        "1.9000 at 6 %, put off to step 8 of 68 by the warm-up",
+        "1.9000 at 10 %, put off to step 12 of 68 by the warm-up",
+    ]
+    in_time = trial(rungs=(TEN,), total_steps=112)
+    assert rung_text.rung_lines(in_time) == [("rung 1", "1.9000 at 10 %, step 12")]
     dropped = trial(status="pruned", until=0.1, rungs=(TEN,))
     assert rung_text.where(dropped, brief=True) == "dropped at rung 1"

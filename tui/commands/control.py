@@ -74,16 +74,9 @@ def _send(arguments: argparse.Namespace, command: Command) -> int:
 
 
 def _ask(folder: Path, request: Request, as_json: bool) -> int:
-    """Send one request; a study at rest has no engine, and nothing to stop or pause."""
-    state = StudyReader(folder).state
-    if (
-        request.command in ("stop", "pause")
-        and not daemon_alive(folder)
-        and state.status != "running"
-    ):
-        reply = Reply(ok=True, text=f"the study is {state.status} already: nothing runs")
-    else:
-        reply = send(folder, request)
+    """Send one request, unless the study is already what is asked for."""
+    already = _already(folder, request)
+    reply = Reply(ok=True, text=already) if already else send(folder, request)
     if as_json:
         print(json.dumps({"ok": reply.ok, "text": reply.text, "trial": reply.trial}))
     else:
@@ -92,3 +85,14 @@ def _ask(folder: Path, request: Request, as_json: bool) -> int:
             file=None if reply.ok else sys.stderr,
         )
     return 0 if reply.ok else 1
+
+
+def _already(folder: Path, request: Request) -> str:
+    """Why nothing need be done; "" where something may. A study at rest gets no engine for it."""
+    status = StudyReader(folder).state.status
+    if request.command not in ("stop", "pause") or status == "running":
+        return ""
+    if request == Request("pause") and status == "paused":
+        return "the study is paused already"
+    goes_on = request.command == "stop" and status == "paused"
+    return "" if goes_on or daemon_alive(folder) else f"the study is {status} already: nothing runs"

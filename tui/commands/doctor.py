@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from core.engine.outcome import fates
 from core.study.files import RunInfo, read_record
 from core.study.metrics import read_points
 from core.study.state import Trial
@@ -41,12 +42,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         if trial.number in found:
             _print_finding(trial, found[trial.number])
     if not found:
-        what = f"trial {number}" if number is not None else "the curves"
-        print(
-            f"Nothing is wrong with {what}, as far as can be seen."
-            if _seen(asked)
-            else _nothing(number)
-        )
+        print(_silence(asked, number))
     if told is not None:
         _print_examination(told)
     return 0
@@ -65,13 +61,16 @@ def finding(reader: StudyReader, trial: Trial, profile: dict[str, Any]) -> Findi
     return diagnose(points, run_facts(trial, {**profile, **trial.changes}, run)) if points else None
 
 
-def _seen(trials: list[Trial]) -> bool:
-    return any(t.step > 0 or t.live for t in trials)
-
-
-def _nothing(number: int | None) -> str:
-    who = f"Trial {number} has" if number is not None else "No trial has"
-    return f"{who} {'not ' if number is not None else ''}trained yet: there is no curve to look at."
+def _silence(trials: list[Trial], number: int | None) -> str:
+    """What is said where no curve has anything wrong with it: that all is well, or why there is no curve."""
+    if any(t.step > 0 or t.live for t in trials):
+        what = "the curves" if number is None else f"trial {number}"
+        return f"Nothing is wrong with {what}, as far as can be seen."
+    if any(t.ended for t in trials):
+        told = fates(trials)
+        return f"Nothing has trained, so there is no curve to look at: {told}."
+    who = "No trial has" if number is None else f"Trial {number} has not"
+    return f"{who} trained yet: there is no curve to look at."
 
 
 def _print_finding(trial: Trial, said: Finding) -> None:
@@ -96,10 +95,15 @@ def examination_lines(told: Examination) -> list[str]:
     lines = [f"What the results depend on: {', '.join(known)}."] if known else []
     if told.band is not None:
         lines.append(told.band.text)
-    lines += [edge.text for edge in told.edges]
-    lines += list(told.remarks)
-    lines += [f"Next: {step.text}" for step in told.next_steps]
-    return [f"{text[:1].upper()}{text[1:]}" for text in lines]
+    # A step says what its edge says.
+    steps = {_sentence(step.text) for step in told.next_steps}
+    lines += [text for edge in told.edges if (text := _sentence(edge.text)) not in steps]
+    lines += [_sentence(remark) for remark in told.remarks]
+    return [*lines, *(f"Next: {step.text}" for step in told.next_steps)]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _as_json(

@@ -33,9 +33,10 @@ def check(arguments: argparse.Namespace) -> int:
             print(error, file=sys.stderr)
         return 1
     from core.search.choice import choose
-    from core.search.samplers import plan_notices
+    from core.search.samplers import fewer_notice, plan_notices
 
-    notices = plan_notices(profile)
+    fewer = fewer_notice(profile)
+    notices = [*plan_notices(profile), *([fewer] if fewer else [])]
     if arguments.json:
         told = {"ok": True, "file": str(path), "problems": [], "notices": notices}
         print(json.dumps(told, indent=1))

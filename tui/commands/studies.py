@@ -15,6 +15,7 @@ from core.engine.standing import best_trial, ranking
 from core.search.edges import Edge
 from core.search.ranking import Ranked
 from core.study.events import RungDecided
+from core.study.files import RunInfo, read_record
 from core.study.metrics import read_points
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study
@@ -160,7 +161,8 @@ def _why(trial: Trial) -> str:
     """Why a trial is where it is: its reason, else its rung, else where it comes from."""
     if trial.stalled and trial.live:
         return trial.stalled
-    return trial.reason or rung_text.where(trial) or rung_text.source_text(trial)
+    told = "" if trial.status == "rung" else trial.reason
+    return told or rung_text.where(trial) or rung_text.source_text(trial)
 
 
 def _as_json(trial: Trial, place: Ranked | None) -> dict[str, Any]:
@@ -174,10 +176,14 @@ def _as_json(trial: Trial, place: Ranked | None) -> dict[str, Any]:
 
 
 def _seen(reader: StudyReader, trial: Trial) -> Trial:
-    """A trial with what its metrics file knows beyond the journal while it is live."""
+    """A trial with what its files know beyond the journal while it is live."""
     if not trial.live:
         return trial
-    points = read_points(reader.folder.trial(trial.number).metrics)
+    folder = reader.folder.trial(trial.number)
+    run = read_record(folder.run, RunInfo)
+    if run is not None:
+        trial = msgspec.structs.replace(trial, total_steps=run.total_steps)
+    points = read_points(folder.metrics)
     if not points:
         return trial
     loss = next((p.loss for p in reversed(points) if p.loss is not None), None)

@@ -254,9 +254,9 @@ def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSerie
 
 
 def doctor(row: TrialRow | None) -> list[Piece]:
-    """What a trial's curve shows, in a line; the advice pane says the rest."""
+    """What a trial's curve shows, in a line; the advice pane says the rest. Nothing that the note says already."""
     finding = row.curve.finding if row is not None and row.curve is not None else None
-    if finding is None:
+    if row is None or finding is None or finding.text == row.trial.reason:
         return []
     colour = {"error": "error", "warning": "warning"}.get(finding.severity, "accent")
     return [(" doctor ", theme.style("muted")), (finding.text, theme.style(colour))]

@@ -12,6 +12,7 @@ from core.engine.messages import Request
 from core.study.state import Suggestion, Trial
 from tui import detail, words
 from tui.actions import Context
+from tui.ascii_text import ascii_text
 from tui.filtering import HELP, Order, arrange
 from tui.keymap import bindings
 from tui.screens.base import DeckScreen
@@ -95,7 +96,7 @@ class TrialsScreen(DeckScreen):
         status.show(study_line(view, self.size.width, ascii=self.ascii))
         told = banner(view, ascii=self.ascii)
         line.set_class(not told, "-empty")
-        line.show(told)
+        line.show([(ascii_text(text), style) for text, style in told] if self.ascii else told)
         self._fill()
         self._show_detail()
 

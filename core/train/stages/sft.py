@@ -11,6 +11,7 @@ import torch
 from transformers import Trainer
 
 from core.study.files import Phase
+from core.train import checkpoints
 from core.train.chat import IGNORED
 from core.train.data import Collator, epoch_order
 from core.train.errors import SettingsError, first_line
@@ -21,7 +22,7 @@ from core.train.plan import Plan
 from core.train.ranks import ALONE, Ranks
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 from core.train.report import say
-from core.train.schedule import Schedule
+from core.train.schedule import Schedule, settings_of
 from core.train.scores import Scores
 from core.train.shares import RankCollator
 from core.train.signals import Requests
@@ -330,7 +331,14 @@ class SftTrainer(Trainer):  # type: ignore[misc]
     def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
         self._memory.enter("save")
         super()._save_checkpoint(*arguments, **named)
+        # What has just said that it is whole.
+        checkpoints.make_durable(Path(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
         self._memory.enter("optimizer")
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the last of the states. What says that a checkpoint is whole comes when the disk has the rest."""
+        super()._save_rng_state(output_dir)
+        checkpoints.make_durable(Path(output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -356,6 +364,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
         if window.is_file():
             kept = json.loads(window.read_text("utf-8"))
             self._carried = float(kept["loss"]), int(kept["logged"])
+        own = settings_of(self.optimizer)
         file = Path(checkpoint, _OPTIM_FILE)
         made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
         if same_states(made_by, self.args.optim.value):
@@ -366,7 +375,7 @@ class SftTrainer(Trainer):  # type: ignore[misc]
             )
             self._states_lost = True
             self._load_scheduler(Path(checkpoint))
-        self._schedule.take_up(self.lr_scheduler, self.optimizer)
+        self._schedule.take_up(self.lr_scheduler, self.optimizer, own)
 
     def _load_scheduler(self, checkpoint: Path) -> None:
         """The schedule of a checkpoint alone, and the rates that it has come to."""

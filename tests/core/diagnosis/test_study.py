@@ -88,7 +88,43 @@ def test_where_higher_rates_survived_no_band_is_claimed() -> None:
         LOSS,
     )
     assert found.band is None
-    assert "1 diverged and 1 did not" in " ".join(found.remarks)
+    (remark, _) = found.remarks
+    assert "1 diverged and 1 did not" in remark
+    assert remark.endswith("Rates up to 5e-4 are safe with all.")
+
+
+def test_after_a_divergence_no_higher_rates_are_asked_for() -> None:
+    """The best, of the highest rate, had another batch than the one that diverged below it."""
+    found = examine(
+        ranked(trial(1, 1e-3, None, "diverged"), trial(2, 9e-3, 1.9), trial(3, 1e-4, 2.0)),
+        SPACE,
+        LOSS,
+    )
+    assert not found.edges and not any(s.space for s in found.next_steps)
+
+
+def test_the_winner_is_named_and_not_who_is_as_good() -> None:
+    """Trial 2 stands first: it is the one that is named, although trial 1 comes before it in the study."""
+    trials = [
+        trial(1, 9e-3, 2.001, place=2, best=True),
+        trial(2, 9e-3, 2.0, place=1, best=True, rank=8),
+        trial(3, 1e-4, 2.4, place=3),
+    ]
+    found = examine(trials, SPACE, LOSS)
+    assert [e.trial for e in found.edges] == [2]
+    assert "or take the first, trial 2." in steps(found)
+
+
+def test_a_narrower_range_of_rates_is_a_safe_one() -> None:
+    made = [
+        *(trial(n, 10 ** (-5 + n / 8), 3.0 - n / 10) for n in range(1, 16)),
+        *(trial(n, 1.6e-3, None, "diverged", rank=8) for n in range(16, 20)),
+    ]
+    found = examine(ranked(*made), SPACE, LOSS)
+    assert found.band is not None and found.band.high == 8e-4
+    for step in found.next_steps:
+        entry = step.space.get("learning_rate", {"high": 0.0})
+        assert isinstance(entry, dict) and entry["high"] <= 8e-4
 
 
 def test_a_winner_close_to_the_divergence_is_warned_of() -> None:
@@ -166,6 +202,24 @@ def test_a_parameter_that_does_nothing_is_told_beside_one_that_does() -> None:
     ]
     found = examine(ranked(*made), SPACE, LOSS)
     assert "lora_rank made no difference that chance does not explain" in steps(found)
+
+
+def test_all_that_does_nothing_is_told_in_one_sentence_and_not_widened() -> None:
+    made = []
+    for n in range(1, 25):
+        rate = 10 ** (-4.5 + n / 12)
+        settings = {
+            "learning_rate": rate,
+            "lora_rank": (8, 32, 16)[n % 3],
+            "warmup_ratio": (0.0, 0.1)[n // 2 % 2],
+        }
+        made.append(TrialFacts(n, settings, "completed", 2.0 + abs(n - 10) / 10))
+    space = {**SPACE, "warmup_ratio": [0.0, 0.1]}
+    found = examine(ranked(*made), space, LOSS)
+    (text,) = [s.text for s in found.next_steps if "made no difference" in s.text]
+    assert "lora_rank" in text and " and " in text and "warmup_ratio" in text
+    assert text.endswith("leave them as the profile has them.")
+    assert not found.edges
 
 
 def test_an_order_that_still_changes_asks_for_a_longer_probe() -> None:

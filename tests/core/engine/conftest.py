@@ -2,13 +2,15 @@
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -50,33 +52,84 @@ def make_profile(
     return from_document(document)
 
 
+class Daemon:
+    """A daemon that was forked, as `subprocess.Popen` shows a process."""
+
+    def __init__(self, stdout: TextIO, told: int) -> None:
+        self.stdout = stdout
+        self._told = os.fdopen(told, "rb", buffering=0)
+        self.pid = int(self._told.readline())
+        self._returncode: int | None = None
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Its exit code; a signal's number is negative."""
+        if self._returncode is None:
+            assert select.select([self._told], [], [], timeout)[0], "the daemon does not end"
+            self._returncode = int(self._told.readline())
+        return self._returncode
+
+    def poll(self) -> int | None:
+        ended = self._returncode is not None or select.select([self._told], [], [], 0)[0]
+        return self.wait() if ended else None
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.kill(signal.SIGTERM)
+
+    def close(self) -> None:
+        self.kill()
+        self.wait()
+        self.stdout.close()
+        self._told.close()
+
+
+class Nursery:
+    """Where daemons come from (see `fake_daemon.py`)."""
+
+    def __init__(self) -> None:
+        self._asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with asked:
+            command = [sys.executable, "-P", str(HERE / "fake_daemon.py"), str(asked.fileno())]
+            self._process = subprocess.Popen(
+                command, pass_fds=[asked.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def daemon(self, folder: Path, options: dict[str, Any]) -> Daemon:
+        request = {"folder": str(folder), "options": options, "environment": dict(os.environ)}
+        (stdout, out), (told, tell) = os.pipe(), os.pipe()
+        try:
+            socket.send_fds(self._asking, [json.dumps(request).encode()], [out, tell])
+        finally:
+            os.close(out)
+            os.close(tell)
+        return Daemon(os.fdopen(stdout), told)
+
+    def close(self) -> None:
+        self._asking.close()
+        self._process.wait(PATIENCE)
+
+
 class Served:
     """A study and its daemons, which end with the test."""
 
-    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, options: dict[str, Any], nursery: Nursery) -> None:
         self.folder = folder
         self.options = options
-        self.daemons: list[subprocess.Popen[str]] = []
+        self.daemons: list[Daemon] = []
+        self._nursery = nursery
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> Daemon:
         """Start a daemon and wait until it answers."""
         daemon = self.launch()
-        assert daemon.stdout is not None
         word = daemon.stdout.readline().strip()
         assert word == "ready", word
         return daemon
 
-    def launch(self) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            "-P",
-            str(HERE / "fake_daemon.py"),
-            str(self.folder),
-            json.dumps(self.options),
-        ]
-        daemon = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+    def launch(self) -> Daemon:
+        daemon = self._nursery.daemon(self.folder, self.options)
         self.daemons.append(daemon)
         return daemon
 
@@ -137,11 +190,14 @@ class Served:
                     except ProcessLookupError:
                         continue
         for daemon in self.daemons:
-            if daemon.poll() is None:
-                daemon.kill()
-            daemon.wait()
-            if daemon.stdout is not None:
-                daemon.stdout.close()
+            daemon.close()
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)
@@ -163,7 +219,7 @@ def waits() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def study(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+def study(tmp_path: Path, nursery: Nursery) -> Iterator[Callable[..., Served]]:
     """Makes a study: `study(script, space, options=…, **tables)`; its processes end with the test."""
     made: list[Served] = []
 
@@ -174,7 +230,7 @@ def study(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         **tables: dict[str, Any],
     ) -> Served:
         folder = create_study(make_profile(script, space, **tables), tmp_path / f"study{len(made)}")
-        made.append(Served(folder, options or {}))
+        made.append(Served(folder, options or {}, nursery))
         return made[-1]
 
     yield make

@@ -1,8 +1,15 @@
-"""A real daemon with the fake worker and short times: `fake_daemon.py STUDY [OPTIONS AS JSON]`."""
+"""Real daemons with the fake worker and short times: `fake_daemon.py SOCKET`, a file descriptor.
+
+Loading takes a daemon longer than most tests do, so that it is done once: each message on the socket, {folder, options,
+environment} with two file descriptors, is answered with a daemon that is forked. Its standard output is the first
+descriptor; its pid, and its exit code when it has ended, are lines on the second.
+"""
 
 import errno
 import json
 import os
+import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -22,7 +29,7 @@ from core.memory import closed_form  # noqa: E402
 from core.study import journal  # noqa: E402
 from core.study.store import StudyFolder  # noqa: E402
 
-OPTIONS = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
+OPTIONS = {}
 
 
 def launcher():
@@ -100,26 +107,61 @@ def die_at(when, number):
     journal.JournalWriter.append = append
 
 
-if "die_at" in OPTIONS:
-    die_at(*OPTIONS["die_at"])
-if "full_flag" in OPTIONS:
-    fill_the_disk(Path(OPTIONS["full_flag"]))
-foresight.estimate = estimate
-settings = Settings(
-    launcher=launcher,
-    gpus=gpus,
-    advisers=advisers,
-    proposer=proposer,
-    tick=OPTIONS.get("tick", 0.1),
-    gpu_tick=0.05,
-    linger=OPTIONS.get("linger", 0.3),
-    stall_patience=OPTIONS.get("stall_patience", 300.0),
-    pause_patience=OPTIONS.get("pause_patience", 300.0),
-)
+def daemon(folder):
+    if "die_at" in OPTIONS:
+        die_at(*OPTIONS["die_at"])
+    if "full_flag" in OPTIONS:
+        fill_the_disk(Path(OPTIONS["full_flag"]))
+    foresight.estimate = estimate
+    settings = Settings(
+        launcher=launcher,
+        gpus=gpus,
+        advisers=advisers,
+        proposer=proposer,
+        tick=OPTIONS.get("tick", 0.1),
+        gpu_tick=0.05,
+        linger=OPTIONS.get("linger", 0.3),
+        stall_patience=OPTIONS.get("stall_patience", 300.0),
+        pause_patience=OPTIONS.get("pause_patience", 300.0),
+    )
+    return serve(StudyFolder(Path(folder).resolve()), settings, lambda w: print(w, flush=True))
 
 
-def tell(word):
-    print(word, flush=True)
+def keep(request, out, told):
+    """Fork the daemon, and wait for its end."""
+    # Those of the nursery, which waits for nobody, are not for daemons.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        os.setsid()
+        os.dup2(out, 1)
+        os.close(out)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        OPTIONS.update(request["options"])
+        code = daemon(request["folder"])
+        sys.stdout.flush()
+        os._exit(code)
+    os.close(out)
+    os.write(told, b"%d\n" % pid)
+    os.write(told, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
-sys.exit(serve(StudyFolder(Path(sys.argv[1]).resolve()), settings, tell))
+def nursery(asked):
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, fds, _, _ = socket.recv_fds(asked, 1 << 20, 2)
+        if not message:
+            return
+        if os.fork() == 0:
+            asked.close()
+            try:
+                keep(json.loads(message), *fds)
+            finally:
+                os._exit(1)
+        for fd in fds:
+            os.close(fd)
+
+
+nursery(socket.socket(fileno=int(sys.argv[1])))

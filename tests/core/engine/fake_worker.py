@@ -4,7 +4,7 @@ The notes hold JSON: `steps`, `delay` (seconds a step), `oom_above` (a batch siz
 `fail` (a sentence), `disk_full`, `kill_self` (a signal, at half of the run), `deaf` (ignores SIGTERM), `child` (leaves
 a process in a session of its own), `silent` (ends with code 3 and no report), `late` (a learning rate above which it
 diverges in its second half), `hang_at` (a step after which it does nothing until the file `go` is
-there), `no_room` (no checkpoint can be saved at a rung while the file of this name exists).
+there; only the trials numbered in `hang`, where that is given), `no_room` (no checkpoint can be saved at a rung while the file of this name exists).
 """
 
 import json
@@ -84,6 +84,9 @@ def main():
     first = int(TASK["resume_from"].rpartition("-")[2]) if TASK.get("resume_from") else 0
     diverges = TRAIN["learning_rate"] > SCRIPT.get("diverge_above", 10**9)
     late = TRAIN["learning_rate"] > SCRIPT.get("late", 10**9)
+    hang_at = (
+        SCRIPT.get("hang_at") if TASK["trial"] in SCRIPT.get("hang", [TASK["trial"]]) else None
+    )
     rung = max(1, math.ceil(TASK.get("until", 1.0) * total - 1e-9))
     if first >= rung:
         return at_rung(first)
@@ -96,7 +99,7 @@ def main():
             )
             if SCRIPT.get("kill_self") and step == total // 2:
                 os.kill(os.getpid(), SCRIPT["kill_self"])
-            while not asked and step == SCRIPT.get("hang_at") and not (FOLDER / "go").exists():
+            while not asked and step == hang_at and not (FOLDER / "go").exists():
                 time.sleep(0.02)
             until = time.monotonic() + SCRIPT.get("delay", 0.0)
             while not asked and time.monotonic() < until:

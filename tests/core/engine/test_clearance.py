@@ -83,3 +83,14 @@ def test_a_dry_run_tells_more_than_a_formula() -> None:
     assert best_forecast(gpu(20, proven(18))) == forecast(18)
     assert best_forecast(gpu(20, result(problem="no"))) == forecast(20, "estimate")
     assert best_forecast(gpu(None)) is None
+
+
+def test_a_trial_of_several_gpus_is_not_kept_to_fewer_that_surely_fit() -> None:
+    tight = gpu(20, proven(20), uuid="GPU-0", free=20.6)
+    large = gpu(20, proven(20), uuid="GPU-1")
+    assert judge((tight, large), 2) == ANYWHERE
+
+
+def test_a_trial_of_several_gpus_waits_while_too_few_are_looked_into() -> None:
+    small, large = gpu(16, uuid="GPU-0", free=12), gpu(16, uuid="GPU-1", free=80)
+    assert judge((small, large), 2) == Verdict(frozenset(), ask=small)

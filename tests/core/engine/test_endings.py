@@ -353,9 +353,12 @@ class TestGather:
             ("checkpoint-9", True),
             ("checkpoint-100", True),
             ("checkpoint-200", False),
+            ("checkpoint-300", True),
             ("other", True),
         ):
             (folder.checkpoints / name).mkdir(parents=True)
             if whole:
                 (folder.checkpoints / name / "trainer_state.json").write_text("{}")
+        # The machine went down before the disk had it.
+        (folder.checkpoints / "checkpoint-300" / "trainer_state.json").write_text("")
         assert last_checkpoint(folder) == "checkpoints/checkpoint-100"

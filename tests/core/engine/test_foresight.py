@@ -108,8 +108,8 @@ class TestGoingOn:
     def large_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "estimate", lambda *_: forecast(20, "estimate"))
 
-    def went(self, uuid: str, **more: Any) -> Trial:
-        attempt = Attempt(1, "cuda", (uuid,))
+    def went(self, *uuids: str, **more: Any) -> Trial:
+        attempt = Attempt(1, "cuda", uuids)
         return trial(attempts=(attempt,), resume_from="checkpoints/checkpoint-5", **more)
 
     def looked(self, tmp_path: Path, went: Trial, *gpus: Device, gib: float = 20) -> Verdict:
@@ -123,6 +123,9 @@ class TestGoingOn:
 
     def test_what_it_fitted_it_fits(self, tmp_path: Path) -> None:
         assert self.looked(tmp_path, self.went("small")) == ANYWHERE
+
+    def test_of_several_the_smallest_tells_what_it_fits(self, tmp_path: Path) -> None:
+        assert self.looked(tmp_path, self.went("large", "small")) == ANYWHERE
 
     def test_a_smaller_one_is_asked_about(self, tmp_path: Path) -> None:
         verdict = self.looked(tmp_path, self.went("large"))

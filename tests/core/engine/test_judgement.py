@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from core.engine.judgement import examination, run_facts
 from core.study.files import RunInfo
@@ -28,11 +29,50 @@ def test_a_study_is_examined_by_its_ranking() -> None:
 def test_a_value_that_does_not_count_is_not_compared_with_the_best() -> None:
     """The lowest loss is of a setting that diverged with another seed: it has no place, and no value."""
     trials = [
-        probe(1, 1e-4, 1.5), probe(2, 9e-4, 2.0), probe(3, 3e-4, 2.2),
+        probe(1, 1e-4, 1.5), probe(2, 1.2e-5, 2.0), probe(3, 3e-5, 2.2),
         probe(4, 1e-4, None, "diverged", source="confirm", parent=1),
     ]  # fmt: skip
-    (edge,) = examination(trials, SPACE, "eval_loss").edges
-    assert edge.trial == 2 and "with 3e-4, is 0.2 worse" in edge.text
+    found = examination(trials, SPACE, "eval_loss")
+    (edge,) = found.edges
+    assert edge.trial == 2 and "with 3e-5, is 0.2 worse" in edge.text
+    assert found.band is not None and (found.band.diverged, found.band.high) == (1e-4, 5e-5)
+
+
+def test_what_the_data_broke_says_nothing_of_the_rates() -> None:
+    zero = "loss is exactly 0 at step 1: either every label is masked, or …"
+    trials = [
+        probe(n, rate, None, "diverged", reason=reason)
+        for n, (rate, reason) in enumerate(
+            [(1e-5, zero), (1e-4, zero), (1e-3, "loss is not a number (NaN) at step 1")], 1
+        )
+    ]
+    found = examination(trials, SPACE, "eval_loss")
+    assert found.band is None and not found.next_steps and not found.remarks
+
+
+def test_the_space_is_judged_by_drawn_rates_and_safety_by_those_trained_at() -> None:
+    """The rate is scaled with the batch: 9e-4 as drawn was twice or half of it in training."""
+    trials = [
+        Trial(n, {"learning_rate": ran}, sampled={"learning_rate": drawn}, status=status, value=value)
+        for n, (drawn, ran, status, value) in enumerate(
+            [
+                (1.2e-5, 2.4e-5, "completed", 2.0),
+                (1e-4, 2e-4, "completed", 2.3),
+                (9e-4, 1.8e-3, "diverged", None),
+            ],
+            1,
+        )
+    ]  # fmt: skip
+    found = examination(trials, SPACE, "eval_loss")
+    assert found.edges[0].value == 1.2e-5
+    assert found.band is not None and found.band.diverged == 1.8e-3
+
+
+def test_ties_that_are_being_confirmed_are_left_to_it() -> None:
+    trials = [probe(1, 1e-4, 2.0), probe(2, 3e-4, 2.001), probe(3, 2e-4, 2.5)]
+    again = probe(4, 1e-4, None, "running", source="confirm", parent=1)
+    assert any(s.search for s in examination(trials, SPACE, "eval_loss").next_steps)
+    assert not any(s.search for s in examination([*trials, again], SPACE, "eval_loss").next_steps)
 
 
 def test_settings_of_the_profile_count_where_they_are_not_searched() -> None:
@@ -67,6 +107,8 @@ def test_a_run_is_told_by_its_settings_and_what_its_worker_found(
     facts = run_facts(trial, settings, run)
     assert (facts.total_steps, facts.effective_batch, facts.dropped_rows) == (20, 8, 5)
     assert (facts.ended, facts.diverged, facts.finetuning_type) == (ended, reason, "full")
+    assert run_facts(trial, {**settings, "gpus_per_trial": 2}).effective_batch == 16
+    assert run_facts(trial, settings, replace(run, warmup_steps=3)).warmup_steps == 3
     unknown = run_facts(trial, {})
     assert (unknown.total_steps, unknown.effective_batch, unknown.learning_rate) == (7, None, None)
 

@@ -80,13 +80,21 @@ class TestNoWinner:
         state = study(trial(1, "diverged", rate=None), trial(2, "diverged"))
         assert summary(state) == "no trial completed: 2 diverged"
 
-    def test_the_commonest_reason_of_failures_is_told(self) -> None:
-        state = study(
-            trial(1, "failed", reason="no such file"),
-            trial(2, "failed", reason="no such file"),
-            trial(3, "failed", reason="another"),
+    def test_the_commonest_reasons_of_failures_are_told(self) -> None:
+        reasons = ["no such file", "another", "no such file", "a third", "a fourth"]
+        state = study(*(trial(n, "failed", reason=r) for n, r in enumerate(reasons, 1)))
+        assert summary(state) == (
+            "no trial completed: 5 failed (2 of them: no such file; 1 of them: another; "
+            "1 of them: a third; 1 more reason)"
         )
-        assert summary(state) == "no trial completed: 3 failed (2 of them: no such file)"
+
+    def test_trials_that_never_logged_what_decides_completed_all_the_same(self) -> None:
+        state = study(
+            trial(1, "completed"), trial(2, "diverged"), rank_by="eval_accuracy", direction="max"
+        )
+        assert summary(state) == (
+            "no winner: 1 completed without a value of eval_accuracy, 1 diverged at learning rate 0.002"
+        )
 
     @pytest.mark.parametrize(
         ("status", "words"),

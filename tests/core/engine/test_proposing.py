@@ -82,10 +82,25 @@ class TestRequest:
         (one,) = request_for(study(done, direction="max"), profile(), 1).trials
         assert (one.value, one.rungs) == (-0.75, ((0.1, -0.5),))
 
-    def test_full_trainings_and_what_has_no_point_are_left_out(self) -> None:
+    def test_full_trainings_are_left_out(self) -> None:
         full = trial(1, "completed", kind="full")
-        added = trial(2, "completed", sampled={}, source="user")
-        assert request_for(study(full, added), profile(), 1).trials == []
+        assert request_for(study(full), profile(), 1).trials == []
+
+    def test_what_a_person_added_stands_for_its_point_of_the_space(self) -> None:
+        chosen = profile(learning_rate=[1e-4, 2e-4], lora_rank=[8, 16])
+        added = trial(2, "completed", sampled={}, source="user", value=1.5)
+        (one,) = request_for(study(added), chosen, 1).trials
+        assert (one.sampled, one.value) == ({"learning_rate": 2e-4, "lora_rank": 8}, 1.5)
+
+    @pytest.mark.parametrize(
+        "settings", [{"weight_decay": 0.1, "lora_rank": 16}, {"lora_rank": 16, "lora_alpha": 1}, {"lora_rank": 16}]
+    )  # fmt: skip
+    def test_what_a_person_added_beside_the_space_says_nothing_about_it(
+        self, settings: dict[str, Any]
+    ) -> None:
+        # The last one leaves lora_alpha as it is, which the search would have changed with the rank.
+        added = trial(2, "completed", sampled={}, source="user", settings=settings)
+        assert request_for(study(added), profile(lora_rank=[8, 16]), 1).trials == []
 
 
 class TestProposed:
@@ -112,6 +127,14 @@ class TestProposed:
         (event,) = proposed(state, profile(), [{"learning_rate": 1e-4}], 1.0, 9.0)
         assert isinstance(event, TrialAdded)
         assert event.settings != state.trials[1].settings
+
+    def test_what_a_person_had_added_in_other_words_is_not_tried_again(self) -> None:
+        chosen = profile(learning_rate=[1e-4, 2e-4], lora_rank=[8, 16])
+        state = study(trial(1, "completed", source="user", sampled={}))
+        same = {"learning_rate": 1e-4, "lora_rank": 8}
+        (event,) = proposed(state, chosen, [same], 1.0, 9.0)
+        assert isinstance(event, TrialAdded)
+        assert event.sampled != same
 
     def test_nothing_new_ends_the_search(self) -> None:
         chosen = profile(lora_rank=[4, 8])

@@ -20,6 +20,10 @@ def kill(daemon):
     daemon.wait()
 
 
+def let_go(served, number):
+    (served.folder / f"trials/{number:04d}/go").touch()
+
+
 def steps(served, number):
     points = read_points(StudyFolder(served.folder).trial(number).metrics)
     return [p.step for p in points if p.loss is not None]
@@ -52,10 +56,12 @@ def test_the_best_of_each_rung_go_on_from_their_checkpoints_and_the_rest_are_dro
 
 
 def test_checkpoints_are_kept_while_they_may_be_needed_and_no_longer(study, waits):
-    served = study({"steps": 20, "delay": 0.05}, RATES, search=HALVING, resources={"parallel": 2})
+    script = {"steps": 20, "hang_at": 3, "hang": [1]}
+    served = study(script, RATES, search=HALVING, resources={"parallel": 2})
     served.start()
     waits(lambda: served.trial(6).status == "pruned", served.log())
     assert (served.folder / "trials/0006/checkpoints/checkpoint-2").is_dir()
+    let_go(served, 1)
     served.wait_status("finished")
     assert not list(served.folder.glob("trials/*/checkpoints/*"))
 
@@ -85,11 +91,13 @@ def test_a_finalist_that_diverges_late_is_replaced_by_one_that_was_dropped(study
     assert state.reason == "best: trial 1, eval_loss 1.6"
 
 
-def test_a_trial_that_a_person_adds_is_compared_at_the_rungs_like_others(study, waits):
-    served = study({"steps": 20, "delay": 0.05}, RATES, search=HALVING, resources={"parallel": 2})
+def test_a_trial_that_a_person_adds_is_compared_at_the_rungs_like_others(study):
+    script = {"steps": 20, "hang_at": 1, "hang": [1]}
+    served = study(script, RATES, search=HALVING, resources={"parallel": 2})
     served.start()
     served.wait_step(1, 1)
     assert served.ask("add", changes={"learning_rate": 9e-3}).ok
+    let_go(served, 1)
     state = served.wait_status("finished")
     assert (state.trials[7].source, state.trials[7].status, state.trials[7].step) == (
         "user",
@@ -100,9 +108,11 @@ def test_a_trial_that_a_person_adds_is_compared_at_the_rungs_like_others(study, 
 
 class TestPeople:
     def test_a_study_that_is_paused_and_resumed_goes_on_from_its_rungs(self, study, waits):
-        served = study({"steps": 20, "delay": 0.05}, RATES, options={"linger": 30}, search=HALVING)
+        script = {"steps": 20, "hang_at": 1, "hang": [3]}
+        served = study(script, RATES, options={"linger": 30}, search=HALVING)
         served.start()
         served.wait_status("rung", 2)
+        served.wait_step(3, 1)
         assert served.ask("pause").ok
         served.wait_status("paused")
         waits(lambda: not served.state.live())
@@ -115,7 +125,8 @@ class TestPeople:
         assert steps(served, 1) == list(range(1, 21))
 
     def test_a_stopped_study_decides_nothing_until_it_is_resumed(self, study, waits):
-        served = study({"steps": 20, "delay": 0.05}, RATES, options={"linger": 30}, search=HALVING)
+        script = {"steps": 20, "hang_at": 1, "hang": [3]}
+        served = study(script, RATES, options={"linger": 30}, search=HALVING)
         served.start()
         served.wait_status("rung", 2)
         assert served.ask("stop").ok
@@ -126,15 +137,18 @@ class TestPeople:
         served.wait_status("completed", 7)
         state = served.wait_status("finished")
         assert state.decisions == []
+        let_go(served, 3)
         assert served.ask("resume").ok
         state = served.wait_status("finished")
         assert statuses(state) == ["completed"] * 2 + ["pruned"] * 4 + ["completed"]
 
     def test_a_trial_that_is_taken_out_at_its_rung_keeps_nobody_waiting(self, study):
-        served = study({"steps": 20, "delay": 0.05}, RATES, options={"linger": 30}, search=HALVING)
+        script = {"steps": 20, "hang_at": 1, "hang": [2]}
+        served = study(script, RATES, options={"linger": 30}, search=HALVING)
         served.start()
         served.wait_status("rung", 1)
         assert served.ask("pause", 1).ok
+        let_go(served, 2)
         state = served.wait_status("paused")
         assert "trial 1 is paused and nothing else" in state.reason
         assert statuses(state) == ["paused"] + ["completed"] * 2 + ["pruned"] * 3

@@ -245,6 +245,18 @@ def test_a_trial_that_is_to_have_more_gpus_than_there_are_says_so_and_stops_no_o
     assert alone.reason.startswith("trial 1 is to have 8 GPUs, and the study may use 2 here")
 
 
+def test_gpus_are_not_kept_for_a_trial_that_fits_too_few_of_them() -> None:
+    waits = with_gpus(state("queued", "queued"), trial_1=2, trial_2=1)
+    supply = Supply("cuda", 4, ("large",), total=2)
+    ready = {1: frozenset({"large"}), 2: None}
+    assert [s.trial for s in schedule(waits, supply, 9.0, ready).starts] == [2]
+    alone = schedule(with_gpus(state("queued"), trial_1=2), supply, 9.0, ready).change
+    assert alone is not None
+    assert alone.reason == (
+        "trial 1 is to have 2 GPUs, and those here with the memory that it needs are 1"
+    )
+
+
 def test_several_gpus_are_not_to_be_had_on_the_cpu() -> None:
     decided = schedule(state("queued"), Supply("cpu", 1, each=2), 9.0)
     assert decided.starts == ()

@@ -8,9 +8,11 @@ import pytest
 
 from core.engine.client import create_study
 from core.engine.proposing import ProposalError, Proposer
-from core.engine.searching import SAMPLER_FAILED
+from core.engine.scheduler import Supply
+from core.engine.searching import SAMPLER_FAILED, wanted
 from core.search.proposals import ProposeRequest
 from core.study.files import RangeTest
+from core.study.state import StudyState, Trial
 from core.study.store import StudyError
 
 WIDE = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}
@@ -25,7 +27,7 @@ class TestProposals:
     def test_trials_are_proposed_as_places_become_free(self, study, tmp_path):
         log = tmp_path / "asked.jsonl"
         served = study(
-            {"steps": 5, "diverge_above": 9e-4},
+            {"steps": 5},
             WIDE,
             options={"proposer": {"log": str(log)}},
             search=BAYESIAN,
@@ -37,10 +39,11 @@ class TestProposals:
         assert all(t.sampled == t.settings for t in state.trials.values())
         asked = [json.loads(line) for line in log.read_text().splitlines()]
         assert sum(a["count"] for a in asked) == 4
-        # The last one was asked for with all but those that still ran known.
-        seen = asked[-1]["trials"]
-        assert len(seen) == 7
-        assert sum(s.get("state", "running") != "running" for s in seen) >= 6
+        # Each was asked for with all but those that still ran known.
+        for ask in asked:
+            running = [s for s in ask["trials"] if s.get("state", "running") == "running"]
+            assert len(running) <= 2 - ask["count"]
+        assert len(asked[-1]["trials"]) == 8 - asked[-1]["count"]
 
     def test_under_halving_all_are_proposed_before_any_is_dropped(self, study):
         served = study(
@@ -133,6 +136,13 @@ class TestProposals:
         served.start()
         state = served.wait_status("finished")
         assert statuses(state) == ["completed"] * 5
+
+
+@pytest.mark.parametrize(("free", "count"), [("a", 0), ("ab", 1), ("abc", 1), ("abcd", 2)])
+def test_a_trial_of_two_gpus_is_proposed_when_both_are_free(free: str, count: int) -> None:
+    running = StudyState(trials={1: Trial(1, {}, status="running")})
+    supply = Supply("cuda", most=3, free=tuple(free), each=2, total=6)
+    assert wanted(running, supply) == count
 
 
 def test_a_proposer_that_cannot_be_started_says_so() -> None:

@@ -43,6 +43,19 @@ def test_a_loss_that_is_no_number_stops_and_is_told_once(tmp_path: Path) -> None
     assert made.poll() == []
 
 
+def test_a_spike_that_the_last_daemon_warned_of_is_not_told_again(tmp_path: Path) -> None:
+    losses = [2.0, 2.1, 1.9, 2.0, 2.05, 1.95] * 3 + [9.0]
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    for step, loss in enumerate(losses, 1):
+        writer.write(Point(t=time.time() - 60, step=step, loss=loss))
+    made = watch(tmp_path)
+    assert made.poll() == []
+    for step, loss in enumerate([2.0, 2.1, 1.9, 2.0, 2.05, 9.0], 20):
+        writer.write(Point(t=time.time(), step=step, loss=loss))
+    writer.close()
+    assert [(v.action, v.step) for v in made.poll()] == [("warn", 25)]
+
+
 def test_without_the_guard_nothing_is_said(tmp_path: Path) -> None:
     made = watch(tmp_path, guarded=False)
     write(tmp_path, [2.0, math.nan])
@@ -179,6 +192,14 @@ def test_a_rise_in_the_warm_up_of_the_full_trainings_schedule_is_waited_out(tmp_
     task = TrialTask(trial=1, attempt=1, kind="probe", budget=0.2, device="cpu", schedule="full")
     write_record(tmp_path / "task.json", task)
     assert [v for v in watch(tmp_path, warmup_ratio=0.15).poll() if v.action == "stop"] == []
+
+
+def test_the_warm_up_is_as_long_as_the_worker_says(tmp_path: Path) -> None:
+    write(tmp_path, [2.0] * 6 + [4.2] * 8 + [2.0])
+    made = watch(tmp_path, warmup_steps=2)
+    run = RunInfo(1, 20, 100, 10.0, 1, 1, 0, 1, 1, "fp32", "CPU", {}, 0.1, warmup_steps=16)
+    write_record(tmp_path / "run.json", run)
+    assert [v for v in made.poll() if v.action == "stop"] == []
 
 
 def test_silence_is_told_once_and_its_end_once(tmp_path: Path) -> None:

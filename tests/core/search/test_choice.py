@@ -1,5 +1,6 @@
 """What `auto` means: which strategy, whether trials are stopped early, and why."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,6 +71,16 @@ def test_stopping_follows_from_the_trials_and_the_gpus(
     trials: int, gpus: int | None, stopping: str
 ) -> None:
     assert choose(searching(TWO, trials=trials), gpus=gpus).stopping == stopping
+
+
+def test_gpus_count_by_the_trials_that_they_run_at_once() -> None:
+    profile = searching(TWO, trials=32)
+    several = profile.resources.model_copy(update={"gpus_per_trial": 4})
+    shared = replace(profile, resources=several)
+    assert choose(shared, gpus=8).stopping == "halving"
+    chosen = choose(shared, gpus=32)
+    assert chosen.stopping == "asha"
+    assert "8 × 4 GPUs need not wait" in chosen.why
 
 
 def test_stopping_looks_at_the_trials_that_there_are() -> None:

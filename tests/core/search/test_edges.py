@@ -47,6 +47,14 @@ def test_the_highest_rate_tried_far_inside_the_range_is_no_edge() -> None:
     assert not find_edges(RATES, judged({2e-5: 2.1, 5e-5: 2.0}, {5e-5}))
 
 
+def test_what_the_space_holds_already_is_no_wider() -> None:
+    """3 times below 4e-5 the range goes on; of the list, 16 was not tried."""
+    space = {"learning_rate": {"low": 1e-5, "high": 1e-2, "scale": "log"}}
+    assert not find_edges(space, judged({4e-5: 2.0, 1e-3: 2.1}, {4e-5}))
+    ranks = {"lora_rank": [1, 2, 4, 8, 16]}
+    assert not find_edges(ranks, judged({1: 2.2, 8: 2.0}, {8}, "lora_rank"))
+
+
 def test_a_list_of_numbers_is_ordered_and_goes_on_as_it_began() -> None:
     space = {"lora_rank": [8, 16, 32]}
     edge = only(find_edges(space, judged({8: 2.2, 16: 2.1, 32: 2.0}, {32}, "lora_rank")))
@@ -94,7 +102,9 @@ def test_a_range_may_be_an_object_and_what_cannot_be_read_is_left_out() -> None:
     ("values", "side", "beyond"),
     [
         ([1, 2, 4], "high", 8),
-        ([1, 2, 4], "low", 0.5),
+        ([1, 2, 4], "low", None),
+        ([10, 20, 30], "low", 5),
+        ([0.1, 0.2, 0.4], "low", 0.05),
         ([10, 20, 30], "high", 40),
         ([1e-4, 3e-4, 1e-3], "high", 3e-3),
         ([0, 0.05, 0.1], "low", None),
@@ -104,6 +114,27 @@ def test_a_row_goes_on(values: list[float], side: str, beyond: float | None) -> 
     (axis,) = ordered_axes({"x": values})
     at = values[-1] if side == "high" else values[0]
     assert further(axis, side, at) == beyond  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("entry", "side", "beyond"),
+    [
+        ({"low": 1, "high": 8}, "low", None),
+        ({"low": 1, "high": 4}, "high", 6),
+        ({"low": 8, "high": 64, "scale": "log"}, "low", 4),
+        ({"low": 8, "high": 64, "scale": "log"}, "high", 200),
+    ],
+)
+def test_ranks_and_batches_stay_whole_and_above_zero(
+    entry: dict[str, object], side: str, beyond: float | None
+) -> None:
+    (axis,) = ordered_axes({"lora_rank": entry})
+    assert further(axis, side, axis.high if side == "high" else axis.low) == beyond  # type: ignore[arg-type]
+
+
+def test_large_differences_are_written_in_full() -> None:
+    speeds = judged({1e-4: -4000.0, 9e-4: -5234.0}, {9e-4})
+    assert "is 1230 worse" in only(find_edges(RATES, speeds)).text
 
 
 def test_rates_are_rounded_as_people_write_them() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.search.guard import Guard, Verdict
+from core.search.guard import Guard, Verdict, blames_data
 
 
 def watch(guard: Guard, losses: Iterable[float | None]) -> list[Verdict]:
@@ -185,6 +185,24 @@ def test_a_falling_curve_is_never_stopped_at_realistic_noise(
 def test_a_rise_from_almost_nothing_is_said_without_an_endless_number() -> None:
     (verdict,) = stops([1e-300] * 10 + [3.0] * 20)
     assert "more than 1000 times its best" in verdict.reason
+
+
+def test_losses_below_zero_are_compared_by_their_distance() -> None:
+    """Rewards can make a loss negative: a third less of it is no rise to 4 times its best."""
+    assert not watch(Guard(), [-2.5, -2.8, *[-3.0] * 10, *[-2.0] * 20])
+    (verdict,) = stops([-2.5, -2.8, *[-3.0] * 10, *[9.0] * 10])
+    assert (
+        "far above its best (-3.0" in verdict.reason or "far above its best (-2.9" in verdict.reason
+    )
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_a_first_loss_that_is_none_blames_the_data(bad: float) -> None:
+    (first,) = stops([bad])
+    assert blames_data(first.reason) and blames_data("its loss is NaN at step 1")
+    (later,) = stops([2.0, 2.0, bad])
+    assert blames_data(later.reason) == (bad == 0)
+    assert not blames_data("loss rose to 9.10, 4.3 times its best (2.10 at step 8)")
 
 
 def test_missing_losses_are_no_evidence() -> None:

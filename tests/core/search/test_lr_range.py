@@ -74,6 +74,22 @@ def test_a_flat_curve_suggests_nothing() -> None:
     assert "does not fall" in found.text and "noise" in found.text
 
 
+@pytest.mark.parametrize("loss", [0.0, 2.6, 1e300])
+def test_a_loss_that_never_moves_suggests_nothing(loss: float) -> None:
+    assert not read([(10 ** (-7 + i / 25), loss) for i in range(100)]).useful
+
+
+@pytest.mark.parametrize("at", [5, 50, 70])
+def test_a_lone_spike_changes_hardly_anything(at: int) -> None:
+    """Point 70 lies where the loss is lowest, at a rate of 8e-3."""
+    calm = read(curve())
+    points = curve()
+    points[at] = (points[at][0], 9.0)
+    spiked = read(points)
+    assert calm.start and spiked.start and 1 / 2 < spiked.start / calm.start < 2
+    assert calm.diverged_at == spiked.diverged_at
+
+
 def test_a_curve_of_noise_alone_is_seldom_read() -> None:
     read_anyway = 0
     for seed in range(100):

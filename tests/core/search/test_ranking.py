@@ -124,6 +124,18 @@ def test_the_spread_between_seeds_widens_ties() -> None:
     assert order(ranked) == [2, 1] and all(entry.tied for entry in ranked)
 
 
+def test_a_setting_that_another_seed_ruins_is_no_tie_for_its_lower_rate() -> None:
+    runs = [candidate(1, 2.0, 1e-5), candidate(2, 2.05, 1e-3)]
+    ranked = rank([*runs, confirmation(3, 1, 4.0), confirmation(4, 2, 2.06)], "eval_loss")
+    assert order(ranked) == [2, 1] and not any(entry.tied for entry in ranked)
+
+
+def test_confirmations_of_large_values_count_by_their_mean_too() -> None:
+    runs = [candidate(1, 0.9), candidate(2, 0.8), confirmation(3, 1, 0.7), confirmation(4, 2, 0.88)]
+    ranked = rank(runs, ACCURACY)
+    assert {entry.trial: round(entry.value or 0, 3) for entry in ranked} == {1: 0.8, 2: 0.84}
+
+
 def test_of_ties_the_confirmed_one_is_before_a_lower_rate() -> None:
     ranked = rank(
         [candidate(1, 2.0, 1e-3), candidate(2, 2.001, 1e-5), confirmation(3, 1, 2.0)], "eval_loss"

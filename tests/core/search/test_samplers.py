@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.catalogue import find
 from core.profile import Profile, ProfileError, from_document
-from core.search.samplers import Planned, plan, plan_notices, startup
+from core.search.samplers import Planned, fewer_notice, plan, plan_notices, startup
 from core.search.space import space_of, space_size
 
 LISTS: dict[str, Any] = {
@@ -94,12 +94,15 @@ def test_a_grid_that_fits_needs_no_notice() -> None:
     assert plan_notices(searching(RATES)) == []
 
 
-def test_more_trials_than_a_grid_has_are_told() -> None:
-    (notice,) = plan_notices(searching(LISTS, strategy="grid", trials=20))
+def test_more_trials_than_a_grid_has_are_told_and_no_reason_to_warn() -> None:
+    profile = searching(LISTS, strategy="grid", trials=20)
+    assert plan_notices(profile) == []
     assert (
-        notice
+        fewer_notice(profile)
         == "search.trials asks for 20, the grid has 6 combinations: the search ends after them"
     )
+    assert fewer_notice(searching(LISTS, strategy="grid", trials=6)) is None
+    assert fewer_notice(searching(RATES)) is None
 
 
 def test_what_is_searched_without_effect_is_told() -> None:

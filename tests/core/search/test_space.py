@@ -200,6 +200,17 @@ def test_a_held_effective_batch_leaves_what_divides_it() -> None:
     assert space_size(profile) == 5
 
 
+def test_of_several_gpus_each_holds_its_own_part_of_the_batch() -> None:
+    profile = searching(
+        {"per_device_train_batch_size": {"low": 1, "high": 20}},
+        train={"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+        search={"hold_effective_batch": True},
+        resources={"gpus_per_trial": 4},
+    )
+    batches = [p["per_device_train_batch_size"] for p in space_of(profile).points()]
+    assert batches == [1, 2, 4]
+
+
 def test_of_a_held_batch_only_its_factors_are_drawn() -> None:
     wide = {"low": 1, "high": 4096}
     profile = searching(

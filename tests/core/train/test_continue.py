@@ -1,11 +1,13 @@
 """Full trainings that go on from a probe's last checkpoint."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 Run = Callable[..., Any]
 
@@ -183,6 +185,44 @@ def test_a_probe_that_was_the_full_training_only_has_to_be_saved(run_trial: Run)
     assert (full.report.outcome, full.report.step) == ("completed", 4) and full.losses == []
     kept = probe.folder / str(probe.report.checkpoint) / "adapter_model.safetensors"
     assert weights(full) == kept.read_bytes()
+
+
+@pytest.mark.parametrize("schedule", ["own", "full"])
+def test_such_a_training_has_the_settings_of_its_own_profile(run_trial: Run, schedule: str) -> None:
+    settings = SETTINGS | {"lr_scheduler_type": "linear", "warmup_ratio": 0.0}
+    task = {"kind": "probe", "budget": 0.5, "schedule": schedule, "keep_checkpoint": True}
+    probe = run_trial("probe", task=task, **settings)
+    changed = settings | {"learning_rate": 1e-4, "weight_decay": 0.3, "adam_beta2": 0.9}
+    full = continued(
+        run_trial, probe, task={"schedule": schedule, "keep_checkpoint": True}, **changed
+    )
+    rates = [p.lr for p in full.points if p.loss is not None]
+    assert rates[1:] == pytest.approx([1e-4 * (20 - step) / 20 for step in range(11, 20)])
+    saved = full.folder / str(full.report.checkpoint) / "optimizer.pt"
+    decays, rest = torch.load(saved, weights_only=False)["param_groups"]
+    assert (decays["weight_decay"], rest["weight_decay"]) == (0.3, 0.0)
+    assert decays["betas"] == rest["betas"] == (0.9, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"per_device_train_batch_size": 4}, r"another effective batch \(8, not 4\)"),
+        ({"data_seed": 1}, "another order of the data"),
+        ({"order_seed": 1}, "another order of the data"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "another learning rate or schedule"),
+    ],
+)
+def test_what_a_probe_s_checkpoint_cannot_be_continued_with_is_refused(
+    run_trial: Run, changed: dict[str, Any], said: str
+) -> None:
+    task = {"kind": "probe", "budget": 0.5, "keep_checkpoint": True}
+    probe = run_trial("probe", task=task, max_steps=4)
+    report = continued(run_trial, probe, max_steps=4, **changed).report
+    assert report.usage_error and re.search(said, report.error), report.error
+    # Accumulated or not, a batch has the same rows; and the order is the same one, however it was asked for.
+    same = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "order_seed": 42}
+    assert continued(run_trial, probe, "same", max_steps=4, **same).report.outcome == "completed"
 
 
 def test_a_checkpoint_that_is_gone_is_said_to_be(run_trial: Run) -> None:

@@ -1,9 +1,17 @@
 """What rank 0 makes of the other ranks' words, without starting any."""
 
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
 import pytest
 
 from core.study.files import WorkerReport
-from core.train.crew import _fullest, is_lost
+from core.train import crew
+from core.train.crew import Crew, _fullest, is_lost
+from core.train.ranks import Place
 
 
 def report(**more: object) -> WorkerReport:
@@ -45,3 +53,31 @@ def test_a_rank_that_lost_another_is_told_from_one_that_failed(
     kind: str, text: str, lost: bool
 ) -> None:
     assert is_lost(report(outcome="failed", error_type=kind, error=text)) is lost
+
+
+def test_a_rank_that_is_ended_before_it_listens_does_not_leave_rank_0_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(folder: Path, place: Place) -> crew._Member:
+        reader, writer = os.pipe()
+        process = subprocess.Popen(["sh", "-c", "kill -TERM $$"], pass_fds=(writer,))
+        os.close(writer)
+        return crew._Member(place.index, process, reader)
+
+    failed: list[tuple[int, WorkerReport]] = []
+    told = threading.Event()
+
+    def fail(index: int, report: WorkerReport) -> None:
+        failed.append((index, report))
+        told.set()
+
+    monkeypatch.setattr(crew, "_start", start)
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        Crew(Path(), 2, fail)  # type: ignore[arg-type]
+        assert told.wait(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    ((index, report),) = failed
+    assert index == 1
+    assert report.error == "the process of GPU 2 ended with exit code -15 and said nothing"

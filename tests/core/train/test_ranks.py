@@ -238,6 +238,56 @@ def test_the_best_weights_are_what_is_saved_of_replicas(
     assert again.report.eval_loss == pytest.approx(min(evals), rel=1e-5)
 
 
+PROBE = {"kind": "probe", "budget": 0.5, "keep_checkpoint": True, "save_model": False, "own_batch": 8}
+
+
+@pytest.mark.parametrize(("sharding", "schedule"), [("fsdp", "own"), ("zero1", "full")])
+def test_a_probe_waits_at_its_rung_and_continues_as_one_process_does(
+    run_trial: RunTrial, run_ranks: RunRanks, sharding: str, schedule: str
+) -> None:
+    settings = EXACT | {
+        "method__finetuning_type": "full", "train__max_steps": 20, "train__logging_steps": 3,
+        "train__learning_rate": 1e-3,
+    }  # fmt: skip
+
+    def alone(name: str, task: dict[str, Any]) -> Ran:
+        return run_trial(name, task, train__gradient_accumulation_steps=4, **settings)
+
+    def shared(name: str, task: dict[str, Any]) -> Ran:
+        return run_ranks(name, sharding, task, **settings)
+
+    ends = []
+    for name, run in (("alone", alone), ("shared", shared)):
+        waits = run(name, PROBE | {"schedule": schedule, "until": 0.4})
+        assert (waits.report.outcome, waits.report.step) == ("rung", 4), waits.report
+        later = {"schedule": schedule, "attempt": 2, "resume_from": waits.report.checkpoint}
+        probe = run(name, PROBE | later)
+        assert probe.report.checkpoint == "checkpoints/checkpoint-10", probe.report
+        assert len(list((probe.folder / "checkpoints").iterdir())) == 1
+        begins = {"continues": f"../{name}/{probe.report.checkpoint}", "own_batch": 8}
+        full = run(f"full {name}", begins | {"schedule": schedule, "save_model": True})
+        assert full.report.outcome == "completed", full.report
+        ends.append((probe.points + full.points, weights(full)))
+    (expected, trained), (got, trained_shared) = ends
+    for one, two in zip(expected, got, strict=True):
+        assert (one.step, one.tokens) == (two.step, two.tokens)
+        for figure in ("loss", "eval_loss", "grad_norm", "lr"):
+            assert getattr(two, figure) == pytest.approx(getattr(one, figure), rel=1e-4), figure
+    assert all((trained_shared[n] - w).norm() <= 1e-4 * w.norm() for n, w in trained.items())
+
+
+def test_a_range_test_ends_on_all_ranks_where_its_loss_has_risen(
+    run_trial: RunTrial, run_ranks: RunRanks
+) -> None:
+    task = {"kind": "range", "range_low": 1e-3, "range_high": 1e6, "range_steps": 60, "save_model": False}  # fmt: skip
+    settings = {"method__finetuning_type": "full", "train__max_grad_norm": 0.0}
+    alone = run_trial("alone", task, train__gradient_accumulation_steps=4, **settings)
+    ran = run_ranks("shared", "ddp", task, **settings)
+    assert ran.report.outcome == "completed", (ran.folder / "log.txt").read_text()
+    assert 3 < ran.report.step == alone.report.step < 60
+    assert not (ran.folder / "checkpoints").exists()
+
+
 LONG = {"train__max_steps": 100_000, "resources__gpus_per_trial": 2}
 
 
@@ -289,6 +339,20 @@ def test_a_rank_that_runs_out_of_memory_ends_the_trial_with_its_reason(
     assert ended.report.moment in ("forward", "backward", "optimizer")
     assert worker.process.returncode == 1
     assert "the process of GPU 2 of 2 failed" in worker.log
+
+
+def test_a_rank_that_cannot_write_its_part_leaves_no_torn_checkpoint(
+    prepare: Callable[..., Path],
+) -> None:
+    worker = Worker(prepare(task=TWO, **LONG))
+    worker.wait_for_step(2)
+    # The random state does not fit, and Python is told so as of a full disk.
+    resource.prlimit(worker.others()[0], resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+    worker.process.send_signal(signal.SIGUSR1)
+    report = worker.end().report
+    assert (report.outcome, report.phase) == ("failed", "train"), worker.log
+    assert "said nothing" not in (report.error or ""), report.error
+    assert not list((worker.folder / "checkpoints").glob("checkpoint-*"))
 
 
 def test_wrong_input_is_said_once_and_at_once(prepare: Callable[..., Path], tmp_path: Path) -> None:

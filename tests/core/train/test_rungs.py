@@ -1,6 +1,7 @@
 """Trials that wait at a rung and go on from there as if they had not."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,20 +199,51 @@ def test_at_a_rung_a_pause_changes_nothing_and_a_stop_stops(
     assert (ran.report.checkpoint is None) == (outcome == "stopped")
 
 
-def test_a_pause_before_a_rung_goes_on_to_the_rung(run_trial: Run) -> None:
+def test_a_pause_before_a_rung_goes_on_to_the_rung(run_trial: Run, capsys: Any) -> None:
     task = {"kind": "probe", "until": 0.5}
     paused = run_trial(task=task, ask=("paused", 2), max_steps=8)
     assert (paused.report.outcome, paused.report.step) == ("paused", 2)
+    assert "goes on after" not in capsys.readouterr().out
     ran = run_trial(
         task=task | {"attempt": 2, "resume_from": paused.report.checkpoint}, max_steps=8
     )
     assert (ran.report.outcome, ran.report.step) == ("rung", 4)
     assert [step for step, _ in ran.losses] == [1, 2, 3, 4]
+    assert "goes on after step 2" in capsys.readouterr().out
 
 
 def test_a_full_training_knows_no_rungs(run_trial: Run) -> None:
     ran = run_trial(task={"kind": "full", "until": 0.5})
     assert ran.report.outcome == "completed" and ran.report.step == 4
+
+
+def test_a_checkpoint_that_says_it_is_whole_is_on_the_disk(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: set[Path] = set()
+    fsync = os.fsync
+
+    def keeping(number: int) -> None:
+        path = Path(f"/proc/self/fd/{number}").readlink()
+        if path.parent.name == "checkpoint-4":
+            others = {p for p in path.parent.iterdir() if p.name != "trainer_state.json"}
+            assert path in others or others <= kept
+            kept.add(path)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", keeping)
+    ran = run_trial(task={"kind": "probe", "until": 0.5}, max_steps=8)
+    assert kept == set((ran.folder / "checkpoints" / "checkpoint-4").iterdir())
+    assert "trainer_state.json" in {path.name for path in kept}
+
+
+def test_a_checkpoint_whose_end_is_missing_is_none(run_trial: Run) -> None:
+    first = run_trial(task={"kind": "probe", "until": 0.5}, max_steps=8)
+    state = first.folder / str(first.report.checkpoint) / "trainer_state.json"
+    state.write_bytes(state.read_bytes()[:-20])
+    task = {"kind": "probe", "attempt": 2, "resume_from": first.report.checkpoint}
+    report = run_trial(task=task, max_steps=8).report
+    assert report.usage_error and "no complete checkpoint" in report.error
 
 
 def test_a_look_draws_no_random_numbers_and_leaves_the_history_alone(run_trial: Run) -> None:

@@ -106,6 +106,27 @@ def test_a_decay_that_takes_the_whole_training_leaves_room_for_the_warm_up(run_t
     assert max(rates) == pytest.approx(0.01) and rates[-1] < 0.005
 
 
+@pytest.mark.parametrize("given", [{"timescale": 40}, {}])
+def test_an_inverse_square_root_has_the_same_shape_in_every_probe(
+    run_trial: Run, given: dict[str, Any]
+) -> None:
+    settings = {
+        "lr_scheduler_type": "inverse_sqrt",
+        "lr_scheduler_kwargs": given,
+        "warmup_ratio": 0.0,
+        "max_steps": 10,
+    }
+    full = run_trial("full", **settings)
+    task = {"kind": "probe", "budget": 0.5, "own_batch": 4, "full_rows": 40}
+    probe = run_trial("probe", task=task, **settings)
+    small = run_trial("small", task=task, gradient_accumulation_steps=1, **settings)
+    rates = [[p.lr for p in ran.points if p.loss is not None] for ran in (full, probe, small)]
+    assert [len(r) for r in rates] == [10, 5, 10]
+    # Half of the probe is half of the training, whatever the batch.
+    assert rates[0][::2] == pytest.approx(rates[1]) and rates[2] == pytest.approx(rates[0])
+    assert rates[0][-1] < rates[0][0]
+
+
 def test_greedy_stays_near_the_rate_that_is_asked_for(run_trial: Run) -> None:
     ran = run_trial(
         lr_scheduler_type="greedy", lr_scheduler_kwargs={"patience": 0}, learning_rate=1e-5, max_steps=8,

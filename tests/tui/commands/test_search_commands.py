@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from core.doctor import Examination, NextStep
 from core.engine import client
 from core.engine.messages import Reply, Request
+from core.search.edges import Edge
 from core.study.events import (
     JOURNAL_VERSION,
     AnyEvent,
@@ -26,9 +28,11 @@ from core.study.files import ProcessRecord, RangeTest, read_record, write_record
 from core.study.journal import seal
 from core.study.metrics import Point, encode_point
 from core.study.store import StudyFolder
+from tests.tui.fake import run_info
 from tests.tui.fake_range import curve
 from tui.cli import main
 from tui.commands import lr_range
+from tui.commands.doctor import examination_lines
 
 PROFILE = """
 [profile]
@@ -158,6 +162,23 @@ def test_trials_say_where_they_were_dropped_and_which_stalls(
     assert listed[0]["place"] is None and listed[0]["status"] == "pruned"
 
 
+def test_a_running_trial_says_of_how_many_steps_and_one_at_its_rung_which_one_that_is(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts: list[AnyEvent] = [
+        TrialAdded(t=11.0, trial=7, settings={"learning_rate": 1e-4}),
+        TrialStarting(t=11.0, trial=7, attempt=1, device="cpu"),
+        TrialAdded(t=11.0, trial=8, settings={"learning_rate": 2e-4}, until=0.1),
+    ]
+    write(study, *starts, *rung(8, 2.0))
+    log(study, 7, falling()[:12])
+    write_record(StudyFolder(study).trial(7).run, run_info())
+    assert run("trials", "night") == 0
+    out = capsys.readouterr().out
+    assert f"12/{run_info().total_steps}" in out
+    assert "waits at rung 1 (10 % of the probe)" in out
+
+
 def test_the_winner_is_named_with_its_ties_and_the_edge_it_lies_at(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,6 +273,32 @@ def test_the_doctor_says_what_a_curve_shows_and_what_to_do(
     assert content["study"] is None
     assert run("doctor", "night", "--json") == 0
     assert "next_steps" in json.loads(capsys.readouterr().out)["study"]
+
+
+def test_a_step_that_an_edge_asks_for_is_said_once() -> None:
+    text = "the best has the highest learning_rate tried (9e-4): widen to 2e-3?"
+    edge = Edge("learning_rate", "high", 3, 9e-4, 2e-3, text)
+    step = NextStep(f"T{text[1:]}", space={"learning_rate": [9e-4, 2e-3]})
+    told = Examination(
+        importances=(), band=None, edges=(edge,), remarks=("few trials",), next_steps=(step,)
+    )
+    assert examination_lines(told) == ["Few trials", f"Next: T{text[1:]}"]
+
+
+def test_where_nothing_trained_the_doctor_says_what_became_of_the_trials(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = [
+        TrialEnded(t=3.0, trial=n, attempt=1, ending="failed", reason="no such model")
+        for n in (1, 2)
+    ]
+    added = [TrialAdded(t=2.0, trial=n, settings={"learning_rate": RATES[n]}) for n in (1, 2)]
+    write(tmp_path / "studies" / "lost", created(), *added, *failed)
+    (tmp_path / "studies" / "lost" / "profile.toml").write_text(PROFILE)
+    assert run("doctor", "lost") == 0
+    assert "2 failed (no such model)" in capsys.readouterr().out
+    assert run("doctor", "lost", "1") == 0
+    assert "1 failed (no such model)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,24 @@ async def test_the_doctor_speaks_beside_the_chart_and_says_what_to_do(
         assert "doctor" not in screen_text(app)
 
 
+async def test_the_doctor_does_not_repeat_why_a_trial_was_ended() -> None:
+    made, reason = source(), "2.21 against 1.95 of the last one kept"
+    made.feed.findings[4] = replace(FINDING, text=reason, advice="lower the rate")
+    async with shown(made) as (app, pilot):
+        await press(app, pilot, "down", "down", "down")
+        assert screen_text(app).count(reason) == 1
+        await press(app, pilot, "shift+tab")
+        assert screen_text(app).count(reason) == 1 and "Lower the rate." in screen_text(app)
+
+
+async def test_in_ascii_what_a_study_came_to_is_spelled_in_ascii() -> None:
+    made = source()
+    reason = "no trial completed: 4 diverged at learning rates ≥ 40"
+    made.feed.tell(StudyChanged(t=NOW, status="paused", reason=reason))
+    async with shown(made, ascii=True) as (app, _):
+        assert "rates >= 40" in screen_text(app)
+
+
 async def test_the_detail_says_where_a_trial_was_dropped_and_why() -> None:
     async with shown(source()) as (app, pilot):
         await press(app, pilot, "down", "down", "down")
