@@ -126,12 +126,15 @@ def effective_batch(values: Mapping[str, Any]) -> str | None:
     gpus = values.get("gpus_per_trial", 1)
     if not all(isinstance(v, int) for v in (batch, steps, gpus)):
         return None
-    factors = " x ".join(str(v) for v in (batch, steps, gpus) if v is batch or v != 1)
-    return f"{batch * steps * gpus}" + (f" ({factors})" if " x " in factors else "")
+    factors = [str(batch)]
+    factors += [str(steps)] if steps != 1 else []
+    factors += [words.plural(gpus, "GPU")] if gpus != 1 else []
+    return f"{batch * steps * gpus}" + (f" ({' x '.join(factors)})" if len(factors) > 1 else "")
 
 
 def _attempt_line(attempt: Attempt) -> Text:
-    where = "GPU" if attempt.device == "cuda" else "CPU"
+    several = words.plural(len(attempt.gpus), "GPU") if len(attempt.gpus) > 1 else "GPU"
+    where = several if attempt.device == "cuda" else "CPU"
     took = ""
     if attempt.started is not None and attempt.ended is not None:
         took = f" after {words.duration(attempt.ended - attempt.started)}"

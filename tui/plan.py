@@ -18,7 +18,7 @@ from core.params import DataTable, MethodTable, ModelTable, Range, SearchTable, 
 from core.profile import Profile
 from core.search.choice import Choice, choose
 from core.search.cost import expected_share
-from core.search.halving import settings_of
+from core.search.halving import profile_settings
 from core.search.space import space_size
 from tui.draft import SPACE, Review
 from tui.space_text import Entry
@@ -331,7 +331,7 @@ def _costs(profile: Profile, choice: Choice) -> tuple[float | None, float | None
     search = profile.search
     if search.budget_tokens is not None:
         return None, None
-    share = expected_share(settings_of(search), choice.stopping, choice.trials)
+    share = expected_share(profile_settings(profile), choice.stopping, choice.trials)
     most = (choice.trials + search.confirm) * search.budget
     return most, (choice.trials * share + search.confirm) * search.budget
 

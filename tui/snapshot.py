@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from core.engine import costs, standing
 from core.search.cost import expected_share
-from core.search.halving import HalvingSettings
+from core.search.halving import HalvingSettings, after_warmup
 from core.search.ranking import Ranked
 from core.study.events import RungDecided, StudyStatus
 from core.study.state import ENDED, Notice, Trial, TrialStatus
@@ -393,7 +393,11 @@ def _halving(reading: StudyReading) -> HalvingSettings:
         )
         if isinstance(search.get(name), int | float) and least < search[name] < most
     }  # fmt: skip
-    return HalvingSettings(**numbers)
+    warmup = reading.profile.get("warmup_ratio")
+    given = HalvingSettings(**numbers)
+    if not isinstance(warmup, int | float) or not 0 < warmup < 1:
+        return given
+    return replace(given, first_rung=after_warmup(given.first_rung, warmup))
 
 
 def searched_keys(trials: Sequence[Trial]) -> tuple[str, ...]:

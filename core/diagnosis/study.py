@@ -11,6 +11,8 @@ from core.search.importance import FEWEST_TRIALS, Importance, importances
 from core.search.metric import Metric
 from core.values import Scalar, number
 
+RUINED = 2.0
+"""A loss so many times that of the worst finisher, at a rung, is no slow start."""
 SAFE_FACTOR = 2.0
 """Rates stay this far below the lowest that diverged: a longer run meets more bad batches than a probe."""
 
@@ -96,7 +98,7 @@ def examine(
     judged = [t for t in trials if t.status in ("completed", "pruned", "rung", "diverged")]
     judged.sort(key=lambda t: math.inf if t.place is None else t.place)
     found = importances(_scored(judged, metric), list(space)) if judged else ()
-    band, remark = _band(judged)
+    band, remark = _band(judged, metric)
     edges = _edges(judged, space, metric, found)
     steps = tuple(_steps(trials, judged, space, metric, found, edges, band))
     remarks = [remark] if remark else []
@@ -148,10 +150,21 @@ def _scored(
     return [(t.settings, order[key(t)]) for t in trials]
 
 
-def _band(trials: Sequence[TrialFacts]) -> tuple[RateBand | None, str]:
+def _ruined(trials: Sequence[TrialFacts], metric: Metric) -> set[int]:
+    """Trials that were dropped with a loss so far above that of every finisher that their rate must have been too
+    high, although no guard had stopped them yet."""
+    done = [t.value for t in trials if t.status == "completed" and t.value is not None]
+    if metric.direction == "max" or not done or min(done) <= 0:
+        return set()
+    bound = RUINED * max(done)
+    return {t.trial for t in trials if t.status == "pruned" and (t.value or 0.0) > bound}
+
+
+def _band(trials: Sequence[TrialFacts], metric: Metric) -> tuple[RateBand | None, str]:
     """The safe rates, or why they cannot be told (empty where nothing diverged)."""
     rates = [(rate, t) for t in trials if (rate := t.trained_at) is not None]
-    lost = sorted(rate for rate, t in rates if t.status == "diverged")
+    ruined = _ruined(trials, metric)
+    lost = sorted(rate for rate, t in rates if t.status == "diverged" or t.trial in ruined)
     if not lost or len({rate for rate, _ in rates}) < 2:
         return None, ""
     lowest = lost[0]
@@ -165,12 +178,17 @@ def _band(trials: Sequence[TrialFacts]) -> tuple[RateBand | None, str]:
             f"did not: it is not the rate alone that decides.{safe}"
         )
     if low > high:
-        return None, f"All rates tried are less than twice below {number(lowest)}, which diverged."
+        return None, (
+            f"A rate of {number(lowest)} diverged, and all others are within a factor of two of it or above: "
+            f"try rates up to {number(high)}."
+        )
+    how = "diverged" if not ruined else "diverged or were ruined"
     if len(lost) == 1:
-        trial = next(t.trial for _, t in rates if t.status == "diverged")
-        seen = f"trial {trial} diverged at {number(lowest)}"
+        trial = next(t for _, t in rates if t.status == "diverged" or t.trial in ruined)
+        how = "was dropped with a ruined loss" if trial.trial in ruined else "diverged"
+        seen = f"trial {trial.trial} {how} at {number(lowest)}"
     else:
-        seen = f"{len(lost)} trials diverged, at {number(lowest)} and above"
+        seen = f"{len(lost)} trials {how}, at {number(lowest)} and above"
     inside = [t for rate, t in rates if high < rate < lowest and t.place == 1]
     close = f" The best, trial {inside[0].trial}, is closer to it than that." if inside else ""
     text = f"Rates up to {number(high)} are safe: {seen}, and twice below that is a safe distance.{close}"
@@ -333,12 +351,14 @@ def _pointless(judged: Sequence[TrialFacts], found: Sequence[Importance]) -> lis
     if not idle:
         return []
     main = next(i for i in found if i.clear)
-    names, shares = _listed([i.name for i in idle]), _listed([_percent(i) for i in idle])
-    leave = "it as the profile has it" if len(idle) == 1 else "them as the profile has them"
+    one = len(idle) == 1
+    leave = "it as the profile has it" if one else "them as the profile has them"
+    most = _percent(max(idle, key=lambda i: i.share or 0))
     return [
         NextStep(
-            f"{names} made no difference that chance does not explain ({shares} of the trials' order, {main.name} "
-            f"{_percent(main)}): leave {leave}."
+            f"{_listed([i.name for i in idle])} made no difference that chance does not explain "
+            f"({most if one else f'at most {most} each'} of the trials' order, {main.name} {_percent(main)}): leave "
+            f"{leave}."
         )
     ]
 

@@ -8,7 +8,7 @@ import msgspec
 from core.engine.scheduler import Start
 from core.profile import Profile, save
 from core.search.choice import Choice, choose
-from core.search.halving import Stopping, first_look, first_until, rungs, settings_of
+from core.search.halving import Stopping, first_look, first_until, profile_settings, rungs
 from core.search.metric import resolve
 from core.search.samplers import plan, plan_notices
 from core.study.events import JOURNAL_VERSION, AnyEvent, StudyCreated, TrialAdded, Warned
@@ -48,7 +48,7 @@ def creation(profile: Profile, now: float, gpus: int | None = None) -> list[AnyE
         stopping=choice.stopping if searched else "none",
         choice=choice.why if searched else "",
     )
-    until = first_until(settings_of(profile.search)) if created.stopping != "none" else 1.0
+    until = first_until(profile_settings(profile)) if created.stopping != "none" else 1.0
     trials = [
         TrialAdded(
             t=now,
@@ -119,7 +119,7 @@ def _looks(trial: Trial, profile: Profile, stopping: Stopping) -> tuple[float, .
     """Where a trial is evaluated so that it can be compared: also at rungs that it passes without a stop."""
     if trial.kind != "probe" or trial.source == "confirm" or stopping == "none":
         return ()
-    settings = settings_of(profile.search)
+    settings = profile_settings(profile)
     return (first_look(settings), *rungs(settings))
 
 

@@ -204,6 +204,8 @@ def _point(trial: Trial, space: Space) -> dict[str, Scalar]:
         return trial.sampled
     profile = space.profile
     own = {axis.name: profile.value(axis.name) for axis in space.axes} | trial.settings
+    if any(own[axis.name] is None for axis in space.axes):
+        return {}
     point = space.active({axis.name: own[axis.name] for axis in space.axes})
     try:
         same = profile.with_changes(derive(profile, point)) == profile.with_changes(trial.settings)

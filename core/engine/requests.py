@@ -11,7 +11,7 @@ from core.engine.followup import as_it_stands, checkpoint_for
 from core.engine.messages import Reply, Request
 from core.params import SEARCHABLE_TABLES
 from core.profile import Profile, ProfileError
-from core.search.halving import first_until, settings_of
+from core.search.halving import first_until, profile_settings
 from core.study.events import (
     AnyEvent,
     Asked,
@@ -273,7 +273,7 @@ def _add(state: StudyState, profile: Profile, changes: dict[str, Scalar], now: f
             )
     number = state.next_number()
     rungs = state.stopping != "none" and state.search_on
-    until = first_until(settings_of(profile.search)) if rungs else 1.0
+    until = first_until(profile_settings(profile)) if rungs else 1.0
     added = TrialAdded(t=now, trial=number, settings=settings, source="user", until=until)
     what = describe(settings) or "the profile's own settings"
     text = f"trial {number} is added with {what}{_when(state)}"

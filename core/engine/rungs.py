@@ -3,14 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from core.params import SearchTable
 from core.search.halving import (
     Decision,
     Entrant,
     EntrantState,
+    HalvingSettings,
     decide,
     decide_asha,
-    settings_of,
 )
 from core.search.metric import curve_of, find, signed
 from core.study.events import RungDecided
@@ -22,7 +21,10 @@ Curve = tuple[tuple[float, float], ...]
 
 
 def decide_rungs(
-    state: StudyState, search: SearchTable, curve: Callable[[Trial], Curve], now: float
+    state: StudyState,
+    settings: HalvingSettings,
+    curve: Callable[[Trial], Curve],
+    now: float,
 ) -> RungDecided | None:
     """The next decision about those that wait at a rung or were dropped there; None while there is none to make.
 
@@ -36,7 +38,6 @@ def decide_rungs(
         return None
     entrants = [_entrant(t, curve(t)) for t in competing]
     rule = decide_asha if state.stopping == "asha" else decide
-    settings = settings_of(search, negated=state.direction == "max")
     found = rule(settings, entrants, state.to_come())
     if found is not None and state.to_come() == 0:
         found = _straight_on(found, entrants, settings.finalists)

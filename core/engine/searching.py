@@ -7,7 +7,7 @@ from core.engine.proposing import ProposalError, drawn, proposed, request_for
 from core.engine.rungs import Curve, decide_rungs, rung_curve
 from core.engine.scheduler import Supply
 from core.engine.service import Service
-from core.search.halving import first_until, settings_of
+from core.search.halving import first_until, profile_settings
 from core.study.events import Warned
 from core.study.files import RunInfo, read_record
 from core.study.metrics import read_points
@@ -45,7 +45,9 @@ class Searching:
         """Every decision that can be made now; each may allow the next one."""
         while self._decided_at != self._state.version:
             version = self._state.version
-            event = decide_rungs(self._state, self._service.profile.search, self._curve, now())
+            state = self._state
+            settings = profile_settings(self._service.profile, negated=state.direction == "max")
+            event = decide_rungs(state, settings, self._curve, now())
             self._decided_at = version
             if event is None:
                 return
@@ -92,7 +94,7 @@ class Searching:
                     self._give_sampler_up(str(error))
         if points is not None:
             rungs = state.stopping != "none"
-            until = first_until(settings_of(profile.search)) if rungs else 1.0
+            until = first_until(profile_settings(profile)) if rungs else 1.0
             service.commit(*proposed(state, profile, points[: state.to_come()], until, now()))
 
     def _give_sampler_up(self, why: str) -> None:

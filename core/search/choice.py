@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.profile import Profile
+from core.search.halving import Stopping, first_until, profile_settings
 from core.search.portfolio import points as known_points
 from core.search.space import Space, space_of
 
 Strategy = Literal["grid", "random", "bayesian", "portfolio"]
-Stopping = Literal["none", "halving", "asha"]
 
 LEARNS_FROM = 10
 """With fewer trials a sampler that learns has hardly drawn anything after those that it learns from."""
@@ -100,11 +100,12 @@ def _gpus(profile: Profile, places: int) -> str:
 
 def _halving(profile: Profile, trials: int) -> str:
     search = profile.search
-    said = f"halving: {_trials(trials)} are compared at {search.first_rung * 100:g} % of the probe"
+    first = first_until(profile_settings(profile))
+    said = f"halving: {_trials(trials)} are compared at {first * 100:g} % of the probe"
     if profile.train.max_steps is None or search.budget_tokens is not None:
         return said
     probe = math.ceil(search.budget * profile.train.max_steps)
-    rung = max(1, math.ceil(search.first_rung * probe))
+    rung = max(1, math.ceil(first * probe))
     early = "" if rung >= TELLING else ": hardly enough to tell them apart"
     return f"{said} (about {rung} of {probe} updates{early})"
 

@@ -2,7 +2,8 @@
 
 The rule, at a rung that everybody on the way has come to:
 
-1. Rungs lie at `first_rung` of the probe, then twice as far each, the last at three quarters.
+1. Rungs lie at `first_rung` of the probe, or a little after the warm-up where that is later, then twice as far each,
+   the last at three quarters.
 2. The best 1/`reduction` of those that came there go on, as in successive halving, at least `finalists`.
 3. So does every other trial that would pass the best one's value of today if it kept a part of its present pace to the
    end of the probe: a quarter of it among 16 trials, and √(trials / 16) times that among more or fewer. The pace is how
@@ -29,12 +30,16 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     # The dashboard asks what a search still costs at its first frame, without the catalogue of parameters.
     from core.params import SearchTable
+    from core.profile import Profile
 
 EPSILON = 1e-9
 """Shares of a probe closer together than this are the same."""
 GROWTH = 2.0
 """How many times further the next rung lies. Finer steps drop few more, and each costs a start; coarser ones let
 hopeless trials run on (see `python -m bench search --variants`)."""
+AFTER_WARMUP = 1.2
+"""The first rung lies no earlier than so many times the warm-up: rates that have not been reached yet, or just so, say
+nothing of how they would do."""
 LAST_RUNG = 0.75
 """No rung lies later: what could still be saved is not worth another start."""
 CROWDED = 0.8
@@ -43,6 +48,9 @@ FIRST_LOOK = 1 / 3
 """Where on the way to the first rung trials are evaluated besides, so that their pace is known there."""
 WINDOW = 0.3
 """The pace is measured from this share of the way to a rung: a third of it, less what whole updates may take off."""
+
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+"""Schedules that begin at their full rate."""
 
 PACE_TRIALS = 16
 """Among so many trials `HalvingSettings.pace` counts as it is. Among more it is likelier that one that begins slowly is
@@ -105,14 +113,49 @@ class Decision:
     text: str
 
 
-def settings_of(search: SearchTable, *, negated: bool = False) -> HalvingSettings:
-    """The rule's settings from a profile's `[search]`; `negated` where higher values are better."""
+def settings_of(
+    search: SearchTable, *, warmup: float = 0.0, negated: bool = False
+) -> HalvingSettings:
+    """The rule's settings from a profile's `[search]`.
+
+    `warmup`: the share of the probe in which the rate rises (`warmup_share`). `negated`: higher values are better.
+    """
     return HalvingSettings(
-        first_rung=search.first_rung,
+        first_rung=after_warmup(search.first_rung, warmup),
         reduction=search.reduction,
         finalists=search.finalists,
         negated=negated,
     )
+
+
+def profile_settings(profile: Profile, *, negated: bool = False) -> HalvingSettings:
+    """The rule's settings for the trials of a profile."""
+    return settings_of(profile.search, warmup=warmup_share(profile), negated=negated)
+
+
+def after_warmup(first_rung: float, warmup: float) -> float:
+    """Where the first rung lies with a warm-up of a share of the probe."""
+    return max(first_rung, min(round(AFTER_WARMUP * warmup, 6), LAST_RUNG))
+
+
+def warmup_share(profile: Profile) -> float:
+    """The share of a probe in which the learning rate rises, the longest one where it is searched.
+
+    0 where it is not known: warm-up given in updates, of a training whose length is counted in epochs. The worker then
+    puts the rung off.
+    """
+    train, search = profile.train, profile.search
+    if train.lr_scheduler_type in WITHOUT_WARMUP:
+        return 0.0
+    if train.warmup_steps is not None:
+        share = 0.0 if train.max_steps is None else train.warmup_steps / train.max_steps
+    else:
+        searched = search.space.get("warmup_ratio", [])
+        ends = searched if isinstance(searched, list) else [searched.high]
+        share = max([float(v) for v in ends] or [train.warmup_ratio])
+    if search.probe_schedule == "full" and search.budget_tokens is None:
+        share /= search.budget
+    return min(1.0, share)
 
 
 def rungs(settings: HalvingSettings) -> tuple[float, ...]:

@@ -136,7 +136,8 @@ def train(
         return trial.report("failed", error=str(error), error_type=_name(error), usage_error=True)
     except Exception as error:
         limits.lift_cap()
-        # A full disk takes no log, and must not hide the reason. What another rank prints as standard output is not read.
+        # What another rank prints as standard output is not read. A full disk takes no log, and must not hide the
+        # reason.
         with contextlib.suppress(OSError):
             traceback.print_exc(file=sys.stderr if rank else sys.stdout)
         # The frames hold the tensors that memory has to be found for.

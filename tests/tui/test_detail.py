@@ -75,7 +75,9 @@ def test_the_effective_batch_is_a_product_of_what_is_known() -> None:
         "gradient_accumulation_steps": 4,
         "gpus_per_trial": 2,
     }
-    assert detail.effective_batch(values) == "16 (2 x 4 x 2)"
+    assert detail.effective_batch(values) == "16 (2 x 4 x 2 GPUs)"
+    one = {"per_device_train_batch_size": 1, "gpus_per_trial": 2}
+    assert detail.effective_batch(one) == "2 (1 x 2 GPUs)"
     assert detail.effective_batch({}) is None
 
 

@@ -75,7 +75,10 @@ class Candidate:
     @property
     def equivalent(self) -> bool:
         """Whether the result stays the same up to rounding, on the GPUs that the run has: one that may go unasked."""
-        return all(move.numerics == "equivalent" and move.axis != "gpus" for move in self.moves)
+        return all(
+            move.numerics == "equivalent" and "gpus_per_trial" not in move.changes
+            for move in self.moves
+        )
 
 
 def priced(question: Question, moves: tuple[Move, ...]) -> Candidate | None:

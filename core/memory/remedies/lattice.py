@@ -19,6 +19,7 @@ Axis = Literal[
     "method", "offload", "length", "gpus",
 ]  # fmt: skip
 Numerics = Literal["equivalent", "different"]
+Sharding = Literal["ddp", "zero1", "fsdp"]
 
 SAME = "the same result up to rounding"
 OTHER_DRAWS = f"{SAME} and to what dropout and noise draw, which differs with the batch"
@@ -31,6 +32,8 @@ EVERY = (4, 2, 1)
 """Which layers are checkpointed: every n-th."""
 SHORTER = (0.75, 0.5, 0.25)
 """Shares of the longest row that it may be cut to."""
+_SHARED = {"zero1": "the optimizer's states", "fsdp": "weights, gradients and states"}
+"""What GPUs share, by resources.sharding."""
 TAKEN = 0.5
 """The slowdown that one would rather accept on the GPU that a trial has than let it take others'."""
 SHORTEST = 128
@@ -56,8 +59,8 @@ def tightening(
 ) -> list[tuple[Move, ...]]:
     """The moves that can need less memory, by axis; axes without a move are left out."""
     axes = (
-        # Both decide over the batch per device, so that one of them is taken.
-        _batches(profile, smaller=True) + _more_gpus(profile, target),
+        # More GPUs decide over the batch per device and over what is shared, so that one of them is taken.
+        _batches(profile, smaller=True) + _more_sharding(profile) + _more_gpus(profile, target),
         _eval_batches(profile),
         _more_checkpointing(profile, architecture),
         _attention(profile, target),
@@ -166,6 +169,22 @@ def _thinned(sizes: list[int]) -> list[int]:
     return [*(size for size in kept[: MOST_BATCHES - 1] if size != sizes[-1]), sizes[-1]]
 
 
+def _more_sharding(profile: Profile) -> tuple[Move, ...]:
+    """More that is shared by the GPUs which the trial has."""
+    resources = profile.resources
+    if resources.gpus_per_trial == 1:
+        return ()
+    order: tuple[Sharding, ...] = ("ddp", "zero1", "fsdp")
+    return tuple(
+        Move(
+            "gpus",
+            {"sharding": sharding},
+            f"the trial's {resources.gpus_per_trial} GPUs share {_SHARED[sharding]} ({sharding})",
+        )
+        for sharding in order[order.index(resources.sharding) + 1 :]
+    )
+
+
 def _more_gpus(profile: Profile, target: Target) -> tuple[Move, ...]:
     """Twice as many GPUs for the trial, four times as many, and so on, as far as there are some."""
     now, effective = profile.resources.gpus_per_trial, profile.effective_batch()
@@ -179,11 +198,10 @@ def _more_gpus(profile: Profile, target: Target) -> tuple[Move, ...]:
     )
 
 
-def _shared(profile: Profile, count: int, sharding: Literal["zero1", "fsdp"]) -> Move:
+def _shared(profile: Profile, count: int, sharding: Sharding) -> Move:
     each = profile.effective_batch() // count
     most = profile.train.per_device_train_batch_size
     batch = next(size for size in divisors(each) if size <= most)
-    what = "weights, gradients and states" if sharding == "fsdp" else "the optimizer's states"
     return Move(
         "gpus",
         {
@@ -192,8 +210,8 @@ def _shared(profile: Profile, count: int, sharding: Literal["zero1", "fsdp"]) ->
             "per_device_train_batch_size": batch,
             "gradient_accumulation_steps": each // batch,
         },
-        f"{count} GPUs that share {what} ({sharding}), per-device batch {batch}, accumulation {each // batch}; the "
-        f"effective batch stays {profile.effective_batch()}",
+        f"{count} GPUs that share {_SHARED[sharding]} ({sharding}), per-device batch {batch}, accumulation "
+        f"{each // batch}; the effective batch stays {profile.effective_batch()}",
         effect=f"{_same_draws(profile)}; the trial takes {count} GPUs, which others then do not have",
         burden=TAKEN,
     )

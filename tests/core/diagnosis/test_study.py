@@ -268,3 +268,27 @@ def test_too_few_trials_say_so_and_none_say_nothing() -> None:
     assert all(i.share is None for i in found.importances)
     assert "2 trials are too few" in " ".join(found.remarks)
     assert examine([], SPACE, LOSS) == Examination((), None, (), ())
+
+
+def test_a_rate_that_was_dropped_with_a_ruined_loss_is_not_called_safe() -> None:
+    trials = ranked(
+        trial(1, 1e-4, 2.0),
+        trial(2, 3e-4, 1.9),
+        trial(3, 1e-3, 2.1),
+        trial(4, 2e-2, 12.7, "pruned", share=0.1),
+        trial(5, 1e-1, None, "diverged"),
+        trial(6, 3e-3, 2.6, "pruned", share=0.1),
+    )
+    band = examine(trials, SPACE, LOSS).band
+    assert band is not None and band.high == 0.01
+    assert "diverged or were ruined, at 0.02 and above" in band.text
+
+
+def test_rates_that_are_all_close_to_one_that_diverged_are_told_as_such() -> None:
+    trials = ranked(
+        *(trial(n, rate, 2.0 + n / 100) for n, rate in enumerate((3e-3, 4e-3, 5e-3), 1)),
+        trial(4, 5.5e-3, None, "diverged"),
+    )
+    found = examine(trials, SPACE, LOSS)
+    assert found.band is None
+    assert any("within a factor of two of it or above" in remark for remark in found.remarks)

@@ -43,7 +43,9 @@ def make_profile(
         "profile": {"name": "fake", "notes": json.dumps(script)},
         "model": {"model_name_or_path": "demo"},
         "data": {"dataset": "demo"},
-        "train": {"learning_rate": 1e-3, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
+        "train": {
+            "learning_rate": 1e-3, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 1, "warmup_ratio": 0.0,
+        },
         "resources": {"devices": "cpu"},
         "search": {"strategy": "grid", "portfolio": False, "space": space},
     }  # fmt: skip

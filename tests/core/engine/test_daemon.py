@@ -553,7 +553,7 @@ def test_a_trial_that_logs_nothing_is_shown_as_stalled_until_it_logs_again(study
     assert served.trial().status == "running"
     (served.folder / "trials/0001/go").touch()
     waits(lambda: not served.trial().stalled)
-    assert "trial 1: it logs again" in served.log() or served.trial().ended
+    waits(lambda: "trial 1: it logs again" in served.log() or served.trial().ended)
     served.wait_status("finished")
 
 

@@ -9,7 +9,7 @@ from core.engine.prepare import creation, prepare, range_creation
 from core.engine.scheduler import Start
 from core.profile import ProfileError, load
 from core.search.choice import choose
-from core.search.halving import first_look, rungs, settings_of
+from core.search.halving import first_look, profile_settings, rungs
 from core.study.events import StudyCreated, TrialAdded, Warned
 from core.study.files import RangeTest, TrialTask, read_record
 from core.study.state import Trial
@@ -116,7 +116,7 @@ def test_a_trial_that_is_compared_is_evaluated_at_every_rung(
         return task.looks
 
     probe = Trial(1, {}, until=until)
-    settings = settings_of(profile.search)
+    settings = profile_settings(profile)
     assert looks(probe, "halving") == (first_look(settings), *rungs(settings))
     assert looks(probe, "none") == ()
     assert looks(Trial(1, {}, source="confirm", parent=2), "halving") == ()

@@ -102,6 +102,11 @@ class TestRequest:
         added = trial(2, "completed", sampled={}, source="user", settings=settings)
         assert request_for(study(added), profile(lora_rank=[8, 16]), 1).trials == []
 
+    def test_what_neither_a_person_nor_the_profile_gives_a_value_to_is_no_point(self) -> None:
+        added = trial(2, "completed", sampled={}, source="user")
+        chosen = profile(learning_rate=[1e-4, 2e-4], warmup_steps=[5, 10])
+        assert request_for(study(added), chosen, 1).trials == []
+
 
 class TestProposed:
     def test_a_point_becomes_a_trial_with_what_follows_from_it(self) -> None:

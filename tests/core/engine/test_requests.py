@@ -6,7 +6,7 @@ import pytest
 from core.engine.messages import Reply, Request
 from core.engine.requests import answer
 from core.profile import Profile, from_document
-from core.search.halving import first_until, settings_of
+from core.search.halving import first_until, profile_settings
 from core.study.events import (
     FixOption,
     StudyChanged,
@@ -482,7 +482,7 @@ class TestRungs:
     def test_an_added_trial_is_sent_to_the_first_rung(self) -> None:
         state = study("running", stopping="halving")
         ask(state, "add", changes={"lora_rank": 4})
-        assert state.trials[2].until == first_until(settings_of(profile().search)) < 1
+        assert state.trials[2].until == first_until(profile_settings(profile())) < 1
         state.search_on = False
         ask(state, "add", changes={"lora_rank": 2})
         assert state.trials[3].until == 1.0

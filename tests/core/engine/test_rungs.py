@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -6,15 +7,14 @@ import pytest
 
 from core.engine import rungs
 from core.engine.rungs import Curve, decide_rungs, rung_curve
-from core.params import SearchTable
-from core.search.halving import Decision, Entrant, settings_of
+from core.search.halving import Decision, Entrant, HalvingSettings
 from core.search.halving import rungs as rung_shares
 from core.study.events import RungDecided
 from core.study.metrics import Point
 from core.study.state import RungResult, StudyState, Trial, TrialStatus, apply
 
-SEARCH = SearchTable(first_rung=0.1, reduction=3.0, finalists=2)
-SECOND = rung_shares(settings_of(SEARCH))[1]
+SETTINGS = HalvingSettings(first_rung=0.1, reduction=3.0, finalists=2)
+SECOND = rung_shares(SETTINGS)[1]
 
 
 def study(*statuses: TrialStatus, until: float = 0.1, **more: Any) -> StudyState:
@@ -35,7 +35,7 @@ def decide(state: StudyState, values: Mapping[int, float] | None = None) -> Rung
         value = (values or {}).get(trial.number, float(trial.number))
         return ((0.1, value),) if trial.status != "queued" else ()
 
-    return decide_rungs(state, SEARCH, curve, 9.0)
+    return decide_rungs(state, replace(SETTINGS, negated=state.direction == "max"), curve, 9.0)
 
 
 class TestDecision:

@@ -381,3 +381,20 @@ def test_a_fix_on_the_gpu_that_the_trial_has_is_looked_for_beside_more_gpus(worl
     )
     (fix,) = advice.fixes
     assert "gpus_per_trial" not in fix.changes and fix.numerics == "equivalent"
+
+
+def test_gpus_that_hold_copies_are_told_to_share(world: World) -> None:
+    world.states, world.activations, world.logits = 30.0, 0.5, 0.1
+    asked = profile(
+        method={"finetuning_type": "full"},
+        train={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16},
+        resources={"gpus_per_trial": 2},
+    )
+    advice = find_fixes(
+        asked, SHAPE, gpu(34, gpus=2), LENGTHS, world.prove, guard=0.03, crashed=True, want=6
+    )
+    found = [fix for fix in advice.fixes if "sharding" in fix.changes]
+    assert found and all("gpus_per_trial" not in fix.changes for fix in found)
+    assert any(fix.numerics == "equivalent" for fix in found)
+    assert not any(fix.proven for fix in found)
+    assert all(made(asked, fix).effective_batch() == 32 for fix in found)

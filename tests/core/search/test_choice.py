@@ -13,7 +13,7 @@ TWO: dict[str, Any] = {**RATES, "lora_rank": [8, 16, 32]}
 
 
 def searching(space: dict[str, Any], max_steps: int | None = None, **search: Any) -> Profile:
-    train = {} if max_steps is None else {"max_steps": max_steps}
+    train = {"warmup_ratio": 0.0} | ({} if max_steps is None else {"max_steps": max_steps})
     return from_document(
         {
             "model": {"model_name_or_path": "m"},

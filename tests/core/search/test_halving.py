@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from core.params import SearchTable
+from core.profile import from_document
 from core.search.halving import (
     Entrant,
     EntrantState,
@@ -13,6 +15,7 @@ from core.search.halving import (
     decide_asha,
     first_look,
     first_until,
+    profile_settings,
     rungs,
     settings_of,
     value_at,
@@ -57,6 +60,31 @@ class TestRungs:
         search = SearchTable(first_rung=0.2, reduction=4, finalists=3)
         assert settings_of(search) == HalvingSettings(0.2, 4, 3)
         assert settings_of(SearchTable()) == HalvingSettings()
+
+    @pytest.mark.parametrize(
+        ("train", "search", "first"),
+        [
+            ({}, {}, 0.12),
+            ({"warmup_ratio": 0.0}, {}, 0.06),
+            ({"warmup_ratio": 0.05}, {}, 0.06),
+            ({"lr_scheduler_type": "constant"}, {}, 0.06),
+            ({}, {"first_rung": 0.3}, 0.3),
+            ({}, {"space": {"warmup_ratio": [0.0, 0.2]}}, 0.24),
+            ({}, {"space": {"warmup_ratio": {"low": 0.0, "high": 0.3}}}, 0.36),
+            ({"warmup_ratio": 0.02}, {"probe_schedule": "full", "budget": 0.2}, 0.12),
+            ({"warmup_steps": 20, "max_steps": 100}, {}, 0.24),
+            ({"warmup_steps": 20}, {}, 0.06),
+            ({"warmup_ratio": 0.9}, {}, 0.75),
+        ],
+    )
+    def test_no_rung_lies_within_the_warm_up(
+        self, train: dict[str, Any], search: dict[str, Any], first: float
+    ) -> None:
+        model, data = {"model_name_or_path": "demo"}, {"dataset": "demo"}
+        document = {"model": model, "data": data, "train": train, "search": search}
+        found = rungs(profile_settings(from_document(document)))
+        assert found[0] == pytest.approx(first)
+        assert list(found) == sorted(set(found)) and found[-1] <= 0.75
 
 
 class TestARung:

@@ -238,7 +238,13 @@ def test_the_best_weights_are_what_is_saved_of_replicas(
     assert again.report.eval_loss == pytest.approx(min(evals), rel=1e-5)
 
 
-PROBE = {"kind": "probe", "budget": 0.5, "keep_checkpoint": True, "save_model": False, "own_batch": 8}
+PROBE = {
+    "kind": "probe",
+    "budget": 0.5,
+    "keep_checkpoint": True,
+    "save_model": False,
+    "own_batch": 8,
+}
 
 
 @pytest.mark.parametrize(("sharding", "schedule"), [("fsdp", "own"), ("zero1", "full")])

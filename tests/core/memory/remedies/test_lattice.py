@@ -234,3 +234,12 @@ def test_what_cannot_be_shared_is_left_out_with_what_shares_it() -> None:
     quantized = profile(model={"quantization_bit": 4})
     made = [apply(quantized, (move,)) for move in shared(quantized, gpu(24, gpus=2))]
     assert [p.resources.sharding for p in made if p is not None] == ["zero1"]
+
+
+def test_gpus_that_a_trial_has_may_share_more() -> None:
+    two = profile(resources={"gpus_per_trial": 2, "sharding": "zero1"})
+    (move,) = shared(two, gpu(24, gpus=2))
+    assert move.changes == {"sharding": "fsdp"}
+    assert "2 GPUs share weights, gradients and states" in move.text
+    copies = profile(resources={"gpus_per_trial": 2})
+    assert [m.changes["sharding"] for m in shared(copies, gpu(24, gpus=2))] == ["zero1", "fsdp"]
