@@ -2,7 +2,7 @@
 
 The rule, at a rung that everybody on the way has come to:
 
-1. Rungs lie at `first_rung` of the probe, or a little after the warm-up where that is later, then twice as far each,
+1. Rungs lie at `first_rung` of the probe, or at the end of the warm-up where that is later, then twice as far each,
    the last at three quarters.
 2. The best 1/`reduction` of those that came there go on, as in successive halving, at least `finalists`.
 3. So does every other trial that would pass the best one's value of today if it kept a part of its present pace to the
@@ -37,9 +37,6 @@ EPSILON = 1e-9
 GROWTH = 2.0
 """How many times further the next rung lies. Finer steps drop few more, and each costs a start; coarser ones let
 hopeless trials run on (see `python -m bench search --variants`)."""
-AFTER_WARMUP = 1.2
-"""The first rung lies no earlier than so many times the warm-up: rates that have not been reached yet, or just so, say
-nothing of how they would do."""
 LAST_RUNG = 0.75
 """No rung lies later: what could still be saved is not worth another start."""
 CROWDED = 0.8
@@ -134,8 +131,9 @@ def profile_settings(profile: Profile, *, negated: bool = False) -> HalvingSetti
 
 
 def after_warmup(first_rung: float, warmup: float) -> float:
-    """Where the first rung lies with a warm-up of a share of the probe."""
-    return max(first_rung, min(round(AFTER_WARMUP * warmup, 6), LAST_RUNG))
+    """Where the first rung lies with a warm-up of a share of the probe: rates that have not been reached yet say
+    nothing of how they would do."""
+    return max(first_rung, min(round(warmup, 6), LAST_RUNG))
 
 
 def warmup_share(profile: Profile) -> float:
