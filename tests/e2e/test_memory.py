@@ -103,5 +103,6 @@ def test_a_key_applies_the_first_fix_that_is_proposed(place: Place) -> None:
         wire.wait_for("Try trial 1 again")
         wire.send("1")
         until(lambda: the_trial(place)["overrides"] == first, "the key applies the first fix")
-        wire.wait_for("completed", timeout=240)
+        until(lambda: the_trial(place)["status"] == "completed", "the mended trial ends", 240)
+        wire.wait_for("completed")
     check_the_mended_run(the_trial(place))

@@ -88,7 +88,7 @@ async def test_promoting_is_confirmed_with_what_it_costs(
         await press(app, pilot, "5", "P")
         text = screen_text(app)
         assert "Train fully with the settings of trial 2?" in text
-        assert "1200 steps, about 10m 40s" in text
+        assert "1200 steps, about 10m 04s" in text
         await press(app, pilot, "y")
         await app.workers.wait_for_complete()
     assert source.asked == [Request("promote", 2)]
