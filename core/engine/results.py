@@ -7,7 +7,6 @@ from core.data_size import round_up, steps_per_epoch, training_steps
 from core.engine.standing import ranking, value_of_trial
 from core.params import TunedTable
 from core.profile import Profile, load
-from core.search.choice import choose
 from core.study.files import RunInfo, read_record
 from core.study.state import Trial
 from core.study.store import StudyError, StudyReader
@@ -16,11 +15,6 @@ from core.values import Scalar
 TUNED_COMMENT = """Found by tunedeck; [tuned] says how. Run it as the full training:
   tunedeck train THIS_FILE"""
 """What stands on top of a saved winner."""
-
-
-def plan_size(profile: Profile) -> int:
-    """How many trials the search of a profile will run at most, second runs of the best left out."""
-    return choose(profile, gpus=None).trials
 
 
 def trial_profile(reader: StudyReader, number: int, *, as_probe: bool = False) -> Profile:

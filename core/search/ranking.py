@@ -221,11 +221,6 @@ def _behind(entry: Ranked, metric: Metric) -> tuple[float, float, int]:
     )
 
 
-def best_ties(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """The winner and who is as good as it, in order; empty where nobody has a place."""
-    return [r for r in ranked if r.group == 1]
-
-
 def by_trial(ranked: Iterable[Ranked]) -> Mapping[int, Ranked]:
     """Each trial's place."""
     return {r.trial: r for r in ranked}

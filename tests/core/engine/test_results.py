@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from core.engine.prepare import creation
-from core.engine.results import plan_size, trial_profile
+from core.engine.results import trial_profile
 from core.engine.standing import best_trial, ranking
 from core.profile import Profile, dumps, loads, save
+from core.search.choice import choose
 from core.study.events import TrialAdded, TrialEnded, TrialQueued, TrialStarting, encode
 from core.study.files import RunInfo, write_record
 from core.study.journal import JournalWriter
@@ -174,8 +175,13 @@ def test_a_trial_that_does_not_exist_has_no_profile(reader) -> None:
 
 
 def test_the_size_of_a_plan(profile_of) -> None:
-    assert plan_size(profile_of({}, SPACE)) == 3
-    assert plan_size(profile_of({}, SPACE, search={"trials": 2})) == 2
-    assert plan_size(profile_of({}, {})) == 1
+    assert choose(profile_of({}, SPACE), gpus=None).trials == 3
+    assert choose(profile_of({}, SPACE, search={"trials": 2}), gpus=None).trials == 2
+    assert choose(profile_of({}, {}), gpus=None).trials == 1
     endless = {"learning_rate": {"low": 1e-5, "high": 1e-3, "scale": "log"}}
-    assert plan_size(profile_of({}, endless, search={"strategy": "random", "trials": 40})) == 40
+    assert (
+        choose(
+            profile_of({}, endless, search={"strategy": "random", "trials": 40}), gpus=None
+        ).trials
+        == 40
+    )

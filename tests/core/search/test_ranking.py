@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.search.metric import METRICS, Metric
-from core.search.ranking import Candidate, Ranked, best_ties, rank, seed_noise
+from core.search.ranking import Candidate, Ranked, rank, seed_noise
 
 ACCURACY = Metric("eval_accuracy", "max", "accuracy")
 
@@ -174,8 +174,7 @@ def test_what_seeds_measured_is_believed_over_a_curve() -> None:
 
 def test_who_is_as_good_as_the_winner_is_in_its_group() -> None:
     ranked = rank([candidate(1, 2.0), candidate(2, 2.003), candidate(3, 2.5)], "eval_loss")
-    assert [entry.trial for entry in best_ties(ranked)] == [1, 2]
-    assert best_ties([]) == []
+    assert [entry.trial for entry in ranked if entry.group == 1] == [1, 2]
 
 
 def test_the_noise_between_seeds_is_pooled() -> None:
