@@ -3,9 +3,7 @@
 Every check yields `Problem`s, so that all of them can be reported at once.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -31,6 +29,7 @@ from core.params import (
     Table,
     TrainTable,
 )
+from core.problems import Problem, did_you_mean
 from core.values import Scalar, toml_value
 
 _OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
@@ -40,8 +39,31 @@ _SHARDABLE = ("adamw_torch", "adamw_torch_fused")
 
 EVERY_STAGE_LOGS = ("eval_loss", "loss", "loss_fall", "grad_norm", "tokens_per_s", "mem_peak")
 """The metrics that trials of every stage can be ranked by."""
-STAGE_LOGS: Mapping[str, tuple[str, ...]] = {"sft": ("eval_accuracy",)}
-"""What the trials of a stage log besides."""
+_PAIRS = ("reward_accuracy", "reward_margin", "reward_chosen", "reward_rejected")
+STAGE_LOGS: Mapping[str, tuple[str, ...]] = {
+    "pt": ("eval_accuracy", "eval_perplexity"),
+    "sft": ("eval_accuracy",),
+    "rm": (*_PAIRS, "eval_reward_accuracy", "eval_reward_margin"),
+    "dpo": (*_PAIRS, "eval_reward_accuracy", "eval_reward_margin"),
+    "kto": (*_PAIRS, "kl", "eval_reward_accuracy", "eval_reward_margin", "eval_kl"),
+    "ppo": ("reward", "kl", "entropy", "clip_fraction", "value_loss", "eval_reward", "eval_kl"),
+}
+"""What the trials of a stage log besides (`core.search.metric` describes each)."""
+
+_USUAL: Mapping[str, tuple[str, str]] = {
+    "rm": ("eval_reward_accuracy", "reward_accuracy"),
+    "dpo": ("eval_reward_accuracy", "reward_accuracy"),
+    "kto": ("eval_reward_accuracy", "reward_accuracy"),
+    "ppo": ("eval_reward", "reward"),
+}
+"""What a stage is ranked by with validation data and without, where it is not the loss: losses of another beta or
+reward are no measure of each other."""
+
+
+def usual_metric(stage: str, *, validated: bool) -> str:
+    """What `rank_by = "auto"` means."""
+    with_data, without = _USUAL.get(stage, ("eval_loss", "loss"))
+    return with_data if validated else without
 
 
 _RANGE = {
@@ -51,38 +73,6 @@ _RANGE = {
     "step": "a number above 0",
 }
 """What the keys of a range take."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: the key (`table.name`), what is wrong, what would be right, and the line if known."""
-
-    key: str
-    wrong: str
-    right: str = ""
-    line: int | None = None
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
-        right = f" ({self.right})" if self.right else ""
-        return f"{where}{self.key}: {self.wrong}{right}"
-
-
-def line_of(text: str, key: str) -> int | None:
-    """The line of `text` (from 1) on which the key `table.name` of a TOML document stands, or None."""
-    table, _, name = key.partition(".")
-    if table == "search" and name.startswith("space."):
-        table, name = "search.space", name.removeprefix("space.")
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"\s*\[\s*([\w.\-]+)\s*\]", line)
-        if header:
-            current = header.group(1)
-            if current == key:
-                return number
-        elif current == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*=", line):
-            return number
-    return None
 
 
 def table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
@@ -315,7 +305,3 @@ def _unnamed_files(data: DataTable) -> Iterator[Problem]:
         names = [value] if isinstance(value, str) else value or []
         if not all(n.strip() for n in names) or (key == "dataset" and not names):
             yield Problem(f"data.{key}", "names no file", 'as "data.jsonl", or "demo"')
-
-
-def did_you_mean(names: tuple[str, ...]) -> str:
-    return f"did you mean {' or '.join(names)}?" if names else ""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.checks import Problem
+from core.problems import Problem
 from core.profile import Profile, dataset_files, eval_files, model_path
 
 

@@ -21,18 +21,18 @@ from core.catalogue import (
     space_problem,
 )
 from core.checks import (
-    Problem,
-    did_you_mean,
     joint_problems,
-    line_of,
     space_problems,
     table_problems,
     unknown_in_space,
+    usual_metric,
     validates,
 )
 from core.params import (
     TABLES,
+    AlignmentTable,
     DataTable,
+    GenerationTable,
     MemoryTable,
     MethodTable,
     ModelTable,
@@ -44,6 +44,7 @@ from core.params import (
     TrainTable,
     TunedTable,
 )
+from core.problems import Problem, did_you_mean, line_of
 from core.search_keys import SUFFIX, spell
 from core.space_checks import contradictions
 from core.values import toml_value
@@ -79,7 +80,9 @@ class Profile:
     data: DataTable
     profile: ProfileTable = ProfileTable()
     method: MethodTable = MethodTable()
+    alignment: AlignmentTable = AlignmentTable()
     train: TrainTable = TrainTable()
+    generation: GenerationTable = GenerationTable()
     memory: MemoryTable = MemoryTable()
     resources: ResourcesTable = ResourcesTable()
     search: SearchTable = SearchTable()
@@ -142,10 +145,10 @@ class Profile:
         return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps
 
     def rank_by(self) -> str:
-        """What trials are ranked by, with `auto` decided: "eval_loss" where there is validation data, else "loss"."""
+        """What trials are ranked by, with `auto` decided by the stage and by whether there is validation data."""
         if self.search.rank_by != "auto":
             return self.search.rank_by
-        return "eval_loss" if self.has_validation() else "loss"
+        return usual_metric(self.method.stage, validated=self.has_validation())
 
     def has_validation(self) -> bool:
         """Whether the profile sets validation data aside or names some."""

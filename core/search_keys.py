@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.catalogue import UnknownParameterError, find
-from core.checks import Problem
 from core.params import SEARCHABLE_TABLES, TABLES
+from core.problems import Problem
 from core.values import toml_value
 
 SUFFIX = "_list"

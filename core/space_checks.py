@@ -10,8 +10,9 @@ from itertools import islice, product
 from typing import Any, cast
 
 from core.catalogue import find, parameters
-from core.checks import Problem, joint_problems, validates
+from core.checks import joint_problems, validates
 from core.params import DataTable, Range, SearchTable, Table, TrainTable
+from core.problems import Problem
 from core.values import Scalar, number, toml_value
 
 BATCH = "per_device_train_batch_size"

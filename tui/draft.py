@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from core.catalogue import Parameter, UnknownParameterError, find, parameters
-from core.checks import Problem
 from core.params import Range, TunedTable
+from core.problems import Problem
 from core.profile import Profile, ProfileError, from_document, load
 from core.search_keys import spell
 from core.values import number, toml_value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.catalogue import Parameter
-from core.checks import Problem
+from core.problems import Problem
 from tui.draft import SPACE, Draft, Review, default_text
 from tui.form import needs
 from tui.space_text import how_to

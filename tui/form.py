@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from core.catalogue import Parameter, parameters
-from core.checks import Problem
 from core.params import TABLES, When
+from core.problems import Problem
 from core.values import toml_value
 from tui.draft import SPACE, Draft, Review, text_of
 

@@ -6,7 +6,6 @@ from itertools import product
 from typing import Any
 
 from core.catalogue import find, parameters
-from core.checks import Problem
 from core.data_size import (
     FileSize,
     probe_steps,
@@ -15,6 +14,7 @@ from core.data_size import (
     validation_rows,
 )
 from core.params import DataTable, MethodTable, ModelTable, Range, SearchTable, TrainTable
+from core.problems import Problem
 from core.profile import Profile
 from core.search.choice import Choice, choose
 from core.search.cost import expected_share

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checks import Problem
 from core.data_size import CountStoppedError, DataSizeError, FileSize, RowCounter
+from core.problems import Problem
 from core.profile import DEMO_DATA, find_path
 from tui.draft import Review
 from tui.plan import DataCount

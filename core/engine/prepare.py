@@ -12,7 +12,7 @@ from core.search.halving import Stopping, first_look, first_until, profile_setti
 from core.search.metric import resolve
 from core.search.samplers import plan, plan_notices
 from core.study.events import JOURNAL_VERSION, AnyEvent, StudyCreated, TrialAdded, Warned
-from core.study.files import RangeTest, TrialTask, write_record
+from core.study.files import CACHE, RangeTest, TrialTask, write_record
 from core.study.state import Trial
 from core.study.store import TrialFolder
 from core.version import VERSION
@@ -143,6 +143,7 @@ def _task(
         budget_tokens=search.budget_tokens if probe else None,
         full_rows=profile.effective_batch() * steps if steps is not None else None,
         own_batch=profile.effective_batch(),
+        cache=f"../../{CACHE}",
         # A training that continues from a probe has to know what that one's schedule was.
         schedule=search.probe_schedule,
         keep_checkpoint=probe and search.keep_checkpoints and trial.source != "confirm",

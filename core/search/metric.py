@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from core.checks import usual_metric
 from core.search.smoothing import Ema, jitter
 
 Direction = Literal["min", "max"]
@@ -73,8 +74,35 @@ METRICS: Mapping[str, Metric] = {
 """What every trial logs. The tolerance of losses is explained in `ranking`; slopes and speeds are known to some percent
 at best."""
 
+_ACCURACY = Metric("eval_accuracy", "max", "evaluation accuracy", evaluated=True)
+_REWARDS = (
+    Metric("reward_accuracy", "max", "reward accuracy", tolerance=0.01),
+    Metric("reward_margin", "max", "reward margin", tolerance=0.02),
+    Metric("reward_chosen", "max", "reward of the chosen", tolerance=0.02),
+    Metric("reward_rejected", "min", "reward of the rejected", tolerance=0.02),
+    Metric("eval_reward_accuracy", "max", "reward accuracy on validation data", 0.01, True),
+    Metric("eval_reward_margin", "max", "reward margin on validation data", 0.02, True),
+)
+
 STAGE_METRICS: Mapping[str, tuple[Metric, ...]] = {
-    "sft": (Metric("eval_accuracy", "max", "evaluation accuracy", evaluated=True),),
+    "pt": (_ACCURACY, Metric("eval_perplexity", "min", "evaluation perplexity", evaluated=True)),
+    "sft": (_ACCURACY,),
+    "rm": _REWARDS,
+    "dpo": _REWARDS,
+    "kto": (
+        *_REWARDS,
+        Metric("kl", "min", "KL divergence", tolerance=0.02),
+        Metric("eval_kl", "min", "KL divergence on validation data", 0.02, True),
+    ),
+    "ppo": (
+        Metric("reward", "max", "mean reward", tolerance=0.02),
+        Metric("kl", "min", "KL divergence", tolerance=0.02),
+        Metric("entropy", "max", "entropy", tolerance=0.02),
+        Metric("clip_fraction", "min", "clipped share", tolerance=0.02),
+        Metric("value_loss", "min", "value loss", tolerance=0.02),
+        Metric("eval_reward", "max", "mean reward on validation prompts", 0.02, True),
+        Metric("eval_kl", "min", "KL divergence on validation prompts", 0.02, True),
+    ),
 }
 """What the trials of a stage log besides, in `Point.more`. A stage that logs more names it here, with its direction."""
 
@@ -88,14 +116,14 @@ def resolve(
     has_validation: bool = True,
     stage: str = "sft",
 ) -> Metric:
-    """The metric that a profile ranks by; `auto` is the evaluation loss where there is validation data.
+    """The metric that a profile ranks by; `auto` is what its stage is usually ranked by.
 
     Raises:
         MetricError: no trial logs it; the message names the nearest that trials do log.
     """
     name = rank_by
     if name == "auto":
-        name = "eval_loss" if has_validation else "loss"
+        name = usual_metric(stage, validated=has_validation)
     known = {**METRICS, **{m.name: m for m in STAGE_METRICS.get(stage, ())}}
     if name not in known:
         raise MetricError(_unknown(name, known))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from typing import Literal
 
-from core.checks import Problem
+from core.problems import Problem
 from core.profile import Profile, ProfileError
 from core.search.choice import choose
 from core.search.constraints import Settings, derive

@@ -12,6 +12,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
+CACHE = "cache"
+"""The folder of a study's tokenised data."""
 RANGE_FILE = "range.json"
 TRIAL_FILE = "trial.toml"
 TASK_FILE = "task.json"
@@ -94,6 +96,9 @@ class TrialTask(msgspec.Struct, frozen=True):
     schedule: Literal["own", "full"] = "own"
     """Whether a probe's learning-rate schedule spans the probe or the full training; of a training that continues from
     a probe, that one's."""
+    cache: str | None = None
+    """The folder of the study's tokenised data, relative to the trial's folder: what one trial has tokenised the others
+    read. None: none is kept."""
     keep_checkpoint: bool = False
     """Whether a checkpoint is saved at the end and kept."""
     continues: str | None = None

@@ -37,8 +37,11 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     mem_reserved: int | None = None
     mem_peak: int | None = None
     """The most bytes held so far."""
+    utilisation: float | None = None
+    """How busy the device was since the last point, 0 to 1: the GPU as NVML says, or the process's CPU time over the
+    time and the threads that it may use."""
     more: dict[str, float] | None = None
-    """Other measures by name, as a stage logs them (eval_accuracy …)."""
+    """Other measures by name, as a stage logs them (eval_accuracy, reward_margin …)."""
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -55,6 +58,7 @@ class _Line(msgspec.Struct, frozen=True):
     mem_allocated: int | None = None
     mem_reserved: int | None = None
     mem_peak: int | None = None
+    utilisation: float | None = None
     more: dict[str, float | str] | None = None
 
 

@@ -16,28 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.train.errors import DataError, first_line
+from core.train.examples import IGNORED, Example
 from core.train.formats import Conversation, Turn
 from core.train.templates import TEMPLATES
 
-IGNORED = -100
-"""The label of a token that is not learnt (PyTorch's cross_entropy ignores it)."""
-
-Tokens = NDArray[np.int32]
 Span = tuple[int, int]
 Messages = list[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A row as the model sees it: token ids and, of the same length, labels (`IGNORED` where nothing is learnt)."""
-
-    ids: Tokens
-    labels: Tokens
-
-    @property
-    def learnt(self) -> int:
-        """How many tokens are learnt; the first token never is, as nothing predicts it."""
-        return int((self.labels[1:] != IGNORED).sum())
 
 
 class ChatEncoder:

@@ -13,8 +13,9 @@ import numpy as np
 
 from core.data_size import validation_rows
 from core.params import DataTable
-from core.train.chat import IGNORED, ChatEncoder, Example
+from core.train.chat import ChatEncoder
 from core.train.errors import DataError
+from core.train.examples import IGNORED, Example
 from core.train.files import read_rows
 from core.train.formats import Conversation, Format, Row, conversations, detect
 
@@ -157,7 +158,7 @@ def _read(files: Sequence[str], table: DataTable, seed: int) -> list[Conversatio
         rows = read_rows(Path(name))
         if table.max_samples is not None and table.max_samples < len(rows):
             rows = _sample(rows, table.max_samples, seed + number)
-        format: Format = detect(rows[0]) if table.format == "auto" else table.format
+        format: Format = detect(rows[0]) if table.format == "auto" else table.format  # type: ignore[assignment]
         read += conversations(rows, format)
     return read
 

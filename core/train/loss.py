@@ -19,8 +19,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
 
-from core.train.chat import IGNORED
 from core.train.errors import ModelError
+from core.train.examples import IGNORED
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.train.chat import Example
+from core.train.examples import Example
 
 
 def longest_rows(rows: Sequence[Example], count: int) -> list[Example]:

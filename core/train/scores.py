@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.train.chat import IGNORED
+from core.train.examples import IGNORED
 from core.train.ranks import Ranks
 
 

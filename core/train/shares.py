@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from core.train.chat import IGNORED, Example
 from core.train.data import Collator, epoch_order
+from core.train.examples import IGNORED, Example
 from core.train.ranks import Ranks
 
 

@@ -30,8 +30,9 @@ from core.study.files import (
 )
 from core.study.metrics import MetricsWriter, read_points
 from core.train import checkpoints, data, limits
-from core.train.chat import ChatEncoder, Example
+from core.train.chat import ChatEncoder
 from core.train.errors import SettingsError
+from core.train.examples import Example
 from core.train.optimizers import build_optimizer, find_optimizer
 from core.train.plan import Plan, make_plan, order_seed
 from core.train.precision import Numbers, decide
@@ -439,7 +440,7 @@ class Trial:
 
     def _save_output(self, loaded: Loaded) -> None:
         """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
-        from core.train.stages.sft import save_weights, weights_to_save
+        from core.train.weights import save_weights, weights_to_save
 
         weights = weights_to_save(loaded.model, self._ranks)
         if not self._ranks.first:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from core import profile as profiles
 from core.catalogue import Parameter, parameters, searchable
-from core.checks import Problem, line_of
 from core.params import Range, SearchTable
+from core.problems import Problem, line_of
 from core.profile import (
     DEMO_DATA,
     DEMO_MODEL,

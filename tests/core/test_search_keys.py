@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from core.checks import Problem
 from core.params import Range
+from core.problems import Problem
 from core.profile import Profile, ProfileError, loads
 from core.search_keys import spell
 

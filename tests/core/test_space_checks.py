@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.catalogue import find, searchable
-from core.checks import Problem, joint_problems
+from core.checks import joint_problems
+from core.problems import Problem
 from core.profile import Profile, ProfileError, from_document
 from core.space_checks import (
     ENTANGLED,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.checks import Problem
 from core.data_size import FileSize
+from core.problems import Problem
 from tui.draft import Draft, review
 from tui.plan import DataCount, PastTime, Span, all_problems, plan
 

@@ -16,8 +16,8 @@ from textual.widgets import Input
 from textual.worker import get_current_worker
 
 from core.catalogue import Parameter, find, parameters
-from core.checks import Problem
 from core.data_size import SUFFIXES, CountStoppedError, RowCounter
+from core.problems import Problem
 from core.profile import READY_MADE, Profile
 from tui import theme
 from tui.actions import Context

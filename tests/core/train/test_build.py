@@ -14,16 +14,16 @@ Run = Callable[..., Any]
 
 def trained(run_trial: Run, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[Any, Any]:
     """Run a trial and keep its model."""
-    from core.train.stages.sft import SftTrainer
+    from core.train.stages.base import StageTrainer
 
     kept: list[Any] = []
-    init = SftTrainer.__init__
+    init = StageTrainer.__init__
 
     def keep(self: Any, **arguments: Any) -> None:
         kept.append(arguments["model"])
         init(self, **arguments)
 
-    monkeypatch.setattr(SftTrainer, "__init__", keep)
+    monkeypatch.setattr(StageTrainer, "__init__", keep)
     ran = run_trial(**settings)
     assert ran.report.outcome == "completed", ran.report.error
     return ran, kept[0]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from core.train.chat import IGNORED, ChatEncoder, Example
+from core.train.chat import ChatEncoder
 from core.train.errors import DataError
+from core.train.examples import IGNORED, Example
 from core.train.formats import Conversation, Turn
 from core.train.templates import TEMPLATES
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from core.params import DataTable
-from core.train.chat import IGNORED, ChatEncoder, Example
+from core.train.chat import ChatEncoder
 from core.train.data import Collator, build_examples, epoch_order, pack, read_split
 from core.train.errors import DataError
+from core.train.examples import IGNORED, Example
 
 
 def write(file: Path, count: int, start: int = 0) -> str:

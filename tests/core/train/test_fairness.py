@@ -14,13 +14,13 @@ class Seen:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from core.train.data import Collator
-        from core.train.stages.sft import SftTrainer
+        from core.train.stages.base import StageTrainer
 
         self.trained: list[bytes] = []
         self.evaluated: list[bytes] = []
         self.weights: dict[str, torch.Tensor] = {}
-        collate, init, measure = Collator.__call__, SftTrainer.__init__, SftTrainer._measure
-        rehearse = SftTrainer._rehearse
+        collate, init, measure = Collator.__call__, StageTrainer.__init__, StageTrainer._measure
+        rehearse = StageTrainer._rehearse
         into = [self.trained]
 
         def collating(collator: Any, rows: Any) -> Any:
@@ -42,9 +42,9 @@ class Seen:
             return call
 
         monkeypatch.setattr(Collator, "__call__", collating)
-        monkeypatch.setattr(SftTrainer, "__init__", beginning)
-        monkeypatch.setattr(SftTrainer, "_measure", aside(measure, self.evaluated))
-        monkeypatch.setattr(SftTrainer, "_rehearse", aside(rehearse, []))
+        monkeypatch.setattr(StageTrainer, "__init__", beginning)
+        monkeypatch.setattr(StageTrainer, "_measure", aside(measure, self.evaluated))
+        monkeypatch.setattr(StageTrainer, "_rehearse", aside(rehearse, []))
 
 
 @pytest.fixture

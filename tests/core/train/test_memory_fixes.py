@@ -234,16 +234,16 @@ def test_a_paged_optimizer_on_the_cpu_is_refused_before_the_model_is_loaded(run_
 def test_adapters_are_held_in_the_numbers_that_are_asked_for(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch, precision: str, asked: str, held: Any
 ) -> None:
-    from core.train.stages.sft import SftTrainer
+    from core.train.stages.base import StageTrainer
 
     kept: list[Any] = []
-    step = SftTrainer.training_step
+    step = StageTrainer.training_step
 
     def keep(self: Any, *arguments: Any) -> Any:
         kept[:] = [self]
         return step(self, *arguments)
 
-    monkeypatch.setattr(SftTrainer, "training_step", keep)
+    monkeypatch.setattr(StageTrainer, "training_step", keep)
     ran = run_trial(precision=precision, adapter_precision=asked, max_steps=8)
     trained = [p for p in kept[0].model.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {held}

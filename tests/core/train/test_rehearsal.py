@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.train.chat import Example
+from core.train.examples import Example
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 
 Run = Callable[..., Any]
@@ -70,10 +70,10 @@ def test_nothing_is_left_of_what_runs_without_trace() -> None:
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
     """What the model was given: (training or evaluation, update, tokens with padding)."""
-    from core.train.stages.sft import SftTrainer
+    from core.train.stages.base import StageTrainer
 
     seen: list[tuple[str, int, int]] = []
-    train, rehearse = SftTrainer._train_on, SftTrainer._rehearse_evaluation
+    train, rehearse = StageTrainer._train_on, StageTrainer._rehearse_evaluation
 
     def note(self: Any, model: Any, inputs: Any, count: Any) -> Any:
         seen.append(("train", self.state.global_step, inputs["input_ids"].numel()))
@@ -83,8 +83,8 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
         seen.append(("eval", self.state.global_step, batch["input_ids"].numel()))
         rehearse(self, batch)
 
-    monkeypatch.setattr(SftTrainer, "_train_on", note)
-    monkeypatch.setattr(SftTrainer, "_rehearse_evaluation", note_too)
+    monkeypatch.setattr(StageTrainer, "_train_on", note)
+    monkeypatch.setattr(StageTrainer, "_rehearse_evaluation", note_too)
     return seen
 
 
@@ -168,12 +168,12 @@ def test_a_trial_resumed_with_another_optimizer_makes_its_states_before_it_rehea
 def test_a_run_with_a_rehearsal_is_the_run_without_it_bit_by_bit(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch, batches: list[Any], settings: dict[str, Any]
 ) -> None:
-    from core.train.stages.sft import SftTrainer
+    from core.train.stages.base import StageTrainer
 
     settings = {"max_steps": 6, "eval_steps": 3, "task": {"save_model": True}} | settings
     ours = run_trial("rehearsed", **settings)
     rehearsed = len(batches)
-    monkeypatch.setattr(SftTrainer, "_rehearse", lambda *_: None)
+    monkeypatch.setattr(StageTrainer, "_rehearse", lambda *_: None)
     plain = run_trial("plain", **settings)
     assert rehearsed > len(batches) - rehearsed
     for one, two in zip(ours.points, plain.points, strict=True):

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.train.chat import IGNORED, Example
 from core.train.data import Collator, epoch_order
+from core.train.examples import IGNORED, Example
 from core.train.ranks import Ranks
 from core.train.shares import RankBatches, RankCollator, learnt_tokens, seen_tokens
 

@@ -204,12 +204,12 @@ def test_a_full_disk_is_said_to_be_full(run_trial: Run, monkeypatch: pytest.Monk
 def test_a_checkpoint_that_did_not_fit_on_the_disk_is_removed(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.train.stages.sft import SftTrainer
+    from core.train.stages.base import StageTrainer
 
     def fail(self: Any, folder: str) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(SftTrainer, "_save_rng_state", fail)
+    monkeypatch.setattr(StageTrainer, "_save_rng_state", fail)
     ran = run_trial(ask=("paused", 2))
     assert ran.report.outcome == "failed" and "the disk is full" in ran.report.error
     assert list((ran.folder / "checkpoints").iterdir()) == []

@@ -1,0 +1,29 @@
+"""The weights that a trial has trained, as they are saved."""
+
+from pathlib import Path
+from typing import Any
+
+from core.train.ranks import Ranks
+
+
+def weights_to_save(model: Any, ranks: Ranks) -> dict[str, Any] | None:
+    """The weights of a model that is in parts, on rank 0; None: the model has them whole. A collective."""
+    if not ranks.several:
+        return None
+    from core.train.sharding import is_sharded, whole_weights
+
+    return whole_weights(model, ranks) if is_sharded(model) else None
+
+
+def save_weights(model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Save what trains: the adapter of a peft model, or the whole model; `weights` in place of the model's own.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "peft_config"):
+        # The default asks the hub whether the vocabulary has grown, and waits for an answer where there is no network.
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
