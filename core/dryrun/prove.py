@@ -22,6 +22,7 @@ from core.dryrun.summary import demand, peak
 from core.dryrun.tracker import Tracker
 from core.memory.allocator import ROUND
 from core.memory.estimate.context import context_of, cublas_workspace
+from core.memory.estimate.stages import PROVEN
 from core.memory.forecast import AMPERE, Forecast, Lengths, Target
 from core.profile import Profile
 from core.train.build import check_fits, prepare
@@ -45,6 +46,10 @@ def prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
 
 
 def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
+    if profile.method.stage not in PROVEN:
+        raise CannotProve(
+            f"the memory of stage {profile.method.stage} is estimated: its updates are not simulated"
+        )
     import_libraries()
     cuda = target.kind == "cuda"
     numbers = _numbers(profile, target)

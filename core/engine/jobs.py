@@ -90,7 +90,7 @@ def too_large(forecast: Forecast, target: Target) -> bool:
 
 def shape(profile: Profile, target: Target) -> str:
     """A short name for everything that a run's memory depends on: trials with the same one need the same."""
-    tables = ("model", "method", "data", "train", "memory", "resources")
+    tables = ("model", "method", "alignment", "data", "train", "generation", "memory", "resources")
     values = {
         key: value
         for key, value in profile.values().items()

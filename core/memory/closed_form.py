@@ -21,6 +21,7 @@ from core.memory.estimate.passes import (
 )
 from core.memory.estimate.regime import Regime, decide
 from core.memory.estimate.sharing import sharing
+from core.memory.estimate.stages import TILE, cache_of_answers, needs_of, note_of
 from core.memory.estimate.states import (
     base_weights,
     optimizer_states,
@@ -76,6 +77,7 @@ class _Run:
         self._lengths = lengths
         self._groups = trained_groups(shape, regime, profile.method)
         self._sharing = sharing(profile, shape, regime, self._groups)
+        self._needs = needs_of(profile)
         self._moments: dict[Moment, _Most] = {}
         self._held = self._what_stays()
 
@@ -86,12 +88,21 @@ class _Run:
         profile, regime, shared = self._profile, self._regime, self._sharing
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
         states = optimizer_states(self._groups, profile.train, regime.trained)
+        weights = base_weights(self._shape, regime, profile.method)
+        if self._needs.tail == "score" and not self._shape.tied:
+            # One score in place of the output head.
+            weights -= rounded(self._shape.embedding * regime.weight)
         return {
-            "weights": base_weights(self._shape, regime, profile.method) // shared.weights,
+            "weights": weights // shared.weights + self._further_models(weights),
             "adapters": adapters // shared.weights,
             "optimizer": states // shared.states,
             "workspace": 2 * cublas_workspace(self._target),
         }
+
+    def _further_models(self, weights: int) -> int:
+        """Models that are held frozen beside the one that trains."""
+        frozen = weights * self._regime.frozen // self._regime.weight
+        return (self._needs.references + self._needs.rewards) * frozen
 
     def load(self) -> None:
         """Weights arrive one by one; one that is quantised arrives in 16 bits first."""
@@ -114,10 +125,11 @@ class _Run:
         shared = self._sharing
         kept = gradients if shared.buckets is None else shared.buckets
         accumulated = train.gradient_accumulation_steps > 1 or shared.buckets is not None
+        rows = train.per_device_train_batch_size * self._needs.rows
         batch = Batch(
-            rows=train.per_device_train_batch_size,
-            length=_padded(self._lengths.train, profile, regime),
-            chunk=train.loss_chunk_tokens,
+            rows=rows,
+            length=self._width_of(self._lengths.train),
+            chunk=self._chunk(),
             accumulated=accumulated,
             offload=train.offload_activations and regime.cuda,
         )
@@ -126,7 +138,10 @@ class _Run:
         held["activations"] = inputs
         if accumulated:
             held["gradients"] = kept + shared.passing
-        _Passes(self._shape, regime, self._profile, batch, held, self._note).run()
+        if self._needs.drawn:
+            self._draw(rows, batch.length)
+        aside = self._pass_aside(batch) if self._needs.aside else None
+        _Passes(self._shape, regime, self._profile, batch, held, self._note, aside=aside).run()
         updating = dict(self._held)
         updating["activations"] = inputs
         updating["gradients"] = kept
@@ -139,10 +154,11 @@ class _Run:
         train = self._profile.train
         if not self._lengths.evaluation:
             return
+        rows = train.per_device_eval_batch_size or train.per_device_train_batch_size
         batch = Batch(
-            rows=train.per_device_eval_batch_size or train.per_device_train_batch_size,
-            length=_padded(self._lengths.evaluation, self._profile, self._regime),
-            chunk=train.loss_chunk_tokens,
+            rows=rows * self._needs.rows,
+            length=self._width_of(self._lengths.evaluation),
+            chunk=self._chunk(),
         )
         held = self._computing()
         held["activations"] = 3 * rounded(8 * batch.tokens)
@@ -153,6 +169,41 @@ class _Run:
             self._note("eval", parts)
 
         _Passes(self._shape, self._regime, self._profile, batch, held, note, training=False).run()
+
+    def _width_of(self, longest: int) -> int:
+        """How wide a batch is whose longest row has so many tokens, and what is drawn behind it."""
+        drawn = self._needs.drawn
+        return _padded(longest, self._profile, self._regime) + drawn
+
+    def _chunk(self) -> int | None:
+        """Tokens whose scores exist at once; None for all of a batch."""
+        if self._needs.tail == "tokens":
+            return self._profile.train.loss_chunk_tokens
+        return TILE if self._needs.tail == "tiles" else 1
+
+    def _pass_aside(self, batch: Batch) -> Peak:
+        """The most of a pass without gradients over the same rows."""
+        most: list[Held] = [{}]
+
+        def note(_: Moment, parts: Held) -> None:
+            most[0] = max(most[0], parts, key=lambda held: sum(held.values()))
+
+        nothing: Held = {"activations": 0}
+        quiet = Batch(batch.rows, batch.length, batch.chunk)
+        _Passes(
+            self._shape, self._regime, self._profile, quiet, nothing, note, training=False
+        ).run()
+        parts = [most[0].get(label, 0) for label in LABELS]
+        return Peak(sum(parts), parts)
+
+    def _draw(self, rows: int, length: int) -> None:
+        """Answers that are drawn: a token at a time, from keys and values that are kept of all before it."""
+        shape = self._shape
+        held = self._computing()
+        held["activations"] = cache_of_answers(shape, self._regime, rows, length)
+        # The scores of the last token in the model's numbers, in fp32, sorted and as shares.
+        held["logits"] = rows * shape.vocabulary * (self._regime.weight + 3 * 4)
+        self._note("forward", held)
 
     def _computing(self) -> Held:
         """What stays, and the weights that are whole while layers compute."""
@@ -201,7 +252,10 @@ class _Passes:
         note: Callable[[Moment, Held], None],
         *,
         training: bool = True,
+        aside: Peak | None = None,
     ) -> None:
+        """`aside` is what a pass without gradients takes that runs before the backward pass."""
+        self._aside = aside
         self._shape = shape
         self._regime = regime
         self._batch = batch
@@ -229,6 +283,8 @@ class _Passes:
         tail = self._tail()
         self._add("forward", kept, tail.forward, copies + entry)
         self._add("forward", kept, tail.after)
+        if self._aside is not None:
+            self._add("forward", kept, self._aside)
         if self._training:
             self._backward(kinds, kept, tail)
 
@@ -381,7 +437,7 @@ def _with_fragments(allocated: int, profile: Profile, target: Target) -> tuple[i
 
 
 def _notes(profile: Profile, shape: Architecture, regime: Regime, shared: str) -> tuple[str, ...]:
-    notes = [*shape.notes, *([shared] if shared else [])]
+    notes = [*shape.notes, *(text for text in (shared, note_of(profile)) if text)]
     if shape.quantized and not profile.model.quantization_bit:
         notes.append(
             f"The model's files are quantised by {shape.quantized}; they are counted with {regime.bits} bits a number."
