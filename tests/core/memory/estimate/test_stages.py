@@ -57,11 +57,11 @@ def test_a_reference_takes_a_second_model_where_there_are_no_adapters_to_switch_
     frozen = 2 * (SHAPE.layers * sum(m.weight for m in SHAPE.linears) + 2 * HEAD)
     for method, width in (("lora", 0), ("full", frozen)):
         with_one, without = (
-            forecast("dpo", method, alignment__pref_loss=loss) for loss in ("sigmoid", "orpo")
+            # Between updates nothing else is there that differs.
+            forecast("dpo", method, alignment__pref_loss=loss).moments["optimizer"]
+            for loss in ("sigmoid", "orpo")
         )
-        assert with_one.parts["weights"] - without.parts["weights"] == pytest.approx(
-            width, rel=0.01, abs=2**20
-        )
+        assert with_one - without == pytest.approx(width, rel=0.01)
     named = forecast("dpo", alignment__ref_model="another")
     assert named.parts["weights"] - forecast("dpo").parts["weights"] == pytest.approx(
         frozen, rel=0.01
