@@ -44,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         from core.train.worker import main as worker
 
         return worker(arguments[1:])
+    if role == "_data":
+        from core.train.preview import main as preview
+
+        return preview(arguments[1:])
     if role == "_dryrun":
         from core.dryrun.main import main as dryrun
 
@@ -52,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         from core.engine.daemon import main as daemon
 
         return daemon(arguments[1:])
+    if role == "_recipe":
+        from core.engine.recipes import main as recipe
+
+        return recipe(arguments[1:])
     if role == "_advise":
         from core.engine.advise import main as advise
 
@@ -60,6 +68,18 @@ def main(argv: list[str] | None = None) -> int:
         from core.search.propose import main as propose
 
         return propose(arguments[1:])
+    if role == "_export":
+        from core.train.after.export import main as export
+
+        return export(arguments[1:])
+    if role == "_chat":
+        from core.train.after.chat import main as chat
+
+        return chat(arguments[1:])
+    if role == "_evaluate":
+        from core.train.after.evaluate import main as evaluate
+
+        return evaluate(arguments[1:])
     from tui.cli import main as client
 
     return client(arguments)

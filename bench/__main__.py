@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib import import_module
 
-BENCHES = ("dashboard", "daemon", "worker", "memory", "search", "search-real")
+BENCHES = ("dashboard", "daemon", "worker", "train", "memory", "search", "search-real")
 MODULES = {"search-real": "bench.search.real"}
 """Benches whose module has another name."""
 
@@ -14,6 +14,8 @@ MODULES = {"search-real": "bench.search.real"}
 def main(names: list[str]) -> int:
     if names[:1] == ["memory"]:
         return int(import_module("bench.memory").main(names[1:]))
+    if names[:1] == ["train"]:
+        return int(import_module("bench.train").main(names[1:]))
     if names[:1] == ["search"]:
         return int(import_module("bench.search").main(names[1:]))
     if names[:1] == ["doctor"]:

@@ -72,6 +72,11 @@ class Parameter:
             and self.name not in ("dataset", "trust_remote_code")
         )
 
+    @property
+    def _of_numbers(self) -> bool:
+        """Whether it is a list of numbers."""
+        return list[float] in _arms(self.field.annotation)
+
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether the parameter has an effect among `values` (full key → value; a missing key has its default)."""
         for when in self.doc.when:
@@ -92,7 +97,7 @@ class Parameter:
             "int": "a whole number",
             "float": "a number",
             "text": "text",
-            "list": "text or a list of texts",
+            "list": "a list of numbers" if self._of_numbers else "text or a list of texts",
             "mapping": "a table of settings, as { name = value }",
         }
         words = kinds[self.kind] + self._bounds()
@@ -154,6 +159,8 @@ class Parameter:
         if self.kind == "list":
             if text.startswith("["):
                 return read_toml(text)
+            if self._of_numbers:
+                return [_float(part) for part in text.split(",")]
             if self.table == "data":
                 return text
             if text in ("auto", "cpu"):

@@ -9,6 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from core.alignment_checks import alignment_problems
 from core.catalogue import (
     MOST_VALUES,
     Parameter,
@@ -18,6 +19,8 @@ from core.catalogue import (
     parameters,
     space_problem,
 )
+from core.data_checks import data_problems
+from core.method_checks import method_problems
 from core.params import (
     TABLES,
     DataTable,
@@ -30,10 +33,9 @@ from core.params import (
     TrainTable,
 )
 from core.problems import Problem, did_you_mean
+from core.reward_checks import reward_problems
 from core.values import Scalar, toml_value
 
-_OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
-"""Optimizers that can update on the host what is on the GPU."""
 _SHARDABLE = ("adamw_torch", "adamw_torch_fused")
 """Optimizers that update each number by itself, so that a part of a weight can be updated without the rest."""
 
@@ -174,20 +176,10 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     train = cast(TrainTable | None, tables.get("train"))
     search = cast(SearchTable | None, tables.get("search"))
     resources = cast(ResourcesTable | None, tables.get("resources"))
-    if model and method and model.quantization_bit and method.finetuning_type != "lora":
-        yield Problem(
-            "model.quantization_bit",
-            f'quantised weights cannot be trained with finetuning_type = "{method.finetuning_type}"',
-            'finetuning_type = "lora", or leave quantization_bit out',
-        )
-    if method and method.finetuning_type == "freeze" and method.freeze_trainable_layers == 0:
-        yield Problem(
-            "method.freeze_trainable_layers",
-            "0 would train nothing",
-            "1 or more, or below 0 for the first layers",
-        )
-    if train:
-        yield from _memory_problems(method, train)
+    yield from method_problems(tables)
+    yield from alignment_problems(tables)
+    yield from reward_problems(tables)
+    yield from data_problems(tables)
     if resources and resources.gpus_per_trial > 1:
         if resources.devices == "cpu":
             yield Problem(
@@ -204,6 +196,8 @@ def joint_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     needs = "set data.val_size = 0.05, or data.eval_dataset"
     if train.early_stopping_patience and not validated:
         yield Problem("train.early_stopping_patience", "needs validation data", needs)
+    if train.save_best and not validated:
+        yield Problem("train.save_best", "needs validation data", needs)
     if train.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and not validated:
         yield Problem(
             "train.lr_scheduler_type", f"{train.lr_scheduler_type} needs validation data", needs
@@ -234,23 +228,6 @@ def _unlogged_metric(stage: str, name: str) -> Iterator[Problem]:
             "search.rank_by",
             f"no trial of stage {stage} logs {name}",
             f"{close} " * bool(close) + f"there are {', '.join(known[1:])}",
-        )
-
-
-def _memory_problems(method: MethodTable | None, train: TrainTable) -> Iterator[Problem]:
-    """Settings that save memory, beside others that they do not work with."""
-    if train.offload_optimizer and train.optim not in _OFFLOADABLE:
-        yield Problem(
-            "train.offload_optimizer",
-            f'does not go with optim = "{train.optim}", which runs where the weights are',
-            f"optim = {' or '.join(toml_value(name) for name in _OFFLOADABLE)}, or leave it out",
-        )
-    held = method.adapter_precision if method and method.finetuning_type == "lora" else "auto"
-    if train.precision == "fp16" and held == "bf16":
-        yield Problem(
-            "method.adapter_precision",
-            'bf16 does not go with precision = "fp16", whose loss scaling works on fp32 gradients',
-            '"auto" or "fp32", or precision = "bf16" where the GPU has it',
         )
 
 

@@ -8,10 +8,10 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _WHOLE_JSON = 4 * 1024 * 1024
 """A larger JSON file is scanned in pieces: parsing it whole would hold up every other thread."""
 _CHUNK = 256 * 1024
@@ -45,6 +45,10 @@ class FileSize:
     rows: int
     longest: int | None
     """Bytes of the longest row as the file has it; None where that is not known without reading everything."""
+    wanted: int | None = None
+    """Rows that its entry in dataset_info.json asks for; None: all of them."""
+    bytes: int = field(default=0, compare=False)
+    """Bytes of all rows together, uncompressed."""
 
 
 @dataclass
@@ -83,7 +87,13 @@ def measure(path: Path, report: Report | None = None) -> FileSize:
     if suffix not in SUFFIXES:
         ends = f"ends in {suffix}" if suffix else "has no ending"
         raise DataSizeError(str(path), ends, f"data files end in {', '.join(SUFFIXES)}")
-    readers = {".jsonl": _lines, ".csv": _csv, ".json": _json, ".parquet": _parquet}
+    readers = {
+        ".jsonl": _lines,
+        ".txt": _lines,
+        ".csv": _csv,
+        ".json": _json,
+        ".parquet": _parquet,
+    }
     try:
         size = readers[suffix](path, report)
     except FileNotFoundError:
@@ -92,7 +102,7 @@ def measure(path: Path, report: Report | None = None) -> FileSize:
         raise DataSizeError(str(path), f"cannot be read: {error.strerror or error}") from None
     if size.rows == 0:
         raise DataSizeError(str(path), "has no rows")
-    return size
+    return size if size.bytes else replace(size, bytes=path.stat().st_size)
 
 
 @dataclass
@@ -167,7 +177,7 @@ def _json(path: Path, report: Report | None) -> FileSize:
     return FileSize(len(content), max((len(json.dumps(row)) for row in content), default=0))
 
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|"', re.DOTALL)
+_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|"', re.DOTALL)
 
 
 def _scan_json(path: Path, progress: _Progress) -> int:
@@ -178,7 +188,7 @@ def _scan_json(path: Path, progress: _Progress) -> int:
         while chunk := file.read(_CHUNK):
             text = rest + chunk
             rest = b""
-            for match in _TOKEN.finditer(text):
+            for match in _BRACKET.finditer(text):
                 token = match[0]
                 if token in b"[{":
                     depth += 1
@@ -200,9 +210,23 @@ def _parquet(path: Path, report: Report | None) -> FileSize:
     from pyarrow import parquet
 
     try:
-        return FileSize(int(parquet.read_metadata(path).num_rows), None)
+        footer = parquet.read_metadata(path)
+        groups = (footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+        return FileSize(int(footer.num_rows), None, bytes=int(sum(groups)))
     except pyarrow.ArrowException:
         raise DataSizeError(str(path), "is not a parquet file") from None
+
+
+_TOKEN = 4
+"""Bytes of text a token, about: English, with the vocabularies of 32,000 tokens and more that models have."""
+
+
+def joined_rows(rows: int, size: int, length: int) -> int:
+    """About how many sequences of `length` tokens come of `rows` rows of `size` bytes together, joined without padding.
+
+    Known without a tokenizer, so that it may well be off by a third, and by more for other scripts.
+    """
+    return max(1, round(size / _TOKEN / length)) if rows else 0
 
 
 PADDED_TO = 8

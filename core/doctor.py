@@ -27,7 +27,7 @@ FORGETTING = 8
 """Moments in a row without a sign before it is not told any more."""
 
 _ORDER: tuple[Kind, ...] = tuple(SIGNS)
-_BOLDER: frozenset[Kind] = frozenset({"too_slow", "plateau"})
+_BOLDER: frozenset[Kind] = frozenset({"chance", "too_slow", "plateau"})
 """What is answered with a higher rate, or with less care."""
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "advice")
 

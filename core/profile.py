@@ -28,6 +28,7 @@ from core.checks import (
     usual_metric,
     validates,
 )
+from core.dataset_info import DEMO_SETS, DataSetError, find_info, is_named, split_names
 from core.params import (
     TABLES,
     AlignmentTable,
@@ -53,7 +54,12 @@ ROOT = Path(__file__).resolve().parent.parent
 READY_MADE = ROOT / "profiles"
 """The profiles that tunedeck ships."""
 DEMO_MODEL = ROOT / "core" / "assets" / "demo" / "model"
-DEMO_DATA = ROOT / "core" / "assets" / "demo" / "instructions.jsonl"
+DEMO_DATA = DEMO_SETS["demo"]
+RECIPE = (
+    "makes this a recipe of several steps, and here the profile of one run is wanted",
+    "`tunedeck check` and `tunedeck run` take recipes",
+)
+"""What is wrong with a table `step`, and what would be right."""
 
 
 class ProfileError(Exception):
@@ -140,6 +146,10 @@ class Profile:
         """Rows per update: per-device batch × accumulation × GPUs."""
         return self.batch_per_gpu() * self.resources.gpus_per_trial
 
+    def passes(self) -> int:
+        """How often an epoch learns from each row: in stage ppo, from the answer to each prompt."""
+        return self.alignment.ppo_epochs if self.method.stage == "ppo" else 1
+
     def batch_per_gpu(self) -> int:
         """Rows of an update that one GPU computes: per-device batch × accumulation."""
         return self.train.per_device_train_batch_size * self.train.gradient_accumulation_steps
@@ -167,10 +177,20 @@ def load(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None)
     Raises:
         ProfileError: the file cannot be read, is not TOML, or anything in it is wrong (all of it is listed).
     """
+    folder = Path(path).resolve().parent
+    return loads(read_text(path), source=str(path), folder=folder, changes=changes)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a profile's file.
+
+    Raises:
+        ProfileError: the file cannot be read, or is no text.
+    """
     file = Path(path)
     source = str(path)
     try:
-        text = file.read_bytes().decode("utf-8")
+        return file.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise ProfileError(source, [Problem("", _missing(file))]) from None
     except IsADirectoryError:
@@ -183,7 +203,6 @@ def load(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None)
         ) from None
     except OSError as error:
         raise ProfileError(source, [Problem("", f"cannot be read: {error.strerror}")]) from None
-    return loads(text, source=source, folder=file.resolve().parent, changes=changes)
 
 
 def loads(
@@ -249,6 +268,8 @@ def from_document(
         *spelled.problems,
         *(
             Problem(t, "is not a table of a profile", _belongs(t))
+            if t != "step"
+            else Problem(t, *RECIPE)
             for t in document
             if t not in TABLES
         ),
@@ -322,8 +343,14 @@ def dumps(profile: Profile, *, comment: str = "") -> str:
 
 
 def ready_made() -> list[Path]:
-    """The profiles that tunedeck ships, by name."""
-    return sorted(READY_MADE.glob("*.toml"))
+    """The profiles of one run that tunedeck ships, by name."""
+    recipes = ready_made_recipes()
+    return [path for path in sorted(READY_MADE.glob("*.toml")) if path not in recipes]
+
+
+def ready_made_recipes() -> list[Path]:
+    """The recipes (profiles of several steps, see `core.recipe`) that tunedeck ships, by name."""
+    return sorted(READY_MADE.glob("recipe-*.toml"))
 
 
 def resolve(name: str) -> Path:
@@ -410,13 +437,18 @@ def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
             return [absolute(n) for n in names]
         return None if names is None else absolute(names)
 
+    adapter = profile.model.adapter_name_or_path
     model = profile.model.model_copy(
-        update={"model_name_or_path": absolute(profile.model.model_name_or_path)}
-    )
-    data = profile.data.model_copy(
         update={
-            "dataset": each(profile.data.dataset),
-            "eval_dataset": each(profile.data.eval_dataset),
+            "model_name_or_path": absolute(profile.model.model_name_or_path),
+            "adapter_name_or_path": adapter and absolute(adapter),
+        }
+    )
+    data = _with_absolute_data(profile.data, folder)
+    alignment = profile.alignment.model_copy(
+        update={
+            "ref_model": each(profile.alignment.ref_model),
+            "reward_model": each(profile.alignment.reward_model),
         }
     )
     space = dict(profile.search.space)
@@ -424,16 +456,47 @@ def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
     if isinstance(models, list):
         space["model_name_or_path"] = [absolute(str(m)) for m in models]
     search = profile.search.model_copy(update={"space": space})
-    return replace(profile, model=model, data=data, search=search)
+    return replace(profile, model=model, data=data, alignment=alignment, search=search)
+
+
+def _with_absolute_data(data: DataTable, folder: Path) -> DataTable:
+    """The data table with absolute paths. Names in dataset_info.json stay, and its folder is kept for them."""
+    try:
+        info = find_info(data.dataset_dir, folder)
+    except DataSetError:
+        info = None  # Whoever reads the data says what is wrong with it.
+
+    def absolute(name: str) -> str:
+        found = None if is_named(name, info) else find_path(name, folder)
+        return str(found) if found else name
+
+    def each(names: list[str] | str | None) -> list[str] | str | None:
+        if names is None:
+            return None
+        listed = [absolute(name) for name in split_names(names, folder)]
+        return listed[0] if isinstance(names, str) and len(listed) == 1 else listed
+
+    train, evaluation = each(data.dataset), each(data.eval_dataset)
+    listed = [*split_names(train), *split_names(evaluation)]
+    used = info is not None and any(name in info.entries for name in listed)
+    place = data.dataset_dir and str(find_path(data.dataset_dir, folder) or data.dataset_dir)
+    return data.model_copy(
+        update={
+            "dataset": train,
+            "eval_dataset": evaluation,
+            "dataset_dir": str(info.folder) if info is not None and used else place,
+        }
+    )
 
 
 def dataset_files(profile: Profile) -> list[str]:
-    """The training files of a profile, `demo` spelled out."""
+    """The training data of a profile, a name each: files and folders, `demo` spelled out, and names in
+    dataset_info.json as they are (`core.dataset_info` says what they mean)."""
     return _files(profile.data.dataset)
 
 
 def eval_files(profile: Profile) -> list[str]:
-    """The evaluation files of a profile, `demo` spelled out; empty where none are named."""
+    """The evaluation data of a profile, as `dataset_files` has it; empty where none is named."""
     return _files(profile.data.eval_dataset or [])
 
 
@@ -449,5 +512,4 @@ def model_path(profile: Profile) -> str:
 
 
 def _files(names: list[str] | str) -> list[str]:
-    listed = [names] if isinstance(names, str) else names
-    return [str(DEMO_DATA) if n == "demo" else n for n in listed]
+    return [str(DEMO_SETS.get(name, name)) for name in split_names(names)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Context = Literal[
-    "app", "table", "studies", "configure", "range", "trials", "detail", "gpus", "results"
+    "app", "table", "studies", "configure", "data", "range", "trials", "detail", "gpus", "results"
 ]
 
 
@@ -94,7 +94,17 @@ ACTIONS: tuple[Action, ...] = (
            "configure", "prove", 44),
     Action("test_rates", ("l",), "Learning-rate range test: a short run that shows which rates train",
            "configure", "lr test", 58),
+    Action("show_data", ("d",), "Data: examples as they are learnt, lengths, usual mistakes", "configure",
+           "data", 57),
     Action("start", ("r", "f5"), "Run: start the search, or the training", "configure", "run", 74),
+    Action("next_example", ("right", "n"), "The next example", "data", "next", 70),
+    Action("previous_example", ("left", "p"), "The example before", "data", "before", 60),
+    Action("next_finding", ("f",), "The next row that a finding is about", "data", "finding", 66),
+    Action("toggle_tokens", ("t",), "Each token apart, or the text as it reads", "data", "tokens", 64),
+    Action("toggle_ids", ("i",), "Each token with its number", "data", "numbers", 50),
+    Action("next_pane", ("tab",), "The other pane, to scroll it", "data", "pane", 48),
+    Action("examine_all", ("a",), "Examine every row, not just the first 20,000", "data", "all rows", 40),
+    Action("read_again", ("r",), "Read the data again", "data", "again", 45),
     Action("take_over", ("enter", "t"), "Search the suggested range of learning rates", "range",
            "take over", 100),
     Action("new_test", ("n",), "Another test, at other rates", "range", "new", 60),
@@ -124,6 +134,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_trial", ("full_stop",), "The trial below, also while one is open", "detail"),
     Action("next_pane", ("tab",), "Next: chart, settings, log, advice", "detail", "pane", 50),
     Action("previous_pane", ("shift+tab",), "Previous pane", "detail", palette=False),
+    Action("next_measure", ("v",), "Chart: another measure (reward, gradient norm, speed …)", "detail"),
     Action("log_scale", ("l",), "Chart: logarithmic values, or plain ones", "detail"),
     Action("smooth", ("m",), "Chart: moving average over the points", "detail"),
     Action("zoom_in", ("plus", "equals_sign"), "Chart: fewer steps, larger", "detail"),
@@ -133,6 +144,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_right", ("right_square_bracket",), "Chart: later steps", "detail"),
     Action("read_left", ("left",), "Chart: read the value to the left", "detail"),
     Action("read_right", ("right",), "Chart: read the value to the right", "detail"),
+    Action("use_model", ("o",), "Model: commands to export it, to talk to it, to evaluate it", "trials"),
     Action("copy_command", ("c",), "Copy the command that shows this study", "trials"),
     Action("copy_gpus", ("c",), "Copy this page as text", "gpus", "copy", 40),
     Action("scroll_up", ("up", "k"), "Scroll up", "gpus", palette=False),
@@ -150,6 +162,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("promote", ("P",), "Train fully with the trial's settings", "results", "promote", 68),
     Action("take_over", ("t",), "Search on: what the doctor proposes, as a new draft in Configure", "results",
            "search on", 64),
+    Action("use_model", ("o",), "Model: commands to export it, to talk to it, to evaluate it", "results",
+           "model", 46),
     Action("copy_profile", ("y",), "Copy the profile", "results", "copy", 60),
     Action("copy_command", ("c",), "Copy the command that saves this profile", "results",
            "copy command", 50),

@@ -8,9 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TypeAlias
 
 from core.version import VERSION
+from tui.commands.after_options import add_after
+from tui.parsing import Subparsers
+from tui.parsing import add_command as _command
+from tui.parsing import add_json as _json
 
 EPILOG = """\
 without a command, the dashboard opens. A STUDY is a folder, or a study's name as `tunedeck studies` lists it.
@@ -34,20 +37,9 @@ def parser() -> argparse.ArgumentParser:
     _add_studies(commands)
     _add_profiles(commands)
     _add_memory(commands)
+    add_after(commands)
     _add_machine(commands)
     return top
-
-
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def _command(commands: Subparsers, name: str, run: str, text: str) -> argparse.ArgumentParser:
-    made = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    made.set_defaults(run=run)
-    made.add_argument(
-        "--ascii", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
-    return made
 
 
 def _fix(command: argparse.ArgumentParser) -> None:
@@ -58,10 +50,6 @@ def _fix(command: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--no-fix", dest="fix", action="store_const", const=0, help="as it is, whatever was found"
     )
-
-
-def _json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print JSON for programs")
 
 
 def _add_running(commands: Subparsers) -> None:
@@ -215,10 +203,56 @@ def _add_profiles(commands: Subparsers) -> None:
         "--schema", action="store_true", help="print the JSON schema of a profile, for editors"
     )
     _json(params)
+    _add_data(commands)
     profiles = _command(
         commands, "profiles", "tui.commands.profiles:profiles", "the ready-made profiles"
     )
     _json(profiles)
+
+
+def _add_data(commands: Subparsers) -> None:
+    data = _command(
+        commands, "data", "tui.commands.data:data",
+        "a profile's data as its training sees it: template, loss mask, lengths, usual mistakes",
+    )  # fmt: skip
+    data.epilog = "exit code: 0 it can be trained on, 1 it cannot (or failed), 2 wrong use."
+    data.add_argument(
+        "profile", metavar="PROFILE", help="a .toml file, a ready-made profile, or a recipe"
+    )
+    data.add_argument("--step", metavar="NAME", help="only this step of a recipe")
+    which = data.add_mutually_exclusive_group()
+    which.add_argument(
+        "--examples",
+        metavar="N",
+        type=_natural,
+        default=3,
+        help="show the first N rows (default: 3)",
+    )
+    which.add_argument(
+        "--row", metavar="N", type=_natural, help="show row N of each file, and count nothing"
+    )
+    data.add_argument(
+        "--all", action="store_true", help="examine every row, not just the first 20,000"
+    )
+    data.add_argument("--tokens", action="store_true", help="show where each token ends")
+    data.add_argument("--ids", action="store_true", help="show each token with its number")
+    data.add_argument("--whole", action="store_true", help="show long rows from end to end")
+    data.add_argument(
+        "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="changes",
+        help="change a value of the profile; may be given several times",
+    )  # fmt: skip
+    _json(data)
+
+
+def _natural(text: str) -> int:
+    """A number from 1 on.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is no number of rows: 1 or more")
+    return int(text)
 
 
 def _add_memory(commands: Subparsers) -> None:

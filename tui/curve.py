@@ -1,7 +1,7 @@
 """A trial's metrics digested for the screen, a few points at a time."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from core.study.files import RunInfo, TrialForecast
@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
 Points = tuple[tuple[float, float], ...]
 SPARK_CELLS = 48
-_MEASURES = ("loss", "eval_loss", "tokens_per_s", "lr", "grad_norm")
+_MEASURES = ("loss", "eval_loss", "tokens_per_s", "lr", "grad_norm", "utilisation")
+LOSS = "loss"
+_DRAWN_LAST = ("grad_norm", "lr", "tokens_per_s", "utilisation")
+"""What every stage logs besides its losses; in a choice of what to draw it comes after the stage's own measures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What the screens need of one trial's metrics. `train` and `evals` are (step, nats per token)."""
+    """What the screens need of one trial's metrics. `train` and `evals` are (step, value) of the measure that is drawn:
+    nats per token of a loss."""
 
     step: int = 0
     total_steps: int | None = None
@@ -38,6 +42,10 @@ class Curve:
     train: Points | None = None
     """All points; None where they were not asked for."""
     evals: Points | None = None
+    measure: str = LOSS
+    """What `train` and `evals` are of."""
+    logged: Mapping[str, float] = field(default_factory=dict)
+    """The last value of everything that the stage logs besides the losses, by name."""
     run: RunInfo | None = None
     forecast: TrialForecast | None = None
     """What its memory was forecast to be; None where it was not."""
@@ -47,6 +55,21 @@ class Curve:
     """(step, bytes): what the allocator has taken from the GPU; empty on the CPU."""
     finding: "Finding | None" = None
     """What the doctor says of it; None where it is healthy, too short to say, or was not looked at."""
+
+    @property
+    def own_measures(self) -> tuple[tuple[str, float], ...]:
+        """The last values of what its stage alone logs, by name."""
+        return tuple((n, v) for n, v in self.logged.items() if n not in _DRAWN_LAST)
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """What can be drawn of it: the loss, the stage's own measures, and what every stage logs."""
+        own = dict.fromkeys(name.removeprefix("eval_") for name in self.logged)
+        return (
+            LOSS,
+            *(n for n in own if n not in _DRAWN_LAST),
+            *(n for n in _DRAWN_LAST if n in own),
+        )
 
 
 class CurveBuilder:
@@ -90,8 +113,9 @@ class CurveBuilder:
         whole: bool,
         forecast: TrialForecast | None = None,
         memory: bool = False,
+        measure: str = LOSS,
     ) -> Curve:
-        """The present curve; with all points of the losses if `whole`, and with those of the memory if `memory`."""
+        """The present curve; with all points of `measure` if `whole`, and with those of the memory if `memory`."""
         if not self._points:
             none: Points | None = () if whole else None
             held: Points | None = () if memory else None
@@ -101,6 +125,7 @@ class CurveBuilder:
                 forecast=forecast,
                 train=none,
                 evals=none,
+                measure=measure,
                 peaks=held,
                 reserved=held,
             )
@@ -117,8 +142,10 @@ class CurveBuilder:
             steps_per_s=self._speed(last),
             last_t=last.t,
             spark=tuple(v for v in self._buckets if v is not None),
-            train=_series(self._points, "loss") if whole else None,
-            evals=_series(self._points, "eval_loss") if whole else None,
+            train=_series(self._points, measure) if whole else None,
+            evals=_series(self._points, f"eval_{measure}") if whole else None,
+            measure=measure,
+            logged={n: v for n, v in self._latest.items() if n not in (LOSS, "eval_loss")},
             run=run,
             forecast=forecast,
             peaks=_series(self._points, "mem_peak") if memory else None,
@@ -143,6 +170,7 @@ class CurveBuilder:
             value = getattr(point, name)
             if value is not None:
                 self._latest[name] = value
+        self._latest.update(point.more or {})
         if point.loss is None:
             return
         while point.step // self._bucket_steps >= SPARK_CELLS:
@@ -158,5 +186,13 @@ class CurveBuilder:
 
 
 def _series(points: list[Point], name: str) -> Points:
-    pairs = ((float(p.step), getattr(p, name)) for p in points)
+    pairs = ((float(p.step), _value(p, name)) for p in points)
     return tuple((step, value) for step, value in pairs if value is not None)
+
+
+def _value(point: Point, name: str) -> float | None:
+    """A measure of a point, be it one that every stage logs or a stage's own."""
+    if point.more is not None and name in point.more:
+        return point.more[name]
+    value: float | None = getattr(point, name, None)
+    return value

@@ -60,6 +60,9 @@ def settings_lines(view: StudyView, row: TrialRow) -> list[Text]:
             for key, value in trial.overrides.items()
         ]
     lines += [Text(""), *_run_lines(row, profile)]
+    if row.curve is not None and (logged := row.curve.own_measures):
+        lines += [Text(""), _title("measured last")]
+        lines += [_pair(words.metric(name), f"{value:.4g}") for name, value in logged]
     if stood := _rung_lines(view, trial):
         lines += [Text(""), _title(f"rungs, {words.metric(view.reading.rank_by)}"), *stood]
     if trial.attempts:

@@ -15,6 +15,7 @@ from core.catalogue import Parameter, UnknownParameterError, find, parameters
 from core.params import Range, TunedTable
 from core.problems import Problem
 from core.profile import Profile, ProfileError, from_document, load
+from core.recipe import is_recipe, steps_told
 from core.search_keys import spell
 from core.values import number, toml_value
 from tui.space_text import Entry, parse_space, space_text
@@ -135,9 +136,11 @@ def open_file(path: Path) -> tuple[Draft, list[str]]:
     A profile with mistakes in it opens all the same, so that they can be put right.
 
     Raises:
-        ProfileError: the file cannot be read or is no TOML.
+        ProfileError: the file cannot be read, is no TOML, or is a recipe.
     """
     folder = path.resolve().parent
+    if is_recipe(path):
+        raise ProfileError(str(path), [Problem("", steps_told(path))])
     try:
         return from_profile(load(path), folder), []
     except ProfileError as error:

@@ -11,9 +11,10 @@ from core.study.files import RunInfo, TrialForecast, read_record
 from core.study.metrics import MetricsTail
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader
-from tui.curve import Curve, CurveBuilder
+from tui.curve import LOSS, Curve, CurveBuilder
 from tui.log_lines import log_lines
 from tui.paths import short_path
+from tui.recipe_view import RecipePlace, after_step, place_in_recipe
 from tui.snapshot import EngineState, LogTail, StudyReading
 from tui.study_facts import profile_document, profile_values, search_space, search_table
 
@@ -30,6 +31,8 @@ class Wanted:
 
     whole: frozenset[int] = frozenset()
     """Trials whose every point is drawn."""
+    measure: str = LOSS
+    """What is drawn of them."""
     sparks: tuple[int, ...] = ()
     """Trials on the screen whose sparkline is drawn."""
     log: int | None = None
@@ -75,6 +78,7 @@ class DiskFeed:
         self._space: Mapping[str, Any] = MappingProxyType(search_space(document))
         self._log: tuple[tuple[int, int], LogTail] | None = None
         self._problem = ""
+        self._recipe = place_in_recipe(folder)
 
     @property
     def folder(self) -> Path:
@@ -89,7 +93,7 @@ class DiskFeed:
             self._live = tuple(t for t in self._trials if t.live)
         return StudyReading(
             folder=self._folder,
-            name=state.name or self._folder.name,
+            name=self._recipe.title if self._recipe else state.name or self._folder.name,
             status=state.status,
             reason=state.reason,
             rank_by=state.rank_by,
@@ -113,7 +117,14 @@ class DiskFeed:
             search=self._search,
             space=self._space,
             results=wanted.results,
+            recipe=self._in_recipe(),
         )
+
+    def _in_recipe(self) -> RecipePlace | None:
+        if self._recipe is None or self._reader.state.status != "finished":
+            return self._recipe
+        after, waits = after_step(self._folder)
+        return replace(self._recipe, after=after, waits=waits)
 
     def _follow(self) -> str:
         """Read on in the journal; what is wrong with it, if something is."""
@@ -153,10 +164,14 @@ class DiskFeed:
             entry.forecast = read_record(folder.forecast, TrialForecast) or entry.forecast
         entry.builder.add(added)
         old = entry.curve
-        shown = (entry.run, entry.forecast, whole, memory)
+        shown = (entry.run, entry.forecast, wanted.measure if whole else None, memory)
         if old is None or added or shown != _shown(old):
             curve = entry.builder.digest(
-                entry.run, whole=whole, forecast=entry.forecast, memory=memory
+                entry.run,
+                whole=whole,
+                forecast=entry.forecast,
+                memory=memory,
+                measure=wanted.measure,
             )
             entry.curve = old = self._examined(curve, entry.builder, trial)
         return old
@@ -182,7 +197,11 @@ class DiskFeed:
                 continue
             known = self._ended.get(number)
             fresh = known is not None and known[0] is trial
-            if fresh and known is not None and _holds(known[1], whole=whole, memory=memory):
+            if (
+                fresh
+                and known is not None
+                and _holds(known[1], wanted.measure if whole else None, memory=memory)
+            ):
                 continue
             if not (whole or memory):
                 allowance -= 1
@@ -196,6 +215,7 @@ class DiskFeed:
                 whole=whole,
                 forecast=read_record(folder.forecast, TrialForecast),
                 memory=memory,
+                measure=wanted.measure,
             )
             self._ended.pop(number, None)
             self._ended[number] = (trial, self._examined(curve, builder, trial))
@@ -231,14 +251,16 @@ class DiskFeed:
         return tail
 
 
-def _shown(curve: Curve) -> tuple[RunInfo | None, TrialForecast | None, bool, bool]:
+def _shown(curve: Curve) -> tuple[RunInfo | None, TrialForecast | None, str | None, bool]:
     """What a curve depends on besides its points."""
-    return curve.run, curve.forecast, curve.train is not None, curve.peaks is not None
+    measure = None if curve.train is None else curve.measure
+    return curve.run, curve.forecast, measure, curve.peaks is not None
 
 
-def _holds(curve: Curve, *, whole: bool, memory: bool) -> bool:
-    """Whether a curve has all the points that are wanted of it."""
-    return (curve.train is not None or not whole) and (curve.peaks is not None or not memory)
+def _holds(curve: Curve, measure: str | None, *, memory: bool) -> bool:
+    """Whether a curve has all the points that are wanted of it: of `measure`, and of its memory."""
+    drawn = measure is None or (curve.train is not None and curve.measure == measure)
+    return drawn and (curve.peaks is not None or not memory)
 
 
 def _engine_state(state: StudyState, folder: Path) -> EngineState:

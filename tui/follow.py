@@ -287,4 +287,6 @@ def _print_best(reader: StudyReader, best: Trial, out: TextIO) -> None:
         print(f"  {caution}", file=out)
     if reader.folder.tuned.exists():
         tuned = os.path.relpath(reader.folder.tuned)
-        print(f"Saved as {tuned}; the full training: tunedeck train {tuned}", file=out)
+        trained = any(t.kind == "full" for t in reader.state.trials.values())
+        hint = "" if trained else f"; the full training: tunedeck train {tuned}"
+        print(f"Saved as {tuned}{hint}", file=out)

@@ -8,11 +8,12 @@ from typing import Any
 from core.catalogue import find, parameters
 from core.data_size import (
     FileSize,
+    joined_rows,
     probe_steps,
     steps_per_epoch,
     training_steps,
-    validation_rows,
 )
+from core.mixture import CONCAT, set_size, totals
 from core.params import DataTable, MethodTable, ModelTable, Range, SearchTable, TrainTable
 from core.problems import Problem
 from core.profile import Profile
@@ -38,6 +39,9 @@ class DataCount:
     problems: tuple[Problem, ...] = ()
     known: bool = False
     """Whether there is anything to go by."""
+    strategy: str = CONCAT
+    """How several data sets become one (`core.mixture`), and their weights."""
+    weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def plan(
     """The numbers of a draft with `gpus` for each trial; `at_hand`: how many the study may use, None on the CPU."""
     size = _Sizes(review, gpus)
     known = data.known and not data.problems
+    stage = str(review.values["method.stage"])
     about = known and _may_lose_rows(review.values, data)
     split = (
         _spread(size, ("data.val_size", "data.max_samples"), lambda v: _split(v, data))
@@ -119,10 +124,10 @@ def plan(
         epoch = _span_of(
             size,
             _EPOCH,
-            lambda v: steps_per_epoch(max(1, _split(v, data)[0]), size.batch(v)),
+            lambda v: steps_per_epoch(max(1, _sequences(v, data, stage)), size.batch(v)),
             about,
         )
-    full = _full_span(size, data, known, about)
+    full = _full_span(size, data, stage if known else None, about)
     budget = review.values["search.budget"]
     probe = full and Span(
         probe_steps(int(full.low), budget), probe_steps(int(full.high), budget), full.about
@@ -152,7 +157,7 @@ def plan(
 
 
 _BATCH = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps")
-_EPOCH = (*_BATCH, "data.val_size", "data.max_samples")
+_EPOCH = (*_BATCH, "data.val_size", "data.max_samples", "data.packing", "data.cutoff_len")
 _FULL = (*_EPOCH, "train.num_train_epochs", "train.max_steps")
 
 
@@ -219,17 +224,18 @@ def _span_of(
     return None if numbers is None else _span(numbers, about)
 
 
-def _full_span(size: _Sizes, data: DataCount, known: bool, about: bool) -> Span | None:
+def _full_span(size: _Sizes, data: DataCount, stage: str | None, about: bool) -> Span | None:
+    """Updates of the full training; `stage` is None where the rows are not known."""
     most = size.ends("train.max_steps")
     if most and None not in most:  # The rows do not matter then.
         return _span(int(m) for m in most)
-    if not known:
+    if stage is None:
         return None
     return _span_of(
         size,
         _FULL,
         lambda v: training_steps(
-            steps_per_epoch(max(1, _split(v, data)[0]), size.batch(v)),
+            steps_per_epoch(max(1, _sequences(v, data, stage)), size.batch(v)),
             float(v["train.num_train_epochs"]),
             None if v["train.max_steps"] is None else int(v["train.max_steps"]),
         ),
@@ -237,23 +243,36 @@ def _full_span(size: _Sizes, data: DataCount, known: bool, about: bool) -> Span 
     )
 
 
+def _sequences(values: Mapping[str, Any], data: DataCount, stage: str) -> int:
+    """What batches are made of: rows, or sequences that rows are joined into."""
+    rows = _split(values, data)[0]
+    if not (stage == "pt" or (stage == "sft" and values["data.packing"])):
+        return rows
+    counted = max(1, sum(f.rows for f in data.train))
+    size = round(sum(f.bytes for f in data.train) * rows / counted)
+    joined = joined_rows(rows, size, int(values["data.cutoff_len"]))
+    return joined if stage == "pt" else min(rows, joined)
+
+
 def _split(values: Mapping[str, Any], data: DataCount) -> tuple[int, int]:
     """Rows to train on and to evaluate on."""
     most = values["data.max_samples"]
-    rows = _taken(data.train, most)
+    sizes = [set_size(f.rows, f.wanted, most) for f in data.train]
+    weights = data.weights if data.weights and len(data.weights) == len(sizes) else None
+    apart = 0.0 if data.evaluation else values["data.val_size"]
+    rows, aside = totals(sizes, apart, data.strategy, weights)
     if data.evaluation:
-        return rows, _taken(data.evaluation, most)
-    aside = validation_rows(rows, values["data.val_size"])
-    return max(0, rows - aside), min(aside, rows)
+        aside = sum(set_size(f.rows, f.wanted, most).rows for f in data.evaluation)
+    return max(0, rows), aside
 
 
-def _taken(files: Sequence[FileSize], most: int | None) -> int:
-    return sum(f.rows if most is None else min(f.rows, int(most)) for f in files)
+_OTHER_ROWS = ("pt", "rm", "dpo")
+"""Stages that join texts into blocks, or leave out pairs of which both answers are the same."""
 
 
 def _may_lose_rows(values: Mapping[str, Any], data: DataCount) -> bool:
     """Whether the trials may have other rows than the files: joined ones, ones that are cut off, ones not yet read."""
-    if data.share is not None or values["data.packing"]:
+    if data.share is not None or values["data.packing"] or values["method.stage"] in _OTHER_ROWS:
         return True
     most = values["data.cutoff_len"] * _BYTES_A_TOKEN
     return any(f.longest is None or f.longest > most for f in (*data.train, *data.evaluation))

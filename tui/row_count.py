@@ -1,13 +1,15 @@
-"""Looks at the files that a draft names: is the model there, how many rows do the data files have. Runs in a thread."""
+"""Looks at what a draft names: is the model there, how many rows do the data sets have. Runs in a thread."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.data_size import CountStoppedError, DataSizeError, FileSize, RowCounter
+from core.dataset_info import DataSet, DataSetError, find_sets, size_of, split_names
+from core.mixture import CONCAT
 from core.problems import Problem
-from core.profile import DEMO_DATA, find_path
+from core.profile import find_path
 from tui.draft import Review
 from tui.plan import DataCount
 
@@ -23,16 +25,23 @@ class Names:
     train: tuple[str, ...]
     evaluation: tuple[str, ...]
     folder: Path
+    dataset_dir: str | None = None
+    streaming: bool = False
+    """Whether the training data is only to be found, and not counted."""
+    strategy: str = CONCAT
+    """How several data sets become one, as `data.mix_strategy` has it, and their weights."""
+    weights: tuple[float, ...] | None = None
 
 
 def names_of(review: Review, folder: Path) -> Names:
-    """The files that a draft names; those of a parameter that has a problem of its own are left out."""
+    """What a draft names; those of a parameter that has a problem of its own are left out."""
 
     def listed(key: str) -> tuple[str, ...]:
         value: Any = review.values[key]
-        if key in review.problems or not value:
-            return ()
-        return tuple(value) if isinstance(value, list) else (value,)
+        return tuple(split_names(value, folder)) if key not in review.problems else ()
+
+    def given(key: str) -> Any:
+        return None if key in review.problems else review.values[key]
 
     model = "model.model_name_or_path"
     one = model not in review.problems and model not in review.entries
@@ -41,7 +50,17 @@ def names_of(review: Review, folder: Path) -> Names:
         train=listed("data.dataset"),
         evaluation=listed("data.eval_dataset"),
         folder=folder,
+        dataset_dir=given("data.dataset_dir"),
+        streaming=bool(given("data.streaming")),
+        **_mixture(given("data.mix_strategy"), given("data.interleave_probs")),
     )
+
+
+def _mixture(strategy: str | None, weights: list[float] | None) -> dict[str, Any]:
+    """What a draft says of mixing, where nothing is wrong with it; weights may be, and count for nothing then."""
+    if strategy is None:
+        return {}
+    return {"strategy": strategy, "weights": tuple(weights) if weights else None}
 
 
 def look(names: Names, counter: RowCounter, show: Show) -> DataCount:
@@ -53,6 +72,7 @@ def look(names: Names, counter: RowCounter, show: Show) -> DataCount:
     problems = [*_model_problem(names)]
     train: list[FileSize] = []
     evaluation: list[FileSize] = []
+    shown = DataCount(strategy=names.strategy, weights=names.weights)
     for key, files, sizes in (
         ("data.dataset", names.train, train),
         ("data.eval_dataset", names.evaluation, evaluation),
@@ -61,15 +81,26 @@ def look(names: Names, counter: RowCounter, show: Show) -> DataCount:
 
             def report(rows: int, share: float, sizes: list[FileSize] = sizes) -> bool:
                 so_far = FileSize(rows, None)
-                now = (train, evaluation)
-                shown = [(*s, so_far) if s is sizes else tuple(s) for s in now]
-                return show(DataCount(shown[0], shown[1], share, known=True))
+                now = [(*s, so_far) if s is sizes else tuple(s) for s in (train, evaluation)]
+                return show(
+                    replace(shown, train=now[0], evaluation=now[1], share=share, known=True)
+                )
 
             try:
-                sizes.append(_size(name, names.folder, counter, report))
+                found = _find(name, names)
+                if not (names.streaming and sizes is train):
+                    sizes.append(size_of(found, lambda p: counter.count(p, report)))
+            except DataSetError as error:
+                problems.append(Problem(key, f"{error.name}: {error.wrong}", error.right))
             except DataSizeError as error:
                 problems.append(Problem(key, f"{name}: {error.wrong}", error.right))
-    return DataCount(tuple(train), tuple(evaluation), None, tuple(problems), known=bool(train))
+    return replace(
+        shown,
+        train=tuple(train),
+        evaluation=tuple(evaluation),
+        problems=tuple(problems),
+        known=bool(train),
+    )
 
 
 def quick_look(names: Names, counter: RowCounter) -> DataCount | None:
@@ -80,15 +111,8 @@ def quick_look(names: Names, counter: RowCounter) -> DataCount | None:
         return None
 
 
-def _size(
-    name: str, folder: Path, counter: RowCounter, report: Callable[[int, float], bool]
-) -> FileSize:
-    if name == "demo":
-        return counter.count(DEMO_DATA, report)
-    path = find_path(name, folder)
-    if path is None:
-        raise DataSizeError(name, "there is no such file", _looked_in(name, folder))
-    return counter.count(path, report)
+def _find(name: str, names: Names) -> DataSet:
+    return find_sets([name], names.dataset_dir, names.folder)[0]
 
 
 def _looked_in(name: str, folder: Path) -> str:

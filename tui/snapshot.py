@@ -22,6 +22,7 @@ from core.study.state import ENDED, Notice, Trial, TrialStatus
 from core.values import Scalar
 from tui.curve import Curve
 from tui.outcome import Outcome, outcome
+from tui.recipe_view import RecipePlace
 
 NO_CURVES: Mapping[int, Curve] = MappingProxyType({})
 EngineState = Literal["running", "missing", "idle"]
@@ -65,6 +66,8 @@ class StudyReading:
     """The profile's [search] as the file has it."""
     space: Mapping[str, Any] = field(default_factory=dict)
     """The search space as the profile's file has it: parameter name → a list, or a table of a range."""
+    recipe: RecipePlace | None = None
+    """Of which recipe it is a step, where it is one."""
     results: bool = False
     """Whether somebody looks at what the study found, which takes longer to work out than the rest."""
 

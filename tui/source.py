@@ -6,15 +6,17 @@ after the first frame.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from core.study import store
+from core.study.recipes import recipe_of
 from core.study.store import StudyError, StudyReader
 from tui.feed import DiskFeed, Wanted
 from tui.paths import shell_path, short_path
+from tui.recipe_view import carry_on
 from tui.snapshot import StudyReading, StudySummary, summarise
 
 if TYPE_CHECKING:
@@ -23,11 +25,13 @@ if TYPE_CHECKING:
     from core.engine.messages import Reply, Request
     from core.profile import Profile
     from core.study.files import RangeTest
+    from core.study.preview import PreviewRequest, Told
     from tui.memory_desk import MemoryDesk
     from tui.plan import PastTime
     from tui.range_test import RangeView
 
 __all__ = [
+    "DataPreview",
     "DeviceReading",
     "DiskSource",
     "RangeWatch",
@@ -78,6 +82,18 @@ class RangeWatch(Protocol):
         ...
 
 
+class DataPreview(Protocol):
+    """One look at a profile's data. Iterating may raise `SourceError`; `close` may be called from another thread."""
+
+    def __iter__(self) -> "Iterator[Told]":
+        """What is told, as it comes."""
+        ...
+
+    def close(self) -> None:
+        """End it, also in the middle."""
+        ...
+
+
 class Source(Protocol):
     """All that the dashboard reads and asks for. Every method may raise `SourceError`."""
 
@@ -111,6 +127,10 @@ class Source(Protocol):
 
     def past_time(self, profile: "Profile") -> "PastTime | None":
         """How long a training like that of `profile` took in a study that is there already."""
+        ...
+
+    def preview(self, asked: "PreviewRequest") -> "AbstractContextManager[DataPreview]":
+        """Start to look at a profile's data."""
         ...
 
     def demo_profile(self) -> "Profile":
@@ -198,7 +218,11 @@ class DiskSource:
             feed = DiskFeed(folder)
         except StudyError as error:
             raise SourceError(str(error)) from error
-        store.remember(folder)
+        recipe = recipe_of(folder)
+        store.remember(recipe or folder)
+        if recipe is not None:
+            with told_plainly():
+                carry_on(folder)
         return feed
 
     def create(self, profile: "Profile") -> Path:
@@ -231,6 +255,16 @@ class DiskSource:
 
         with told_plainly():
             return past_time(profile, store.all_studies())
+
+    @contextmanager
+    def preview(self, asked: "PreviewRequest") -> "Iterator[DataPreview]":
+        from core.engine.preview import Preview, PreviewError
+
+        try:
+            with Preview(asked) as preview:
+                yield preview
+        except PreviewError as error:
+            raise SourceError(str(error)) from error
 
     def demo_profile(self) -> "Profile":
         from core import profile

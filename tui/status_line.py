@@ -20,6 +20,8 @@ def study_line(view: StudyView, width: int, *, ascii: bool) -> list[Piece]:
     groups: list[list[Piece]] = [
         [(f" {look.text(ascii=ascii)}", theme.style(look.colour, bold=True))]
     ]
+    if view.reading.recipe is not None:
+        groups.append([(view.reading.recipe.short, text)])
     share = view.done / view.planned if view.planned else None
     done: list[Piece] = [(f"{view.done}/{view.planned}", text), (" done", muted)]
     if share is not None and width >= 72:
@@ -73,6 +75,12 @@ def banner(view: StudyView, *, ascii: bool) -> list[Piece]:
             (what, theme.style("text")),
             ("e", key),
             (" starts it", theme.style("text")),
+        ]
+    if reading.recipe is not None and reading.recipe.after:
+        waits, text = reading.recipe.waits, reading.recipe.after
+        return [
+            (sign if waits else " ", colour),
+            (text, theme.style("text" if waits else "secondary")),
         ]
     if any(t.kind == "range" for t in reading.trials):
         key = theme.style("primary", bold=True)

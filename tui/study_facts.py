@@ -12,7 +12,7 @@ from core.study.store import StudyReader
 if TYPE_CHECKING:
     from core.doctor import Examination
 
-_TABLES = ("resources", "memory", "data", "model", "method", "train")
+_TABLES = ("resources", "memory", "data", "model", "method", "alignment", "train")
 
 
 def study_examination(reader: StudyReader) -> Examination | None:

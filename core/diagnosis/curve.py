@@ -7,13 +7,16 @@ stretches stay as they are, and so does what was concluded from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from core.search.metric import Logged
 from core.search.smoothing import jitter
 
 MOST_STRETCHES = 100
+
+_OF_ROUNDS = ("reward", "kl")
+"""What stage ppo measures once a round, and logs with each of its updates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,9 @@ class Curve:
     """Updates planned; 0 where that is not known."""
     bad: int | None
     """The first update with a loss that is not finite."""
+    measures: Mapping[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)
+    """What the stage logs besides, by name: (update, value), finite. In stage ppo the updates of a round log the same,
+    which counts once."""
 
     @property
     def step(self) -> int:
@@ -62,7 +68,14 @@ class Curve:
         last = kept[-1].step if kept else 0
         evals = tuple(e for e in self.evals if e[0] <= last)
         bad = self.bad if self.bad is not None and self.bad <= last else None
-        return Curve(kept, evals, min(self.warm, count), self.total_steps, bad)
+        measures = {
+            name: tuple(v for v in values if v[0] <= last) for name, values in self.measures.items()
+        }
+        return Curve(kept, evals, min(self.warm, count), self.total_steps, bad, measures)
+
+    def measured(self, name: str) -> tuple[float, ...]:
+        """The values of a measure, in order; none where it is not logged."""
+        return tuple(value for _, value in self.measures.get(name, ()))
 
 
 def make_curve(
@@ -88,7 +101,14 @@ def make_curve(
         for p in points
         if p.eval_loss is not None and math.isfinite(p.eval_loss)
     )
-    return Curve(stretches, evals, _warm(stretches, warmup_steps), total_steps, _bad(points))
+    return Curve(
+        stretches,
+        evals,
+        _warm(stretches, warmup_steps),
+        total_steps,
+        _bad(points),
+        _measures(points),
+    )
 
 
 def mean(values: Iterable[float]) -> float:
@@ -145,6 +165,17 @@ def _warm(stretches: Sequence[Stretch], warmup_steps: int | None) -> int:
     rates = [s.rate or 0.0 for s in stretches]
     top = max(rates, default=0.0)
     return next((i for i, rate in enumerate(rates) if rate >= 0.999 * top), 0)
+
+
+def _measures(points: Sequence[Logged]) -> dict[str, tuple[tuple[int, float], ...]]:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for point in points:
+        for name, value in (point.more or {}).items():
+            own = found.setdefault(name, [])
+            again = name in _OF_ROUNDS and own and own[-1][1] == value
+            if math.isfinite(value) and not again:
+                own.append((point.step, value))
+    return {name: tuple(values) for name, values in found.items()}
 
 
 def _bad(points: Sequence[Logged]) -> int | None:

@@ -8,7 +8,10 @@ from typing import Literal
 
 from core.values import Scalar
 
-Kind = Literal["not_learning", "diverging", "overfitting", "oscillating", "too_slow", "plateau"]
+Kind = Literal[
+    "not_learning", "diverging", "far_off", "losing", "displaced", "overfitting", "oscillating", "chance",
+    "one_answer", "too_slow", "plateau",
+]  # fmt: skip
 """In the order of precedence: a run has one finding, the first of these that it shows."""
 
 Severity = Literal["error", "warning", "advice"]
@@ -25,10 +28,15 @@ class RunFacts:
     """None: read off the logged rates."""
     learning_rate: float | None = None
     finetuning_type: str = "lora"
+    stage: str = "sft"
     effective_batch: int | None = None
     """Rows per update."""
     weight_decay: float | None = None
     max_grad_norm: float | None = None
+    pref_loss: str = "sigmoid"
+    """Of stage dpo."""
+    kl_target: float | None = None
+    """Nats an answer that stage ppo is to stay within; None where nothing holds it."""
     steps_per_epoch: float = 0.0
     train_rows: int = 0
     dropped_rows: int = 0

@@ -10,23 +10,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from core.diagnosis.advice import calm, less, rate_words, spelled, usual_rates
 from core.diagnosis.curve import Curve, mean, noise, shakes, window_means
 from core.diagnosis.finding import Finding, Kind, RunFacts
+from core.diagnosis.rewards import (
+    FEWEST,
+    PAIRED,
+    chance,
+    displaced,
+    far_off,
+    losing,
+    one_answer,
+    still_tells,
+)
 from core.search.guard import blames_data
 from core.values import Scalar, number
 
 HOLD = 0.6
 SIGMAS = 4.0
 
-FEWEST = 8
-"""Stretches after the warm-up before anything but a broken run is judged."""
-
-TYPICAL: Mapping[str, tuple[float, float]] = {
-    "full": (1e-5, 3e-5),
-    "freeze": (1e-5, 3e-5),
-    "lora": (1e-4, 5e-4),
-}
-"""Usual learning rates of fine-tuning by its type: below the first a run that does not move has too low a rate."""
+_KNOWN = 0.01
+"""A loss of pairs below this is that of pairs which are known by heart."""
 
 HARDLY = 0.015
 """A loss that has fallen by less than this share of its first has hardly moved …"""
@@ -54,14 +58,18 @@ def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     if blames_data(run.diverged):
         return Finding("not_learning", "error", run.diverged, _labels(run))
     losses = curve.losses
-    if len(losses) >= 2 and not any(losses):
+    if run.stage == "ppo":
+        return _nothing_to_choose(curve)
+    # Pairs that are told apart for sure cost nothing, and pull no more.
+    known = run.stage in PAIRED and bool(losses) and losses[-1] < _KNOWN
+    if len(losses) >= 2 and not any(losses) and not known:
         return Finding(
             "not_learning", "error",
             f"the loss is exactly 0 in all {len(losses)} logs: every label is masked, there is nothing to learn from",
             _labels(run),
         )  # fmt: skip
     norms = [s.grad_norm for s in stretches if s.grad_norm is not None]
-    if len(norms) >= 3 and max(norms[-3:]) <= 1e-8:
+    if len(norms) >= 3 and max(norms[-3:]) <= 1e-8 and not known:
         return Finding(
             "not_learning", "error",
             f"the gradients are {'zero' if max(norms[-3:]) == 0 else 'almost zero'} in the last "
@@ -70,7 +78,8 @@ def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
             "not masked",
         )  # fmt: skip
     after = losses[curve.warm :]
-    if curve.bad is None and len(after) >= 5 and max(after) - min(after) <= 1e-6 * abs(after[0]):
+    still = len(after) >= 5 and max(after) - min(after) <= 1e-6 * abs(after[0])
+    if curve.bad is None and still and not known:
         return Finding(
             "not_learning", "error",
             f"the loss is {after[-1]:.4g} in all of {len(after)} logs: a constant, as if nothing were trained",
@@ -79,15 +88,31 @@ def not_learning(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     return None
 
 
+def _nothing_to_choose(curve: Curve) -> Finding | None:
+    """Of stage ppo: no answer earns more than another."""
+    norms = [s.grad_norm for s in curve.stretches if s.grad_norm is not None]
+    if len(norms) < FEWEST or max(norms[-FEWEST:]) > 1e-8:
+        return None
+    rewards = curve.measured("reward")
+    earned = f" ({spelled(rewards[-1])})" if rewards else ""
+    return Finding(
+        "not_learning", "error",
+        f"the gradients are zero in the last {_trailing(norms)} logs: every answer earns the same{earned}, so that "
+        "there is nothing to choose",
+        "check that the reward model tells answers apart (stage rm: its reward accuracy), and that answers are not cut "
+        "off after a token or two (max_new_tokens)",
+    )  # fmt: skip
+
+
 def diverging(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """The loss was lost, or rises for long."""
     if run.diverged:
-        return Finding("diverging", "error", run.diverged, *_calm(run))
+        return Finding("diverging", "error", run.diverged, *calm(run))
     if curve.bad is not None:
         text = f"the loss is not a number at step {curve.bad}"
-        return Finding("diverging", "error", text, *_calm(run))
+        return Finding("diverging", "error", text, *calm(run))
     losses = curve.losses
-    if len(losses) - curve.warm < FEWEST:
+    if len(losses) - curve.warm < FEWEST or run.stage == "ppo":
         return None
     return _ruined(curve, run, factor) or _rising(curve, run, factor)
 
@@ -104,10 +129,10 @@ def _ruined(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     if not stays and not _all_above(losses[1:], first, factor):
         return None
     text = (
-        f"the training loss rose from {_loss(first)} (its first) to {_loss(max(losses[1:]))} and is still at "
-        f"{_loss(now)} at step {curve.step}"
+        f"the training loss rose from {spelled(first)} (its first) to {spelled(max(losses[1:]))} and is still at "
+        f"{spelled(now)} at step {curve.step}"
     )
-    return Finding("diverging", "error", text, *_calm(run), step=curve.stretches[0].step)
+    return Finding("diverging", "error", text, *calm(run), step=curve.stretches[0].step)
 
 
 def _rising(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
@@ -126,10 +151,13 @@ def _rising(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     stays = sustained and rise > needed * factor
     if not stays and not _all_above(losses, max(best, losses[0]), factor):
         return None
+    if run.stage in PAIRED and now <= start:
+        # New rows cost what all of them did at first, where those before are known by heart.
+        return None
     at = curve.stretches[least + size - 1].step
-    text = f"the training loss rose from {_loss(best)} (around step {at}) to {_loss(now)} (step {curve.step})"
+    text = f"the training loss rose from {spelled(best)} (around step {at}) to {spelled(now)} (step {curve.step})"
     severe = now > 1.5 * best and now > start
-    return Finding("diverging", "error" if severe else "warning", text, *_calm(run), step=at)
+    return Finding("diverging", "error" if severe else "warning", text, *calm(run), step=at)
 
 
 def _all_above(losses: Sequence[float], level: float, factor: float) -> bool:
@@ -141,7 +169,9 @@ def _all_above(losses: Sequence[float], level: float, factor: float) -> bool:
 def overfitting(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """The training loss falls while the evaluation loss rises."""
     evals = curve.evals
-    if len(evals) < 4 or len(curve.stretches) < FEWEST:
+    if len(evals) < 4 or len(curve.stretches) < FEWEST or run.stage == "ppo":
+        return None
+    if run.stage in PAIRED and still_tells(curve):
         return None
     values = [value for _, value in evals]
     # The lowest of many noisy evaluations is low by luck: means of three are compared where there are enough.
@@ -164,21 +194,32 @@ def overfitting(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     if then - latest <= factor * max(0.01 * abs(then), 2 * error):
         return None
     text = (
-        f"the evaluation loss rose from {_loss(best)} (step {step}) to {_loss(means[-1])} while the training loss "
-        f"fell from {_loss(then)} to {_loss(latest)}: it learns the training data by heart"
+        f"the evaluation loss rose from {spelled(best)} (step {step}) to {spelled(means[-1])} while the training loss "
+        f"fell from {spelled(then)} to {spelled(latest)}: it learns the training data by heart"
     )
-    return Finding("overfitting", "warning", text, *_less(run, step), step=step)
+    return Finding("overfitting", "warning", text, *less(run, step), step=step)
 
 
 def oscillating(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """The loss goes up and down, more than small batches explain, and does not get lower."""
+    if run.stage == "ppo" or (run.stage in PAIRED and _is_known(curve)):
+        return None
     text = _shaking_evaluations(curve, factor) or _shaking_losses(curve, factor)
     if text is None:
         return None
-    advice, changes = _rate_words(run, 1 / 3)
+    advice, changes = rate_words(run, 1 / 3)
     if run.effective_batch is not None:
         advice += f", or a larger batch ({run.effective_batch} → {2 * run.effective_batch} rows)"
     return Finding("oscillating", "warning", text, advice, changes, step=curve.step)
+
+
+def _is_known(curve: Curve) -> bool:
+    """Whether most of the loss is gone: what is left of that of pairs shakes by its nature."""
+    losses = curve.losses
+    if not losses:
+        return False
+    size = max(3, len(losses) // 8)
+    return mean(losses[-size:]) < 0.5 * mean(losses[:size])
 
 
 def _shaking_losses(curve: Curve, factor: float) -> str | None:
@@ -196,7 +237,7 @@ def _shaking_losses(curve: Curve, factor: float) -> str | None:
         return None
     latest = losses[-third:]
     return (
-        f"the training loss shakes between {_loss(min(latest))} and {_loss(max(latest))} since step "
+        f"the training loss shakes between {spelled(min(latest))} and {spelled(max(latest))} since step "
         f"{curve.stretches[-third].step}, {now / usual:.1f} times as much as at first, and does not get lower"
     )
 
@@ -210,7 +251,7 @@ def _shaking_evaluations(curve: Curve, factor: float) -> str | None:
     if now < 0.06 * factor:
         return None
     return (
-        f"the evaluation loss shakes between {_loss(min(values))} and {_loss(max(values))} in its last {FEWEST} "
+        f"the evaluation loss shakes between {spelled(min(values))} and {spelled(max(values))} in its last {FEWEST} "
         "evaluations, of the same rows each time, and does not get lower"
     )
 
@@ -230,14 +271,14 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """The loss has hardly moved from the start."""
     losses = curve.losses
     count = len(losses) - curve.warm
-    if count < 2 * FEWEST or curve.done < 0.4:
+    if count < 2 * FEWEST or curve.done < 0.4 or run.stage == "ppo":
         return None
     size = max(4, len(losses) // 8)
     means = window_means(losses, size)
     first = losses[: max(3, len(losses) // 12)]
     start, least, now = mean(first), min(means), means[-1]
     error = noise(losses) * math.sqrt(1 / size + 1 / len(first))
-    low, high = TYPICAL.get(run.finetuning_type, TYPICAL["lora"])
+    low, high = usual_rates(run)
     rate = run.learning_rate
     timid = rate is not None and rate < low / 3
     share = (LITTLE if timid else HARDLY) / factor
@@ -259,15 +300,17 @@ def too_slow(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     else:
         # Far below what is usual, one step at a time would take as many trials.
         far = rate is not None and rate < low / 10
-        advice, changes = _rate_words(run, low / rate if far and rate else 3)
+        advice, changes = rate_words(run, low / rate if far and rate else 3)
         advice += f" (usual: {number(low)} – {number(high)})"
     norm = _norm(curve)
-    fell = f"at {_loss(now)}, where it began"
+    fell = f"at {spelled(now)}, where it began"
     if now < start:
-        fell = f"from {_loss(start)} to {_loss(now)}, by {100 * (start - now) / abs(start):.1f} %"
+        fell = (
+            f"from {spelled(start)} to {spelled(now)}, by {100 * (start - now) / abs(start):.1f} %"
+        )
     seen = "" if norm is None else f", with gradients of {norm:.2g}"
     if _still(curve, share):
-        seen += f"; the evaluation loss went from {_loss(curve.evals[0][1])} to {_loss(curve.evals[-1][1])}"
+        seen += f"; the evaluation loss went from {spelled(curve.evals[0][1])} to {spelled(curve.evals[-1][1])}"
     text = f"the training loss has hardly moved in {curve.step} steps: {fell}{seen}"
     return Finding("too_slow", "advice", text, advice, changes, step=curve.step)
 
@@ -282,7 +325,7 @@ def plateau(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
     """The loss fell a little and has then stood still, although the rate is still high."""
     losses = curve.losses
     count = len(losses) - curve.warm
-    if count < 3 * FEWEST or curve.done < 0.5:
+    if count < 3 * FEWEST or curve.done < 0.5 or run.stage == "ppo":
         return None
     size = max(FEWEST, round(0.15 * len(losses) / max(curve.done, 0.5)))
     if count < 3 * size + FEWEST // 2:
@@ -307,8 +350,8 @@ def plateau(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
         return None
     since = curve.stretches[-3 * size].step
     text = (
-        f"the training loss fell from {_loss(start)} to {_loss(parts[0])} and has stood there since step {since} "
-        f"({_loss(parts[-1])} at step {curve.step})"
+        f"the training loss fell from {spelled(start)} to {spelled(parts[0])} and has stood there since step {since} "
+        f"({spelled(parts[-1])} at step {curve.step})"
     )
     advice = (
         f"more of the same will not help: end near step {since}, or let the rate decay sooner; if the answers are not "
@@ -322,8 +365,13 @@ def plateau(curve: Curve, run: RunFacts, factor: float) -> Finding | None:
 SIGNS: Mapping[Kind, Sign] = {
     "not_learning": not_learning,
     "diverging": diverging,
+    "far_off": far_off,
+    "losing": losing,
+    "displaced": displaced,
     "overfitting": overfitting,
     "oscillating": oscillating,
+    "chance": chance,
+    "one_answer": one_answer,
     "too_slow": too_slow,
     "plateau": plateau,
 }
@@ -334,46 +382,6 @@ def _rate_is_high(curve: Curve, count: int) -> bool:
     """Whether the rate has not decayed much in the last `count` stretches: a schedule's end stands still by itself."""
     rates = [s.rate for s in curve.stretches if s.rate is not None]
     return not rates or min(r for r in rates[-count:]) >= 0.4 * max(rates)
-
-
-def _calm(run: RunFacts) -> tuple[str, dict[str, Scalar]]:
-    """What to do against divergence."""
-    advice, changes = _rate_words(run, 1 / 3)
-    if run.warmup_steps == 0:
-        advice += ", and warm up (warmup_ratio 0.1)"
-        changes["warmup_ratio"] = 0.1
-    if run.max_grad_norm is not None and run.max_grad_norm > 1:
-        advice += f", and clip at 1 (max_grad_norm is {number(run.max_grad_norm)})"
-        changes["max_grad_norm"] = 1.0
-    return advice, changes
-
-
-def _less(run: RunFacts, step: int) -> tuple[str, dict[str, Scalar]]:
-    """What to do against overfitting."""
-    advice, changes = f"end near step {step}", dict[str, Scalar]()
-    rate = _times(run.learning_rate, 1 / 2)
-    if run.learning_rate is not None and rate is not None:
-        advice += f", or lower the rate ({number(run.learning_rate)} → {number(rate)})"
-        changes["learning_rate"] = rate
-    if run.weight_decay is not None and run.weight_decay < 0.1:
-        advice += f" and raise weight_decay ({number(run.weight_decay)} → 0.1)"
-        changes["weight_decay"] = 0.1
-    return advice, changes
-
-
-def _rate_words(run: RunFacts, factor: float) -> tuple[str, dict[str, Scalar]]:
-    """The advice to multiply the rate, in words and as a change."""
-    rate = _times(run.learning_rate, factor)
-    if run.learning_rate is None or rate is None:
-        return ("raise the rate to three times" if factor > 1 else "lower the rate to a third"), {}
-    word = "raise" if factor > 1 else "lower"
-    changes: dict[str, Scalar] = {"learning_rate": rate}
-    return f"{word} the rate: {number(run.learning_rate)} → {number(rate)}", changes
-
-
-def _times(rate: float | None, factor: float) -> float | None:
-    """A rate × `factor`, to one digit, as people write it."""
-    return None if rate is None or rate <= 0 else float(f"{rate * factor:.0e}")
 
 
 def _labels(run: RunFacts) -> str:
@@ -390,7 +398,3 @@ def _norm(curve: Curve) -> float | None:
 
 def _trailing(norms: list[float]) -> int:
     return next((i for i, v in enumerate(reversed(norms)) if v > 1e-8), len(norms))
-
-
-def _loss(value: float) -> str:
-    return f"{value:.3f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}"

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from core.data_size import PADDED_TO, batch_width
 from core.dryrun.errors import CannotProve
 from core.memory.forecast import Lengths
+from core.params import DataTable
 from core.profile import Profile, dataset_files, eval_files, model_path
 from core.train.build import load_tokenizer
-from core.train.chat import ChatEncoder
-from core.train.data import pack, read_split
+from core.train.chat import ChatEncoder, make_encoder
 from core.train.errors import UsageError
-from core.train.formats import Conversation
+from core.train.examples import AnyExample, Example
+from core.train.formats import AnyRow, Compared, Judged, Text
+from core.train.packing import blocks, pack, packs_apart
+from core.train.rows import read_split
 from core.train.source import Source
 
 ALL = 2000
@@ -33,24 +36,27 @@ def measure(profile: Profile) -> Lengths:
         CannotProve: the data, the tokenizer or the template cannot be read.
     """
     table = profile.data
+    if table.streaming:
+        # Reading all that the training will read takes as long as the training reads.
+        return Lengths.bound(profile)
     try:
         split = read_split(
-            table, dataset_files(profile), eval_files(profile), profile.train.data_seed
+            table,
+            profile.method.stage,
+            dataset_files(profile),
+            eval_files(profile),
+            profile.train.data_seed,
         )
-        encoder = ChatEncoder(
-            load_tokenizer(profile, _source(profile)),
-            profile.model.template,
-            table.cutoff_len,
-            table.train_on_prompt,
-        )
-        if table.packing and len(split.train) <= ALL:
-            train = [len(p.ids) for p in pack(_examples(split.train, encoder), table.cutoff_len)]
-        elif table.packing:
-            # How full the fullest is depends on all of the rows.
-            train = [table.cutoff_len - 1, table.cutoff_len]
+        encoder = make_encoder(load_tokenizer(profile, _source(profile)), profile)
+        if profile.method.stage == "pt":
+            train, evaluation = (
+                _cut_widths(rows, encoder, table) for rows in (split.train, split.evaluation)
+            )
+        elif table.packing and profile.method.stage == "sft":
+            train = _packed_widths(split.train, encoder, table)
+            evaluation = _widths(split.evaluation, encoder)
         else:
-            train = _widths(split.train, encoder)
-        evaluation = _widths(split.evaluation, encoder)
+            train, evaluation = (_widths(r, encoder) for r in (split.train, split.evaluation))
     except UsageError as error:
         raise CannotProve(str(error)) from None
     if not train:
@@ -58,42 +64,71 @@ def measure(profile: Profile) -> Lengths:
             f"no row to train on has an answer within the first {table.cutoff_len} tokens; raise data.cutoff_len"
         )
     every = {*train, *evaluation}
+    # Packed rows that are not to see each other need a mask as large as that of padding.
+    masked = packs_apart(table, profile.method.stage)
     return Lengths(
         batch_width(max(train), cuda=True),
         batch_width(max(evaluation, default=0), cuda=True),
         measured=True,
-        padded=len(every) > 1 or max(every) % PADDED_TO > 0,
+        padded=masked or len(every) > 1 or max(every) % PADDED_TO > 0,
     )
 
 
-def _widths(rows: Sequence[Conversation], encoder: ChatEncoder) -> list[int]:
+def _packed_widths(rows: Sequence[AnyRow], encoder: ChatEncoder, table: DataTable) -> list[int]:
+    """The lengths of the sequences that rows are joined into."""
+    if len(rows) > ALL:
+        # How full the fullest is depends on all of the rows.
+        return [table.cutoff_len - 1, table.cutoff_len]
+    examples = cast(list[Example], _examples(rows, encoder))
+    return [p.size for p in pack(examples, table.cutoff_len, apart=table.neat_packing)]
+
+
+def _cut_widths(rows: Sequence[AnyRow], encoder: ChatEncoder, table: DataTable) -> list[int]:
+    """The lengths of the blocks that texts are cut into."""
+    if len(rows) > ALL:
+        return [table.cutoff_len - 1, table.cutoff_len]
+    examples = cast(list[Example], _examples(rows, encoder))
+    return [b.size for b in blocks(examples, table.cutoff_len, apart=table.neat_packing)]
+
+
+def _widths(rows: Sequence[AnyRow], encoder: ChatEncoder) -> list[int]:
     """The lengths of rows, the longest among them."""
     if not rows:
         return []
     if len(rows) <= ALL:
-        return [len(example.ids) for example in _examples(rows, encoder)]
+        return [example.size for example in _examples(rows, encoder)]
     count = max(ALL // 2, round(len(rows) * SHARE))
     ordered = sorted(rows, key=_weight, reverse=True)
     widths: list[int] = []
     while ordered and not widths:
         # Rows whose answer lies beyond cutoff_len are left out, and the longest are the first to be.
-        widths = [len(example.ids) for example in _examples(ordered[:count], encoder)]
+        widths = [example.size for example in _examples(ordered[:count], encoder)]
         ordered = ordered[count:]
     # Rows that were not looked at are shorter, and need padding.
     return [*widths, 1] if widths and ordered else widths
 
 
-def _examples(rows: Sequence[Conversation], encoder: ChatEncoder) -> list[Any]:
+def _examples(rows: Sequence[AnyRow], encoder: ChatEncoder) -> list[AnyExample]:
     return [example for example in encoder.encode(rows) if example.learnt]
 
 
-def _weight(row: Conversation) -> int:
-    """How many tokens a row may have, in thirds."""
-    size = 0
-    for turn in row.turns:
-        text = turn.text.encode(errors="replace")
-        size += len(text) + 2 * len(text.translate(None, _PLAIN))
-    return size
+def _weight(row: AnyRow) -> int:
+    """How many tokens a row may have, in thirds: of a pair, with the longer answer."""
+    match row:
+        case Text():
+            return _thirds(row.text)
+        case Compared():
+            answer = max(_thirds(row.chosen), _thirds(row.rejected))
+        case Judged():
+            answer = _thirds(row.answer)
+        case _:
+            answer = 0
+    return answer + sum(_thirds(turn.text) for turn in row.turns)
+
+
+def _thirds(text: str) -> int:
+    written = text.encode(errors="replace")
+    return len(written) + 2 * len(written.translate(None, _PLAIN))
 
 
 def _source(profile: Profile) -> Source:

@@ -5,31 +5,42 @@ from typing import Any
 
 import torch
 
+from core.dryrun.errors import CannotProve
 from core.memory.estimate.states import BLOCK, LEAST_8BIT, LEAST_PAGED
-from core.params import TrainTable
-from core.train.optimizers import BITSANDBYTES, Optimizer, find_optimizer, parameter_groups
+from core.optimizer_settings import BITSANDBYTES, PROJECTED
+from core.params import MethodTable, TrainTable
+from core.train.optimizers import Optimizer, Rates, find_optimizer, parameter_groups
 
 
-def make_optimizer(train: TrainTable, model: Any, *, cuda: bool) -> Any:
+def make_optimizer(train: TrainTable, method: MethodTable, model: Any, *, cuda: bool) -> Any:
     """The optimizer that `train.optim` and `train.offload_optimizer` mean on the target.
 
     Raises:
         SettingsError: it cannot run there.
+        CannotProve: it is of a package of its own.
     """
+    rates = Rates.of(train, method)
+    if train.optim in PROJECTED:
+        raise CannotProve(
+            f"what {train.optim} takes to find its projections is not simulated; it is estimated"
+        )
     if cuda and train.offload_optimizer:
-        return HostUpdates(parameter_groups(model, train.weight_decay))
+        return HostUpdates(parameter_groups(model, rates))
     if train.optim in BITSANDBYTES:
-        bits = 8 if train.optim.endswith("8bit") else 32
-        return BlockwiseAdam(model, train.weight_decay, bits, train.optim.startswith("paged"))
+        return BlockwiseStates(model, rates, train.optim)
     found = find_optimizer(train, "cpu")
-    if cuda and train.optim == "adamw_torch":
-        # What torch takes for weights on CUDA: all weights of a group at once, with copies of as much.
-        found = Optimizer(found.kind, found.arguments | {"foreach": True})
+    if cuda and train.optim in _ON_CUDA and not train.offload_optimizer:
+        found = Optimizer(found.kind, found.arguments | _ON_CUDA[train.optim])
     if train.offload_optimizer:
         from core.train.offload import OffloadedOptimizer
 
-        return OffloadedOptimizer(found, model, train.weight_decay)
-    return found.build(model, train.weight_decay)
+        return OffloadedOptimizer(found, model, rates)
+    return found.build(model, rates)
+
+
+_ON_CUDA = {"adamw_torch": {"fused": True}, "sgd": {"foreach": True}}
+"""How an update runs on CUDA where it runs otherwise on the CPU: in one kernel as core.train.optimizers has it, or as
+torch does by itself, for all weights of a group at once with copies of as much."""
 
 
 class HostUpdates(torch.optim.Optimizer):  # type: ignore[misc]
@@ -43,16 +54,18 @@ class HostUpdates(torch.optim.Optimizer):  # type: ignore[misc]
         """Changes the weights in place."""
 
 
-class BlockwiseAdam(torch.optim.Optimizer):  # type: ignore[misc]
-    """bitsandbytes' AdamW as far as it takes memory: Optimizer2State.init_state of bitsandbytes 0.50. Its update works
-    in place, and paged states are in memory that both the host and the device reach, outside of the allocator."""
+class BlockwiseStates(torch.optim.Optimizer):  # type: ignore[misc]
+    """bitsandbytes' AdamW and Lion as far as they take memory: Optimizer2State.init_state and Optimizer1State's of
+    bitsandbytes 0.50. Their update works in place, and paged states are in memory that both the host and the device
+    reach, outside of the allocator."""
 
-    def __init__(self, model: Any, weight_decay: float, bits: int, paged: bool) -> None:
-        super().__init__(parameter_groups(model, weight_decay), {})
-        self._bits = bits
-        self._paged = paged
+    def __init__(self, model: Any, rates: Rates, optim: str) -> None:
+        super().__init__(parameter_groups(model, rates), {})
+        self._bits = 8 if optim.endswith("8bit") else 32
+        self._paged = optim.startswith("paged")
+        self._held = (1,) if "lion" in optim else (1, 2)
         embeddings = (m for m in model.modules() if isinstance(m, torch.nn.Embedding))
-        self._exact = {id(m.weight) for m in embeddings} if bits == 8 else set()
+        self._exact = {id(m.weight) for m in embeddings} if self._bits == 8 else set()
         self._maps: list[Any] = []
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -69,9 +82,9 @@ class BlockwiseAdam(torch.optim.Optimizer):  # type: ignore[misc]
         kind = torch.uint8 if small else torch.float32
         state: dict[str, Any] = {"step": 0}
         if not self._paged or count < LEAST_PAGED:
-            state |= {name: torch.zeros_like(weight, dtype=kind) for name in ("state1", "state2")}
+            state |= {f"state{n}": torch.zeros_like(weight, dtype=kind) for n in self._held}
         if small:
             if not self._maps:
-                self._maps = [torch.zeros(256), torch.zeros(256)]
-            state |= {name: torch.zeros(-(-count // BLOCK)) for name in ("absmax1", "absmax2")}
+                self._maps = [torch.zeros(256) for _ in self._held]
+            state |= {f"absmax{n}": torch.zeros(-(-count // BLOCK)) for n in self._held}
         return state

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         model, notes = _model(config, profile, numbers, tracker, target)
         check_fits(model, 0, max(shape.length, shape.eval_length), profile.model.model_name_or_path)
         with tracker:
-            optimizer = make_optimizer(profile.train, model, cuda=cuda)
+            optimizer = make_optimizer(profile.train, profile.method, model, cuda=cuda)
         recipe = _recipe(profile, numbers, cublas_workspace(target))
         run(model, optimizer, shape, recipe, tracker)
     return _forecast(tracker, profile, target, (*notes, *_blind_spots(profile, target)))
@@ -118,13 +119,21 @@ def _model(
     )
     model, train = built.model, profile.train
     with tracker:
-        model = prepare(model, profile, numbers, offload_fake if target.kind == "cuda" else _stay)
+        model = prepare(
+            model, _begun(profile), numbers, offload_fake if target.kind == "cuda" else _stay
+        )
         if train.neftune_noise_alpha is not None:
             _add_noise(model, train.neftune_noise_alpha)
     lora = profile.method.finetuning_type == "lora"
     trained = [p for p in model.parameters() if p.requires_grad]
     tracker.adopt(trained, "adapters" if lora else "weights")
     return model, built.notes
+
+
+def _begun(profile: Profile) -> Profile:
+    """The profile with adapters that begin as any: PiSSA's decomposition depends on the weights, and leaves adapters of
+    the same form."""
+    return replace(profile, method=profile.method.model_copy(update={"pissa_init": False}))
 
 
 def _stay(model: Any) -> None:
@@ -151,6 +160,10 @@ def _blind_spots(profile: Profile, target: Target) -> tuple[str, ...]:
         notes.append("What the CPU's kernels take while they compute is not seen.")
     elif profile.train.offload_activations or profile.train.offload_optimizer:
         notes.append("Transfers to the host's memory and back are not seen in all their timing.")
+    if profile.method.pissa_init and profile.method.finetuning_type == "lora":
+        notes.append("What PiSSA's decomposition takes while the model is loaded is not seen.")
+    if profile.model.adapter_name_or_path is not None:
+        notes.append("What merging an adapter takes while the model is loaded is not seen.")
     if profile.train.optim.startswith("paged"):
         notes.append("How much of a paged optimizer is on the GPU is decided while it runs.")
     return tuple(notes)

@@ -35,6 +35,11 @@ def create_study(profile: "Profile", folder: Path, range_test: RangeTest | None 
         StudyError: the folder exists and is not empty, cannot be made, or has a name that is no text; or the range
             test makes no sense.
     """
+    if range_test is not None and profile.method.stage == "ppo":
+        raise StudyError(
+            'a range test looks for where the loss falls, and that of stage "ppo" does not fall as its policy gets '
+            "better; search learning_rate, ranked by eval_reward"
+        )
     if range_test is not None and range_test.problem is not None:
         raise StudyError(range_test.problem)
     # Imported here: a client that only looks at a study should not pay for the catalogue.

@@ -20,6 +20,7 @@ from core.engine.launch import own_record
 from core.engine.live_trials import look_at, take_over
 from core.engine.messages import Reply, Request
 from core.engine.prepare import creation, range_creation
+from core.engine.recipe_step import full_training
 from core.engine.recorder import Recorder
 from core.engine.requests import answer
 from core.engine.results import TUNED_COMMENT, trial_profile
@@ -33,6 +34,7 @@ from core.engine.tidy import after_study
 from core.profile import Profile, ProfileError, load, save
 from core.study.events import AnyEvent, DaemonStarted, StudyChanged, Warned
 from core.study.files import write_record
+from core.study.recipes import recipe_of
 from core.study.state import StudyState
 from core.study.store import StudyError, StudyFolder, StudyReader, now
 from core.version import VERSION
@@ -89,6 +91,9 @@ class Daemon:
         self._searching = Searching(service)
         self._idle_since: float | None = None
         self._told_trouble = False
+        self._in_recipe = recipe_of(folder.path) is not None
+        self._to_hand_over = False
+        """Whether the study has ended as a step of a recipe, and the next step is to be seen to."""
 
     @property
     def state(self) -> StudyState:
@@ -112,6 +117,7 @@ class Daemon:
                 # A client may have come in the last moment.
                 if self._done() and not server.wait(0):
                     break
+            self._hand_over()
             self._log.say("ends; live trials go on" if self.state.live() else "ends")
         finally:
             server.close()
@@ -197,13 +203,35 @@ class Daemon:
         self._searching.step(supply)
         decided = schedule(self.state, supply, now(), cleared(self._service))
         if decided.change is not None:
-            if decided.change.status == "finished":
-                # Before the word is out: whoever waits for the end looks for the winner at once.
-                self._service.guarded(self._save_winner)
-                self._service.guarded(partial(after_study, self._folder, self.state))
-            self._service.commit(decided.change)
+            self._change(decided.change)
         for decision in decided.starts:
             self._service.guarded(partial(start, self._service, decision))
+
+    def _change(self, change: StudyChanged) -> None:
+        """The study is over, or waits for something else. One that is a step of a recipe is not over before its winner
+        was trained fully."""
+        finished = change.status == "finished"
+        if finished:
+            # Before the word is out: whoever waits for the end looks for the winner at once.
+            self._service.guarded(self._save_winner)
+        more = (
+            full_training(self.state, self._profile, now()) if finished and self._in_recipe else ()
+        )
+        if more:
+            self._service.commit(*more)
+            return
+        if finished:
+            self._service.guarded(partial(after_study, self._folder, self.state))
+        self._service.commit(change)
+        self._to_hand_over = finished and self._in_recipe
+        if not self._recorder.waiting:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Let the next step of the recipe begin, where this one has come to its end."""
+        if self._to_hand_over:
+            self._to_hand_over = False
+            self._service.guarded(partial(self._settings.hand_over, self._folder.path))
 
     def _save_winner(self) -> None:
         """Leave the winner in the study's folder as a profile, for whoever comes back in the morning."""

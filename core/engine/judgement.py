@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from core.diagnosis.study import RATE
 from core.doctor import Examination, RunFacts, TrialFacts, examine
 from core.engine.standing import rank_trials
+from core.params import AlignmentTable
 from core.search.edges import numeric
 from core.search.guard import blames_data
 from core.search.metric import Direction, find
@@ -83,6 +84,14 @@ def _no_warmup(settings: Mapping[str, Scalar]) -> int | None:
     return 0 if steps == 0 or (steps is None and ratio == 0) else None
 
 
+def _kl_target(settings: Mapping[str, Scalar]) -> float | None:
+    """What alignment.ppo_target is, where it is not said: its default; None without KL control."""
+    if settings.get("stage") != "ppo" or numeric(settings.get("ppo_kl_coef")) == 0:
+        return None
+    given = numeric(settings.get("ppo_target"))
+    return AlignmentTable().ppo_target if given is None else given
+
+
 def ran_with(
     trial: Trial, space: Mapping[str, object], profile: Mapping[str, Scalar]
 ) -> dict[str, Scalar]:
@@ -109,10 +118,13 @@ def run_facts(trial: Trial, settings: Mapping[str, Scalar], run: RunInfo | None 
         total_steps=run.total_steps if run is not None else trial.total_steps,
         warmup_steps=_warmup(settings, run),
         learning_rate=numeric(settings.get("learning_rate")),
+        stage=str(settings.get("stage", "sft")),
         finetuning_type=str(settings.get("finetuning_type", "lora")),
         effective_batch=int(rows * accumulation * (gpus or 1)) if rows and accumulation else None,
         weight_decay=numeric(settings.get("weight_decay")),
         max_grad_norm=numeric(settings.get("max_grad_norm")),
+        pref_loss=str(settings.get("pref_loss", "sigmoid")),
+        kl_target=_kl_target(settings),
         steps_per_epoch=run.steps_per_epoch if run is not None else 0.0,
         train_rows=run.train_rows if run is not None else 0,
         dropped_rows=run.dropped_rows if run is not None else 0,

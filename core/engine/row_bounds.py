@@ -1,9 +1,9 @@
 """How long the rows of the data can be at most, told by their bytes before anybody has counted their tokens."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from core.data_size import DataSizeError, measure
+from core.dataset_info import DataSet, DataSetError, find_sets, size_of
 from core.memory.forecast import Lengths
 from core.profile import Profile, dataset_files, eval_files
 
@@ -22,7 +22,7 @@ def bound(
     evaluate on, rows of those to train on are set aside.
     """
     most = Lengths.bound(profile)
-    if profile.data.packing:
+    if profile.data.packing or profile.method.stage == "pt":
         return most
     longest = _longest(train, most.train)
     return Lengths(longest, min(most.evaluation, _longest(evaluation or train, most.train)))
@@ -30,10 +30,14 @@ def bound(
 
 def bound_of_files(profile: Profile) -> Lengths:
     """The same by the profile's files, as far as they are small enough to be read now."""
-    train, evaluation = dataset_files(profile), eval_files(profile)
-    if _bytes({*train, *evaluation}) > LARGEST:
+    try:
+        train = find_sets(dataset_files(profile), profile.data.dataset_dir)
+        evaluation = find_sets(eval_files(profile), profile.data.dataset_dir)
+    except DataSetError:
         return Lengths.bound(profile)
-    return bound(profile, [_row(f) for f in train], [_row(f) for f in evaluation])
+    if profile.data.streaming or _bytes([*train, *evaluation]) > LARGEST:
+        return Lengths.bound(profile)
+    return bound(profile, [_row(s) for s in train], [_row(s) for s in evaluation])
 
 
 def _longest(sizes: Sequence[int | None], most: int) -> int:
@@ -43,15 +47,15 @@ def _longest(sizes: Sequence[int | None], most: int) -> int:
     return min(most, max(known) + TEMPLATE_TOKENS)
 
 
-def _bytes(files: Iterable[str]) -> int:
+def _bytes(sets: Iterable[DataSet]) -> int:
     try:
-        return sum(Path(file).stat().st_size for file in files)
+        return sum(path.stat().st_size for path in {p for s in sets for p in s.files})
     except OSError:
         return 0
 
 
-def _row(file: str) -> int | None:
+def _row(dataset: DataSet) -> int | None:
     try:
-        return measure(Path(file)).longest
+        return size_of(dataset, measure).longest
     except DataSizeError:
         return None

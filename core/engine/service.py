@@ -4,6 +4,7 @@ import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.devices.gpu import GpuReader, NvmlReader
 from core.engine.advisers import Advisers, adviser_command
@@ -13,6 +14,7 @@ from core.engine.followup import follow_up
 from core.engine.foresight import Foresight
 from core.engine.launch import Launcher, LocalLauncher, Mark
 from core.engine.proposing import Proposer
+from core.engine.recipe_step import hand_over
 from core.engine.recorder import Recorder
 from core.engine.silence import PATIENCE
 from core.engine.supply import Pool
@@ -44,6 +46,8 @@ class Settings:
     gpus: Callable[[], GpuReader] = NvmlReader
     advisers: Callable[[], Advisers] = lambda: Advisers(adviser_command)
     proposer: Callable[[], Proposer] = Proposer
+    hand_over: Callable[[Path], None] = hand_over
+    """Carries on the recipe of which the study in the folder is a step."""
     tick: float = 1.0
     """From one look at the trials to the next. An ended trial and a request wake the daemon up at once."""
     gpu_tick: float = 0.5

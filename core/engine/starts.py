@@ -102,15 +102,18 @@ def back(decided: Start, trial: Trial, reason: str) -> TrialQueued:
 def make_watch(service: Service, trial: Trial) -> Watch:
     """What follows the latest attempt of a trial."""
     attempt = trial.attempt.number if trial.attempt else trial.next_attempt
-    train = service.profile.with_changes(trial.changes).train
+    profile = service.profile.with_changes(trial.changes)
+    held = profile.alignment.ppo_target if profile.alignment.ppo_kl_coef else None
     return Watch(
         service.folder.trial(trial.number),
         attempt,
-        train,
+        profile.train,
         guarded=service.profile.search.guard,
         resumed=trial.resume_from is not None,
         stalled=bool(trial.stalled),
         patience=service.settings.stall_patience,
+        stage=profile.method.stage,
+        kl_target=held,
     )
 
 

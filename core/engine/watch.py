@@ -25,14 +25,19 @@ class Watch:
         resumed: bool,
         stalled: bool = False,
         patience: float = PATIENCE,
+        stage: str = "sft",
+        kl_target: float | None = None,
     ) -> None:
         """`resumed`: the attempt goes on from a checkpoint (after a pause or a rung), so what earlier attempts logged
         belongs to its curve. `stalled`: the journal says that it had stalled when an earlier daemon looked last.
-        `patience`: seconds without a log after which it may count as stalled."""
+        `patience`: seconds without a log after which it may count as stalled. `stage` and `kl_target` are the
+        guard's."""
         self.folder = folder
         self.attempt = attempt
         self._train = train
         self._guarded = guarded
+        self._stage = stage
+        self._kl_target = kl_target
         self._resumed = resumed
         self._tail = MetricsTail(folder.metrics)
         self._earlier: list[Point] = []
@@ -84,7 +89,7 @@ class Watch:
     def _observe(self, point: Point) -> Verdict | None:
         if self._guard is None or (point.loss is None and point.grad_norm is None):
             return None
-        verdict = self._guard.observe(point.step, point.loss, point.grad_norm)
+        verdict = _observed(self._guard, point)
         if verdict is not None and verdict.action == "warn" and self._told_before(point):
             return None
         return verdict
@@ -116,12 +121,19 @@ class Watch:
         guard = Guard(
             warmup_steps=_warmup(self._train, run, task) if run else 0,
             loss_scaling=run is not None and run.precision == "fp16",
+            stage=self._stage,
+            kl_target=self._kl_target,
         )
         for point in self._earlier:
             if point.step < first_step:
-                guard.observe(point.step, point.loss, point.grad_norm)
+                _observed(guard, point)
         self._earlier = []
         return guard
+
+
+def _observed(guard: Guard, point: Point) -> Verdict | None:
+    kl = (point.more or {}).get("kl")
+    return guard.observe(point.step, point.loss, point.grad_norm, kl)
 
 
 def _warmup(train: TrainTable, run: RunInfo, task: TrialTask | None) -> int:

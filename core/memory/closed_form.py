@@ -23,6 +23,8 @@ from core.memory.estimate.regime import Regime, decide
 from core.memory.estimate.sharing import sharing
 from core.memory.estimate.stages import TILE, cache_of_answers, needs_of, note_of
 from core.memory.estimate.states import (
+    EMBEDDINGS,
+    HEADS,
     base_weights,
     optimizer_states,
     rounded,
@@ -33,6 +35,7 @@ from core.memory.estimate.states import (
 from core.memory.estimate.tape import LABELS, Peak
 from core.memory.forecast import CATEGORIES, Category, Forecast, Lengths, Moment, Target
 from core.memory.models.shape import Architecture
+from core.optimizer_settings import PROJECTED
 from core.profile import Profile
 
 Held = dict[Category, int]
@@ -87,7 +90,9 @@ class _Run:
         """Weights and states, from the second update on: this GPU's share of them."""
         profile, regime, shared = self._profile, self._regime, self._sharing
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
-        states = optimizer_states(self._groups, profile.train, regime.trained)
+        states = optimizer_states(
+            self._groups, profile.train, regime.trained, cuda=regime.cuda
+        )
         weights = base_weights(self._shape, regime, profile.method)
         if self._needs.tail == "score" and not self._shape.tied:
             # One score in place of the output head.
@@ -113,7 +118,11 @@ class _Run:
         self._note("load", {"weights": weights + arriving})
         # peft makes adapters in fp32; they are cast after.
         made = self._held["adapters"] * 4 // regime.trained
-        self._note("load", {"weights": weights, "adapters": made})
+        pissa = self._profile.method.pissa_init and regime.method == "lora"
+        # A weight in fp32, what is left of it, and the product between; the exact decomposition makes three as large.
+        exact = self._profile.method.pissa_iter < 0
+        taken = rounded(4 * largest) * (6 if exact else 3) if pissa else 0
+        self._note("load", {"weights": weights, "adapters": made, "workspace": taken})
 
     # Training -------------------------------------------------------------------------------------------------------
 
@@ -394,17 +403,20 @@ class _Plan:
         depth = shape.layers
         if regime.method != "freeze":
             full = regime.method == "full"
+            whole = set() if full else _last_names(method.additional_target)
+            tied = shape.tied and bool(whole & (EMBEDDINGS | HEADS))
+            embedding, head = bool(whole & EMBEDDINGS) or tied, bool(whole & HEADS) or tied
             # With checkpoints, transformers lets the embeddings' result want a gradient.
-            flows = full or every > 0
+            flows = full or embedding or every > 0
             kinds = tuple(
                 Kind(True, flows or i > 0, every > 0 and i % every == 0) for i in range(depth)
             )
-            return _Plan(kinds, full, full, full)
+            return _Plan(kinds, full or embedding, full, full or head)
         count = min(abs(method.freeze_trainable_layers), depth)
         chosen = range(count) if method.freeze_trainable_layers < 0 else range(depth - count, depth)
         extra = {p.strip() for p in (method.freeze_extra_modules or "").split(",")}
-        embedding = bool(extra & {"embed_tokens", "wte", "embed_in", "word_embeddings"})
-        head = bool(extra & {"lm_head", "embed_out"}) or (embedding and shape.tied)
+        embedding = bool(extra & EMBEDDINGS)
+        head = bool(extra & HEADS) or (embedding and shape.tied)
         kinds = tuple(
             Kind(
                 i in chosen,
@@ -414,6 +426,10 @@ class _Plan:
             for i in range(depth)
         )
         return _Plan(kinds, embedding, bool(extra & {"norm", "ln_f"}), head)
+
+
+def _last_names(text: str | None) -> set[str]:
+    return {part.strip().rpartition(".")[2] for part in (text or "").split(",")}
 
 
 def _padded(length: int, profile: Profile, regime: Regime) -> int:
@@ -445,6 +461,10 @@ def _notes(profile: Profile, shape: Architecture, regime: Regime, shared: str) -
     if profile.train.offload_activations and regime.cuda:
         notes.append(
             "How far transfers to the host overlap is not known: offloaded activations are an estimate."
+        )
+    if profile.train.optim in PROJECTED:
+        notes.append(
+            f"What {profile.train.optim} takes to find its projections is an estimate: its package is not looked into."
         )
     if profile.train.optim.startswith("paged") and regime.cuda:
         notes.append(

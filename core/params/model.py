@@ -35,12 +35,15 @@ class ModelTable(Table):
     ] = None
     template: Annotated[
         Literal[
-            "auto", "chatml", "llama2", "llama3", "mistral", "gemma", "phi3", "qwen", "vicuna", "zephyr",
-            "alpaca", "plain",
+            "auto", "default", "alpaca", "chatml", "cohere", "deepseek", "deepseek3", "falcon", "gemma",
+            "gemma2", "gemma3", "glm4", "granite3", "intern2", "llama2", "llama3", "llama4", "ministral",
+            "mistral", "mistral_small", "openchat", "phi", "phi3", "phi4", "phi4_mini", "plain", "qwen",
+            "qwen3", "qwen3_nothink", "smollm2", "vicuna", "yi", "zephyr",
         ],
         Field(
             description="How a conversation becomes text. `auto` takes the tokenizer's own chat template, and `chatml` "
-            "where it has none. A model that was tuned with one template and is used with another answers badly, so "
+            "where it has none; the others are the formats of the families that they are named after, as in LLaMA-Factory, and are refused "
+            "where the tokenizer lacks their tokens. A model that was tuned with one template and is used with another answers badly, so "
             "change it only if you know that the model was trained with it."
         ),
         Doc("Chat template", works="auto", llamafactory="template"),

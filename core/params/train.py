@@ -80,8 +80,8 @@ class TrainTable(Table):
         ],
         Field(
             description="How the rate changes over the run, after warm-up: down to zero (`linear`, `cosine`, `polynomial`), not "
-            "at all (`constant`, `constant_with_warmup`), in cycles, with 1/√step, or by the evaluation loss: down when it stops "
-            "falling (`reduce_lr_on_plateau`), or up and down within a factor of ten (`greedy`). These two and `constant` "
+            "at all (`constant`, `constant_with_warmup`), in cycles, with 1/√step, or by the evaluation (the loss, or what the study "
+            "ranks by): down when it gets no better (`reduce_lr_on_plateau`), or up and down within a factor of ten (`greedy`). These two and `constant` "
             "have no warm-up.",
         ),
         Doc("Schedule", works="cosine or linear", llamafactory="lr_scheduler_type"),
@@ -121,22 +121,26 @@ class TrainTable(Table):
     optim: Annotated[
         Literal[
             "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
-            "adafactor", "sgd", "lion_32bit", "lion_8bit", "paged_lion_8bit", "galore_adamw", "galore_adamw_8bit",
-            "apollo_adamw", "apollo_adamw_mini",
+            "adafactor", "sgd", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "galore_adamw",
+            "galore_adamw_8bit", "apollo_adamw",
         ],
         Field(
             description="The optimizer. AdamW, whose weight decay is apart from the gradient, holds two numbers for each weight that "
-            "trains: 8 bytes. `adamw_torch_fused` computes the same with fewer kernels and less memory, and is the faster one on "
-            "CUDA. `adamw_8bit` holds them in 2 bytes (bitsandbytes; embeddings keep 8), `paged_…` moves them to the host's memory when "
-            "the GPU's runs out (CUDA only), `adafactor` holds next to nothing but takes other steps. Little gain for LoRA, whose weights are few.",
+            "trains: 8 bytes. On CUDA `adamw_torch` is `adamw_torch_fused`: the same update with fewer kernels and less memory. "
+            "`adamw_8bit` holds them in 2 bytes (bitsandbytes; embeddings keep 8), `paged_…` moves them to the host's memory when "
+            "the GPU's runs out (CUDA only). `adafactor` holds next to nothing and `sgd` nothing (4 bytes with momentum, see optim_args), but "
+            "both take other steps; `lion` holds one number (4 bytes or 1) and wants a rate 3 to 10 times lower. `galore` and `apollo` hold "
+            "their states for a projection of the gradients, for full fine-tuning, and need the galore-torch or apollo-torch package. "
+            "Little gain for LoRA, whose weights are few.",
         ),
         Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
     ] = "adamw_torch"  # fmt: skip
     optim_args: Annotated[
         str | None,
         Field(
-            description='Further settings of the optimizer as "name=value, name=value": "momentum=0.9" (sgd), "rank=128, update_proj_gap=200, '
-            'scale=0.25" (galore, apollo).',
+            description='Further settings of the optimizer as "name=value, name=value": "momentum=0.9" (sgd; dampening, nesterov), '
+            '"rank=128, update_proj_gap=200, scale=0.25" (galore, apollo), "rank=1, scale=128, scale_type=tensor" (the smallest apollo). '
+            'The others have none.',
         ),
         Doc("Optimizer settings", works="not set", llamafactory="optim_args", advanced=True),
     ] = None
@@ -152,7 +156,7 @@ class TrainTable(Table):
             when=(
                 When(
                     "train.optim",
-                    ("galore_adamw", "galore_adamw_8bit", "apollo_adamw", "apollo_adamw_mini"),
+                    ("galore_adamw", "galore_adamw_8bit", "apollo_adamw"),
                 ),
             ),
             llamafactory="galore_target",

@@ -30,6 +30,11 @@ class GuardSettings:
     `noise_sigmas`: a rise must exceed this many standard deviations of the two averages compared;
     the highest and the lowest of 500 noisy averages lie five or six apart by chance alone.
     `spike_ratio` and `spike_sigmas`: a single loss this far above the average is warned of.
+    `from_best`: whether a rise counts from the best as well as from the start, and a loss of exactly 0 says something.
+    `kl_ratio`: in stage ppo, stop where answers are so many times as far from the reference as alignment.ppo_target
+    wants, in `kl_logs` rounds in a row. The weight of the penalty changes by at most 0.2 × answers / 10,000 a round: it
+    cannot bring such a policy back before the run ends, and what a reward model says of answers that are so unlike
+    those that it has learnt from means nothing.
     `overflow_logs`: so many overflowing gradients in a row stop a run with loss scaling.
     `start_logs`: the start is the lowest average of so many first logs. `learned_loss`: an exact zero after an average
     below this is a model that knows its data by heart.
@@ -47,6 +52,19 @@ class GuardSettings:
     start_logs: int = 5
     learned_loss: float = 0.01
     alpha: float = ALPHA
+    from_best: bool = True
+    kl_ratio: float = 10.0
+    kl_logs: int = 3
+
+
+_PAIRS = GuardSettings(from_best=False)
+
+
+def settings_of(stage: str) -> GuardSettings:
+    """The settings for a stage. Losses that compare two answers, or one with a reference (rm, dpo, kto), begin where
+    the model cannot tell them apart (ln 2, for most) and come down to almost nothing on what is known by heart; rows
+    that are not known then cost as much as at first. So they are held against their start alone."""
+    return _PAIRS if stage in ("rm", "dpo", "kto") else GuardSettings()
 
 
 _ZERO = "loss is exactly 0"
@@ -82,8 +100,14 @@ class Guard:
         warmup_steps: int = 0,
         *,
         loss_scaling: bool = False,
+        stage: str = "sft",
+        kl_target: float | None = None,
     ) -> None:
-        self._settings = settings or GuardSettings()
+        """`stage` is method.stage, `kl_target` alignment.ppo_target; None where there is no KL control."""
+        self._settings = settings or settings_of(stage)
+        # What ppo makes small is another thing in each round: it does not fall as the policy gets better.
+        self._by_loss = stage != "ppo"
+        self._far = _Distance(self._settings, kl_target)
         self._warmup_steps = warmup_steps
         self._loss_scaling = loss_scaling
         self._overflows = 0
@@ -92,13 +116,18 @@ class Guard:
         self._in_spike = False
         self._rise_told = False
 
-    def observe(self, step: int, loss: float | None, grad_norm: float | None) -> Verdict | None:
+    def observe(
+        self, step: int, loss: float | None, grad_norm: float | None, kl: float | None = None
+    ) -> Verdict | None:
         """Add one log; returns a verdict if there is something to say.
 
-        None for a number that this log does not carry. Logs go in the order of their steps; after
-        a resume from a checkpoint the repeated steps may be given again.
+        None for a number that this log does not carry; `kl` is stage ppo's, nats an answer. Logs go in the order of
+        their steps; after a resume from a checkpoint the repeated steps may be given again.
         """
-        verdict = self._check_finite(step, loss, grad_norm) or self._check_zero(step, loss)
+        verdict = self._check_finite(step, loss, grad_norm)
+        if not self._by_loss:
+            return verdict or self._far.observe(step, kl)
+        verdict = verdict or self._check_zero(step, loss)
         if verdict is not None or loss is None or not math.isfinite(loss):
             return verdict
         spike = self._check_spike(step, loss)
@@ -128,7 +157,7 @@ class Guard:
         return Verdict("stop", reason, step)
 
     def _check_zero(self, step: int, loss: float | None) -> Verdict | None:
-        if loss is None:
+        if loss is None or not self._settings.from_best:
             return None
         smoothed = self._curve.smoothed
         if loss != 0 or (smoothed is not None and smoothed < self._settings.learned_loss):
@@ -144,6 +173,8 @@ class Guard:
         before = curve.smoothed
         if before is None or curve.noise is None:
             return None
+        if not settings.from_best:
+            before = max(before, curve.start.loss)
         margin = max(settings.min_rise, settings.spike_sigmas * curve.noise)
         spiking = loss - before > max(margin, (settings.spike_ratio - 1) * abs(before))
         new = spiking and not self._in_spike
@@ -158,7 +189,7 @@ class Guard:
 
     def _check_explosion(self, step: int) -> Verdict | None:
         settings, curve = self._settings, self._curve
-        gained = max(0.0, curve.start.loss - curve.best.loss)
+        gained = max(0.0, curve.start.loss - curve.best.loss) if settings.from_best else 0.0
         mark = curve.risen_above(settings.explosion_ratio, settings.lost_share * gained)
         return None if mark is None else Verdict("stop", self._rose(mark), step)
 
@@ -184,14 +215,45 @@ class Guard:
 
     def _rose(self, mark: _Mark) -> str:
         now = self._curve.now
+        kind = "best" if self._settings.from_best else "start"
         return (
-            f"loss rose to {_number(now)}, {_times(now, mark.loss)} its best "
+            f"loss rose to {_number(now)}, {_times(now, mark.loss)} its {kind} "
             f"({_number(mark.loss)} at step {mark.step})"
         )
 
     def _last(self) -> str:
         smoothed = self._curve.smoothed
         return "" if smoothed is None else f" (it was {_number(smoothed)} before)"
+
+
+class _Distance:
+    """How far stage ppo's answers are from its reference, round by round."""
+
+    def __init__(self, settings: GuardSettings, target: float | None) -> None:
+        self._settings = settings
+        self._target = target
+        self._last: float | None = None
+        self._rounds = 0
+
+    def observe(self, step: int, kl: float | None) -> Verdict | None:
+        """Add a log, whose `kl` is that of the last round."""
+        # The updates of one round all log the same.
+        if kl is None or kl == self._last:
+            return None
+        self._last = kl
+        if not math.isfinite(kl):
+            return Verdict("stop", f"the KL divergence is {_name(kl)} at step {step}", step)
+        if self._target is None or kl <= self._settings.kl_ratio * self._target:
+            self._rounds = 0
+            return None
+        self._rounds += 1
+        if self._rounds < self._settings.kl_logs:
+            return None
+        reason = (
+            f"the answers are {_number(kl)} nats from the reference at step {step}, {_times(kl, self._target)} what "
+            f"ppo_target wants ({_number(self._target)}), for {self._rounds} rounds"
+        )
+        return Verdict("stop", reason, step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +341,7 @@ class _Curve:
         if not self.started:
             return None
         settings = self._settings
-        for mark in (self.best, self.start):
+        for mark in (self.best, self.start) if settings.from_best else (self.start,):
             spread = (self.noise or 0.0) * math.sqrt(mark.variance + self._ema.variance_factor)
             needed = max(settings.min_rise, least, settings.noise_sigmas * spread)
             # The average still stands high when the loss itself is back already: both must be up.

@@ -26,7 +26,15 @@ _FULL = "the usual range of full fine-tuning, 2e-6 to 5e-5, from its middle outw
 _FREEZE = "between full fine-tuning and LoRA: fewer weights bear a higher rate; no published sweep"
 _DPO = "DPO with adapters, 5e-7 to 5e-5: 5e-6 is the usual start"
 _DPO_FULL = "DPO with all weights, 1e-7 to 2e-6: Zephyr and DPO's own code begin with 5e-7"
+_DPO_QLORA = "Zephyr 7B with QLoRA (Hugging Face's alignment handbook): 5e-6"
+_DPO_FREEZE = "between DPO with all weights and with adapters; no published sweep"
+_KTO = "KTO with adapters, as DPO with them; no published sweep"
+_KTO_FULL = "KTO with all weights, 5e-7 to 5e-6: TRL advises not to leave that range, and 1e-6 at β = 0.1"
+_KTO_FREEZE = "between KTO with all weights and with adapters; no published sweep"
 _REWARD = "reward models with adapters, 2e-5 to 5e-4"
+_REWARD_FULL = "reward models with all weights, 5e-6 to 2e-5: InstructGPT (Ouyang et al. 2022) took 9e-6"
+_REWARD_FREEZE = "between reward models with all weights and with adapters; no published sweep"
+_PPO_FREEZE = "PPO, 1e-6 to 2e-5, between all weights and adapters; no published sweep"
 _PPO = "PPO, 1e-6 to 2e-5: TRL long began with 1.41e-5, lower is safer"
 
 _RATES: dict[tuple[str, str], tuple[tuple[float, ...], str]] = {
@@ -42,10 +50,17 @@ _RATES: dict[tuple[str, str], tuple[tuple[float, ...], str]] = {
     ("pt", "freeze"): ((5e-5, 2e-5, 1e-4), _FREEZE),
     ("pt", "full"): ((1e-5, 3e-5, 5e-6), _FULL),
     ("rm", "lora"): ((1e-4, 3e-4, 3e-5), _REWARD),
-    ("rm", "full"): ((1e-5, 5e-6, 2e-5), _FULL),
+    ("rm", "freeze"): ((3e-5, 1e-5, 1e-4), _REWARD_FREEZE),
+    ("rm", "full"): ((1e-5, 5e-6, 2e-5), _REWARD_FULL),
     ("dpo", "lora"): ((5e-6, 2e-5, 1e-6), _DPO),
+    ("dpo", "qlora"): ((5e-6, 2e-5, 1e-6), _DPO_QLORA),
+    ("dpo", "freeze"): ((2e-6, 5e-6, 5e-7), _DPO_FREEZE),
     ("dpo", "full"): ((5e-7, 1e-6, 2e-7), _DPO_FULL),
+    ("kto", "lora"): ((5e-6, 2e-5, 1e-6), _KTO),
+    ("kto", "freeze"): ((2e-6, 5e-6, 5e-7), _KTO_FREEZE),
+    ("kto", "full"): ((1e-6, 5e-7, 5e-6), _KTO_FULL),
     ("ppo", "lora"): ((1e-5, 5e-6, 2e-6), _PPO),
+    ("ppo", "freeze"): ((3e-6, 1e-6, 1e-5), _PPO_FREEZE),
     ("ppo", "full"): ((1e-6, 3e-6, 5e-6), _PPO),
 }
 """The ranked rates of a stage and method, with where they come from.

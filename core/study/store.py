@@ -15,6 +15,8 @@ from core.values import Scalar, toml_value
 
 PROFILE_FILE = "profile.toml"
 JOURNAL_FILE = "journal.jsonl"
+RECIPE_JOURNAL = "recipe.jsonl"
+"""In the folder of a recipe, whose steps are studies in folders of their own (`core.study.recipes`)."""
 MOST_RECENT = 100
 
 
@@ -190,19 +192,29 @@ def is_study(path: Path) -> bool:
     return (path / JOURNAL_FILE).is_file()
 
 
+def recipe_steps(path: Path) -> list[Path]:
+    """The studies of the steps of a recipe that were begun, in their order; none where the folder holds no recipe."""
+    if not (path / RECIPE_JOURNAL).is_file():
+        return []
+    steps = [p for p in path.glob("[0-9]*-*") if is_study(p)]
+    return sorted(steps, key=lambda p: (len(p.name.partition("-")[0]), p.name))
+
+
 def find_study(name: str) -> Path:
     """The folder of the study that a person means: a path, or a name under the studies' root or among the recent ones.
+    Of a recipe it is the study of the step that was begun last.
 
     Raises:
         StudyError: there is none; the message lists what there is.
     """
     given = Path(name).expanduser()
     for candidate in (given, studies_root() / name):
-        if is_study(candidate):
-            return candidate.resolve()
-    named = [p for p in recent() if p.name == name and is_study(p)]
+        found = [candidate] if is_study(candidate) else recipe_steps(candidate)
+        if found:
+            return found[-1].resolve()
+    named = [p for p in recent() if p.name == name and (is_study(p) or recipe_steps(p))]
     if named:
-        return named[0]
+        return named[0] if is_study(named[0]) else recipe_steps(named[0])[-1]
     known = [p.name for p in all_studies()]
     hint = f"; studies here: {', '.join(known[:8])}" if known else "; there are no studies here yet"
     raise StudyError(f"{name} is no study{hint}")
@@ -213,7 +225,8 @@ def all_studies() -> list[Path]:
     root = studies_root()
     found: dict[Path, float] = {}
     here = sorted(root.iterdir()) if root.is_dir() else []
-    for path in (*here, *recent()):
+    listed = [p for path in (*here, *recent()) for p in recipe_steps(path) or (path,)]
+    for path in listed:
         try:
             found.setdefault(path.resolve(), (path / JOURNAL_FILE).stat().st_mtime)
         except OSError:

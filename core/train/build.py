@@ -1,11 +1,12 @@
 """The model of a trial and its tokenizer: loaded, quantised, and with the weights set that are to train."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from core.params import ModelTable
 from core.profile import Profile, model_path
+from core.train.adapter import merge_adapter
 from core.train.checkpointing import checkpoint_activations
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_disk_full, is_out_of_memory
@@ -48,6 +49,31 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
     """
     from transformers import AutoModelForCausalLM
 
+    whole = profile.method.finetuning_type == "full"
+    kind = numbers.trained if whole else numbers.frozen
+    model = load_base(profile, source, numbers, device, AutoModelForCausalLM, kind)
+    return prepare(model, profile, numbers, offload_to_host)
+
+
+def load_base(
+    profile: Profile,
+    source: Source,
+    numbers: Numbers,
+    device: Device,
+    loader: Any,
+    kind: Any,
+    random: Sequence[str] = (),
+    **settings: Any,
+) -> Any:
+    """The model as it is before any of its weights is chosen to train: quantised as [model] says, its weights held in
+    the torch.dtype `kind`, the adapter that it begins with (model.adapter_name_or_path) merged into it.
+
+    `loader` is one of transformers' auto classes, `settings` what its from_pretrained takes besides. `random` are parts
+    of the names of weights that may begin at random, as a head that the files do not have.
+
+    Raises:
+        ModelError: it is not there, is damaged, or is no model of that kind.
+    """
     table = profile.model
     options: dict[str, Any] = {}
     if table.attn != "auto":
@@ -57,20 +83,21 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
     if table.quantization_bit or device == "cuda":
         # Straight to the device, without a copy in the host's memory first.
         options["device_map"] = {"": 0 if device == "cuda" else "cpu"}
-    whole = profile.method.finetuning_type == "full"
     model, info = _loaded(
-        lambda place: AutoModelForCausalLM.from_pretrained(
+        lambda place: loader.from_pretrained(
             place,
-            dtype=numbers.trained if whole else numbers.frozen,
+            dtype=kind,
             revision=table.model_revision or "main",
             trust_remote_code=table.trust_remote_code,
             output_loading_info=True,
             **options,
+            **settings,
         ),
         source,
         f"the model {model_path(profile)}",
     )
-    _check_complete(info["missing_keys"], model_path(profile))
+    missing = (n for n in info["missing_keys"] if not any(part in n.split(".") for part in random))
+    _check_complete(missing, model_path(profile))
     if getattr(model, "is_quantized", False):
         if profile.method.finetuning_type != "lora":
             raise ModelError(
@@ -78,15 +105,23 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
                 'set method.finetuning_type = "lora"'
             )
         _keep_trainable_layout(model)
+    model = merge_adapter(model, profile)
     model.name_or_path = source.name
-    return prepare(model, profile, numbers, _offload)
+    return model
 
 
-def prepare(model: Any, profile: Profile, numbers: Numbers, offload: Callable[[Any], None]) -> Any:
+def prepare(
+    model: Any,
+    profile: Profile,
+    numbers: Numbers,
+    offload: Callable[[Any], None],
+    task: str = "CAUSAL_LM",
+    heads: Sequence[str] = (),
+) -> Any:
     """Make a loaded model into the one that trains: its weights chosen, its activations kept as [train] says.
 
     `offload` makes a model send its activations to the host. The memory dry run prepares its models here too, so that
-    what it simulates is what runs.
+    what it simulates is what runs. `task` and `heads` are those of `choose_trainable`.
 
     Raises:
         ModelError: the model cannot be trained as asked.
@@ -102,10 +137,11 @@ def prepare(model: Any, profile: Profile, numbers: Numbers, offload: Callable[[A
         from core.train.loss import chunk_loss
 
         chunk_loss(model, train.loss_chunk_tokens)
-    return choose_trainable(model, profile, numbers)
+    return choose_trainable(model, profile, numbers, task, heads)
 
 
-def _offload(model: Any) -> None:
+def offload_to_host(model: Any) -> None:
+    """Let a model send its activations to the host."""
     from core.train.offload import offload_activations
 
     offload_activations(model)

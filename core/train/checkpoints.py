@@ -1,16 +1,19 @@
 """The checkpoints of a trial: which one it goes on from, and which ones stay."""
 
+import math
 import os
 import re
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.profile import Profile, ProfileError, load
 from core.study.files import CHECKPOINTS, OUTPUT, TRIAL_FILE, TrialTask, is_whole
+from core.search.metric import Metric
+from core.train import resumption
 from core.train.errors import SettingsError
-from core.train.plan import order_seed
-from core.train.settings import ENDLESS
 
 PARTIAL = f"{OUTPUT}.partial"
 """The folder of what a trial saves at its end, while it is written."""
@@ -28,34 +31,51 @@ class Beginning:
     """The update that a probe ended with whose training this one continues; of later attempts too."""
     continues: bool = False
     """Whether this attempt is the one that goes on from the probe's checkpoint."""
+    changes: tuple[str, ...] = ()
+    """Sentences for the log: the settings that are others than those that made the checkpoint."""
 
 
 def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning:
     """Where the trial in `folder` begins: at its own checkpoint, at its probe's, or at the start.
 
     Raises:
-        SettingsError: the checkpoint is not there, is of another method, or is of a probe whose training this one
-            cannot continue.
+        SettingsError: the checkpoint is not there, or was made with settings that this run cannot go on with.
     """
-    ended = None if task.continues is None else _step_of(task.continues)
+    ended = None if task.continues is None else step_of(task.continues)
     name = task.resume_from or task.continues
     if name is None:
         return Beginning(probe_end=ended)
     checkpoint = folder / name
+    from_probe = task.resume_from is None
+    whose = (
+        "the training cannot continue from the probe"
+        if from_probe
+        else "the trial cannot go on from it"
+    )
     if not is_whole(checkpoint):
-        from_probe = task.resume_from is None
-        whose = (
-            "the training cannot continue from the probe"
-            if from_probe
-            else "the trial cannot go on from it"
-        )
         raise SettingsError(
             f"{checkpoint} is no complete checkpoint, so that {whose}; start it over"
         )
     _check_method(checkpoint, profile)
-    if task.resume_from is None:
-        _check_probe(checkpoint, profile)
-    return Beginning(checkpoint, ended, continues=task.resume_from is None)
+    was, now = _made_with(checkpoint, from_probe), resumption.settings_of(profile)
+    refused = resumption.refusal(was or now, now)
+    if refused is not None:
+        told = whose if from_probe else f"the trial cannot go on from {checkpoint.name}"
+        raise SettingsError(f"{told} with {refused}; start it over")
+    differ = tuple(resumption.told(resumption.changes(was or now, now)))
+    return Beginning(checkpoint, ended, continues=from_probe, changes=differ)
+
+
+def _made_with(checkpoint: Path, from_probe: bool) -> dict[str, Any] | None:
+    """The settings that made a checkpoint; None where nothing tells."""
+    kept = resumption.read_settings(checkpoint)
+    if kept is not None or not from_probe:
+        return kept
+    try:
+        return resumption.settings_of(load(checkpoint.parent.parent / TRIAL_FILE))
+    except ProfileError:
+        # What is left of the probe is its checkpoint: there is nothing to compare with.
+        return None
 
 
 def _check_method(checkpoint: Path, profile: Profile) -> None:
@@ -68,41 +88,59 @@ def _check_method(checkpoint: Path, profile: Profile) -> None:
         )
 
 
-def _check_probe(checkpoint: Path, profile: Profile) -> None:
-    """Raise SettingsError where what a probe's checkpoint counts and keeps would mean something else here."""
-    try:
-        probe = load(checkpoint.parent.parent / TRIAL_FILE)
-    except ProfileError:
-        # What is left of the probe is its checkpoint: there is nothing to compare with.
-        return
-    was, now = probe.train, profile.train
-    changed = None
-    if probe.effective_batch() != profile.effective_batch():
-        changed = (
-            f"another effective batch ({profile.effective_batch()}, not {probe.effective_batch()})"
-        )
-    elif (was.data_seed, order_seed(was)) != (now.data_seed, order_seed(now)):
-        changed = "another order of the data"
-    elif {was.lr_scheduler_type, now.lr_scheduler_type} & ENDLESS and (
-        (was.lr_scheduler_type, was.learning_rate) != (now.lr_scheduler_type, now.learning_rate)
-    ):
-        # The rate of the moment is a part of their state.
-        changed = (
-            "another learning rate or schedule where one of them depends on how the probe went"
-        )
-    if changed is not None:
-        raise SettingsError(
-            f"the training cannot continue from the probe with {changed}; start it over"
-        )
+def step_of(checkpoint: str) -> int:
+    """The update after which a checkpoint was saved, by its name.
 
-
-def _step_of(checkpoint: str) -> int:
+    Raises:
+        SettingsError: it is no checkpoint's.
+    """
     found = _NAME.fullmatch(Path(checkpoint).name)
     if found is None:
         raise SettingsError(
             f"{checkpoint} is no checkpoint of a probe: those are called checkpoint-N, after N updates"
         )
     return int(found[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Which checkpoints of a running trial stay."""
+
+    metric: Metric
+    """What the run is judged by."""
+    newest: int
+    """So many of the newest stay, whatever they are worth; at least one does."""
+    best: int | None = None
+    """So many of the best by the metric stay, and of the newest one; None: the newest alone count."""
+    begun: int | None = None
+    """The update of the checkpoint that this attempt went on from, which stays while it runs."""
+
+    def tidy(self, folder: Path, history: Sequence[Mapping[str, Any]], best: str | None) -> None:
+        """Remove the checkpoints in `folder` that need not stay. `history` is the Trainer's log; `best` the checkpoint
+        whose weights the run will end with."""
+        there = {int(found[1]): path for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}
+        values = {
+            int(entry["step"]): self.metric.signed(float(entry[self.metric.name]))
+            for entry in history
+            if self.metric.name in entry
+        }
+        kept = self.kept(there, values)
+        for step, path in there.items():
+            if step not in kept and path.name != Path(best or "").name:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def kept(self, steps: Iterable[int], values: Mapping[int, float]) -> set[int]:
+        """Those of `steps` whose checkpoints stay; `values` of evaluations by update, lower is better. Of equal ones the
+        earlier is better, and what is not finite is worse than any number."""
+        order = sorted(steps)
+        newest = order[-(1 if self.best is not None else max(1, self.newest)) :]
+        judged = sorted((s for s in order if s in values), key=lambda s: (_rank(values[s]), s))
+        protected = {self.begun} & set(order) if self.begun is not None else set()
+        return {*newest, *judged[: self.best or 0], *protected}
+
+
+def _rank(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
 
 
 def keep_only(folder: Path, checkpoint: str) -> None:

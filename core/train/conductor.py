@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import TrainerCallback
 
+from core.search.metric import Metric
 from core.search.smoothing import Ema
+from core.train.checkpoints import Keeper
 from core.train.plan import Plan
 from core.train.signals import Requests
 
@@ -22,11 +25,13 @@ class Arrived(Exception):  # noqa: N818 (nothing went wrong)
 
 
 class EarlyStop(TrainerCallback):  # type: ignore[misc]
-    """Ends a run whose evaluation loss has not improved for `patience` evaluations."""
+    """Ends a run whose evaluations have not improved for `patience` of them."""
 
-    def __init__(self, patience: int, since: int = 0) -> None:
-        """Evaluations up to the update `since` are not counted: another schedule's are no measure of this one."""
+    def __init__(self, patience: int, metric: Metric, since: int = 0) -> None:
+        """`metric` is what improves. Evaluations up to the update `since` are not counted: another schedule's are no
+        measure of this one."""
         self._patience = patience
+        self._metric = metric
         self._since = since
         self._best = math.inf
         self._worse = 0
@@ -36,18 +41,19 @@ class EarlyStop(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         # A resumed run has its past evaluations in its history.
         for entry in state.log_history:
-            if "eval_loss" in entry and entry["step"] > self._since:
-                self._take(float(entry["eval_loss"]))
+            if self._metric.name in entry and entry["step"] > self._since:
+                self._take(float(entry[self._metric.name]))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **unused: Any) -> None:
-        self._take(float(metrics["eval_loss"]))
+        self._take(float(metrics[self._metric.name]))
         if self._worse >= self._patience:
             control.should_training_stop = True
             self.fired = True
 
-    def _take(self, loss: float) -> None:
-        if loss < self._best:
-            self._best, self._worse = loss, 0
+    def _take(self, value: float) -> None:
+        signed = self._metric.signed(value)
+        if signed < self._best:
+            self._best, self._worse = signed, 0
         else:
             self._worse += 1
 
@@ -83,14 +89,18 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         early: EarlyStop | None,
         *,
         save_every: int | None,
+        saves_evaluated: bool,
         save_waiting: bool,
         keep_last: bool,
+        keeper: Keeper | None,
         new_best: bool,
+        record: Callable[[Path], None] | None,
         take_up_window: Callable[[], None],
         on_first_step: Callable[[], None],
     ) -> None:
-        """`save_waiting`: a checkpoint is saved where the run is to go on, `keep_last`: at its end. `new_best`: which
-        evaluation was the best before this attempt is forgotten. `take_up_window` is called as training begins,
+        """`saves_evaluated`: a checkpoint is saved after each evaluation, `save_waiting`: one is saved where the run is to go on, `keep_last`: at its end. `keeper`
+        says which checkpoints stay, `record` keeps in one what made it: both where this process has them in order.
+        `new_best`: which evaluation was the best before this attempt is forgotten. `take_up_window` is called as training begins,
         `on_first_step` once, as the first update begins."""
         self._requests = requests
         self._plan = plan
@@ -98,6 +108,9 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         self._save_every = save_every
         self._save_waiting = save_waiting
         self._keep_last = keep_last
+        self._keeper = keeper
+        self._record = record
+        self._saves_evaluated = saves_evaluated
         self._new_best = new_best
         self._take_up_window = take_up_window
         self._on_first_step: Callable[[], None] | None = on_first_step
@@ -130,6 +143,8 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         self._requests.agree()
         step = state.global_step
         control.should_evaluate = self._plan.evaluates(step)
+        if control.should_evaluate and self._saves_evaluated:
+            control.should_save = True
         if step >= state.max_steps:
             return
         if self._save_every and step % self._save_every == 0:
@@ -163,3 +178,8 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         self._saved = state.global_step
+        folder = Path(args.output_dir)
+        if self._record is not None:
+            self._record(folder / f"checkpoint-{state.global_step}")
+        if self._keeper is not None:
+            self._keeper.tidy(folder, state.log_history, state.best_model_checkpoint)

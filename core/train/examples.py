@@ -27,6 +27,16 @@ class Example:
         return len(self.ids)
 
     @property
+    def tokens(self) -> int:
+        """Tokens that one pass over it computes, padding left out."""
+        return len(self.ids)
+
+    @property
+    def largest(self) -> int:
+        """The largest token id in it."""
+        return int(self.ids.max())
+
+    @property
     def learnt(self) -> int:
         """How many tokens are learnt; the first token never is, as nothing predicts it."""
         return int((self.labels[1:] != IGNORED).sum())
@@ -35,7 +45,7 @@ class Example:
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A row of stages rm and dpo: a prompt and two answers to it, the better one chosen. An answer ends with the token
-    that ends a turn; prompt and answer together have at most cutoff_len tokens, and neither is empty."""
+    that ends a turn, unless it was cut; prompt and answer together have at most cutoff_len tokens."""
 
     prompt: Tokens
     chosen: Tokens
@@ -47,8 +57,22 @@ class Pair:
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
     @property
+    def tokens(self) -> int:
+        """Tokens that one pass over it computes, padding left out."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def largest(self) -> int:
+        """The largest token id in it."""
+        return max(int(ids.max()) for ids in (self.prompt, self.chosen, self.rejected) if len(ids))
+
+    @property
     def learnt(self) -> int:
-        """How many tokens are learnt."""
+        """How many tokens are learnt: none where an answer is empty within cutoff_len, or both are the same there."""
+        if not len(self.chosen) or not len(self.rejected):
+            return 0
+        if np.array_equal(self.chosen, self.rejected):
+            return 0
         return len(self.chosen) + len(self.rejected)
 
 
@@ -66,6 +90,16 @@ class Tagged:
         return len(self.prompt) + len(self.answer)
 
     @property
+    def tokens(self) -> int:
+        """Tokens that one pass over it computes, padding left out."""
+        return self.size
+
+    @property
+    def largest(self) -> int:
+        """The largest token id in it."""
+        return max(int(ids.max()) for ids in (self.prompt, self.answer) if len(ids))
+
+    @property
     def learnt(self) -> int:
         """How many tokens are learnt."""
         return len(self.answer)
@@ -73,7 +107,8 @@ class Tagged:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A row of stage ppo: what the policy is to answer, up to where its answer begins."""
+    """A row of stage ppo: what the policy is to answer, up to where its answer begins. Empty where that is longer than
+    cutoff_len: half a question is another question."""
 
     ids: Tokens
 
@@ -83,9 +118,19 @@ class Prompt:
         return len(self.ids)
 
     @property
+    def tokens(self) -> int:
+        """Tokens that one pass over it computes, padding left out."""
+        return len(self.ids)
+
+    @property
+    def largest(self) -> int:
+        """The largest token id in it."""
+        return int(self.ids.max())
+
+    @property
     def learnt(self) -> int:
-        """1: every prompt is of use."""
-        return 1
+        """1 for a prompt that is of use."""
+        return int(len(self.ids) > 0)
 
 
 AnyExample: TypeAlias = Example | Pair | Tagged | Prompt

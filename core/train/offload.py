@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from core.train.optimizers import Optimizer, parameter_groups
+from core.train.optimizers import Optimizer, Rates, parameter_groups
 
 BUCKET = 64 * 2**20
 """Weights that are updated at once, in numbers: enough to keep the bus busy, few enough to need little memory."""
@@ -28,9 +28,9 @@ class OffloadedOptimizer(torch.optim.Optimizer):  # type: ignore[misc]
     The device holds nothing for it. The host holds the weights, the states and a bucket of gradients.
     """
 
-    def __init__(self, optimizer: Optimizer, model: Any, weight_decay: float) -> None:
+    def __init__(self, optimizer: Optimizer, model: Any, rates: Rates) -> None:
         """`optimizer` is built on copies of the weights of `model` that train; it has to run on the CPU."""
-        groups = parameter_groups(model, weight_decay)
+        groups = parameter_groups(model, rates)
         self._host: dict[Any, Any] = {
             weight: torch.nn.Parameter(torch.empty_like(weight, device="cpu"))
             for group in groups

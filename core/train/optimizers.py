@@ -1,21 +1,27 @@
 """Which optimizer `train.optim` means: its class, its arguments and its groups of weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from core.params import TrainTable
-from core.train.errors import SettingsError
+from core.optimizer_settings import BITSANDBYTES, PACKAGES, PROJECTED, OptimArgsError, optim_args
+from core.params import MethodTable, TrainTable
+from core.train.errors import SettingsError, first_line
 from core.train.precision import Device
 
-BITSANDBYTES = frozenset({"adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"})
-"""The values of train.optim that need the bitsandbytes package."""
-
+EMBEDDING_RATE = 1e-6
+"""LoRA+'s rate of adapters on embeddings (LLaMA-Factory's loraplus_lr_embedding and peft's default)."""
 
 _STATES = {
     "adamw_torch": "adamw",
     "adamw_torch_fused": "adamw",
     "adamw_8bit": "8-bit adamw",
     "paged_adamw_8bit": "8-bit adamw",
+    "lion_32bit": "lion",
+    "paged_lion_32bit": "lion",
+    "lion_8bit": "8-bit lion",
+    "paged_lion_8bit": "8-bit lion",
 }
 """Values of train.optim whose states are of one form; each other one has its own."""
 
@@ -23,6 +29,23 @@ _STATES = {
 def same_states(one: str, other: str) -> bool:
     """Whether an optimizer can go on with the states of another; both are values of train.optim."""
     return _STATES.get(one, one) == _STATES.get(other, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How the weights that train are grouped: which of them decay, and which have a rate of their own."""
+
+    weight_decay: float
+    rate: float
+    ratio: float | None = None
+    """LoRA+'s: the adapters' B matrices have so many times the rate."""
+
+    @staticmethod
+    def of(train: TrainTable, method: MethodTable | None = None) -> "Rates":
+        """As [train] and [method] say."""
+        lora = method is not None and method.finetuning_type == "lora"
+        ratio = method.loraplus_lr_ratio if method is not None and lora else None
+        return Rates(train.weight_decay, train.learning_rate, ratio)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,48 +57,70 @@ class Optimizer:
     arguments: dict[str, Any]
     """What it takes besides the groups of weights, each of which brings its weight_decay."""
 
-    def build(self, model: Any, weight_decay: float) -> Any:
+    def build(self, model: Any, rates: Rates) -> Any:
         """The optimizer of the weights of `model` that train.
 
         The embeddings' states stay 32-bit in an 8-bit optimizer, which is unstable with them (Dettmers et al., 8-bit
         Optimizers via Block-wise Quantization, 2022, section 2.3).
         """
-        built = self.kind(parameter_groups(model, weight_decay), **self.arguments)
+        built = self.kind(parameter_groups(model, rates), **self.arguments)
         if self.arguments.get("optim_bits") == 8:
             _keep_embeddings_exact(model)
         return built
 
 
 def build_optimizer(
-    model: Any, train: TrainTable, device: Device, sharding: str | None = None
+    model: Any,
+    train: TrainTable,
+    device: Device,
+    sharding: str | None = None,
+    method: MethodTable | None = None,
 ) -> Any:
-    """The optimizer of the weights of `model` that train, as [train] says; `sharding` as in [resources], where several
-    ranks share the work.
+    """The optimizer of the weights of `model` that train, as [train] says, and [method] of LoRA+; `sharding` as in
+    [resources], where several ranks share the work.
 
     Raises:
-        SettingsError: it cannot run on this device.
+        SettingsError: it cannot run on this device, or its package is not installed.
     """
+    rates = Rates.of(train, method)
+    if train.optim in PROJECTED:
+        _check_package(train.optim)
+        return _projected(model, train, device)
     found = find_optimizer(train, device)
     if sharding in ("zero1", "fsdp"):
         from core.train.sharding import ShardedAdamW, ZeroOptimizer
 
         if sharding == "fsdp":
-            return Optimizer(ShardedAdamW, found.arguments).build(model, train.weight_decay)
+            return Optimizer(ShardedAdamW, _adam(train) | _fused(train, "cpu")).build(model, rates)
         zero = Optimizer(ZeroOptimizer, {"optimizer_class": found.kind} | found.arguments)
-        return zero.build(model, train.weight_decay)
+        return zero.build(model, rates)
     if train.offload_optimizer:
         from core.train.offload import OffloadedOptimizer
 
-        return OffloadedOptimizer(found, model, train.weight_decay)
-    return found.build(model, train.weight_decay)
+        return OffloadedOptimizer(found, model, rates)
+    return found.build(model, rates)
+
+
+def check_optimizer(train: TrainTable, device: Device) -> None:
+    """Say what stands against train.optim before anything is loaded.
+
+    Raises:
+        SettingsError: it cannot run on this device, its package is not installed, or train.optim_args are wrong.
+    """
+    if train.optim in PROJECTED:
+        _arguments(train)
+        _check_package(train.optim)
+    else:
+        find_optimizer(train, device)
 
 
 def find_optimizer(train: TrainTable, device: Device) -> Optimizer:
-    """What `train.optim` means on this device.
+    """What `train.optim` means on this device; galore and apollo, which look at the model, are not among them.
 
     Raises:
-        SettingsError: it cannot run there.
+        SettingsError: it cannot run there, or train.optim_args are wrong.
     """
+    given = _arguments(train)
     if train.optim in BITSANDBYTES:
         return _from_bitsandbytes(train, device)
     if train.optim == "adafactor":
@@ -85,16 +130,21 @@ def find_optimizer(train: TrainTable, device: Device) -> Optimizer:
         return Optimizer(
             Adafactor, {"lr": train.learning_rate, "scale_parameter": False, "relative_step": False}
         )
+    if train.optim == "sgd":
+        from torch.optim import SGD
+
+        return Optimizer(SGD, {"lr": train.learning_rate} | given)
     from torch.optim import AdamW
 
-    fused = {"fused": True} if train.optim == "adamw_torch_fused" else {}
-    return Optimizer(AdamW, _adam(train) | fused)
+    return Optimizer(AdamW, _adam(train) | _fused(train, device))
 
 
-def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: Any, rates: Rates) -> list[dict[str, Any]]:
     """The weights that train in two groups: those that decay, and biases and norms, which do not.
 
     The groups are transformers' own (Trainer.get_decay_parameter_names) and in its order, so that its checkpoints fit.
+    With LoRA+ there are five, as peft.optimizers.create_loraplus_optimizer divides them: A matrices and what else
+    trains (two: that decays, that does not), adapters on embeddings, B matrices and vectors (two).
     """
     from torch.nn import LayerNorm
     from transformers.trainer_pt_utils import get_parameter_names
@@ -102,32 +152,120 @@ def parameter_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
     undecayed = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
     decays = set(get_parameter_names(model, [LayerNorm], undecayed))
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    if rates.ratio is None:
+        return _decaying(trained, decays, rates, {})
+    embeddings = [(n, p) for n, p in trained if "lora_embedding_" in n]
+    quick = [(n, p) for n, p in trained if "lora_B" in n or (p.ndim == 1 and "lora_" in n)]
+    apart = {n for n, _ in (*embeddings, *quick)}
+    slow = {"lr": min(EMBEDDING_RATE, rates.rate), "weight_decay": rates.weight_decay}
     return [
-        {"params": [p for n, p in trained if n in decays], "weight_decay": weight_decay},
-        {"params": [p for n, p in trained if n not in decays], "weight_decay": 0.0},
+        *_decaying([(n, p) for n, p in trained if n not in apart], decays, rates, {}),
+        {"params": [p for _, p in embeddings]} | slow,
+        *_decaying(quick, decays, rates, {"lr": rates.rate * rates.ratio}),
+    ]
+
+
+def _decaying(
+    weights: Sequence[tuple[str, Any]], decays: set[str], rates: Rates, more: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Two groups: what decays, and what does not."""
+    return [
+        {"params": [p for n, p in weights if n in decays], "weight_decay": rates.weight_decay} | more,
+        {"params": [p for n, p in weights if n not in decays], "weight_decay": 0.0} | more,
+    ]
+
+
+def _arguments(train: TrainTable) -> dict[str, Any]:
+    try:
+        return dict(optim_args(train.optim, train.optim_args))
+    except OptimArgsError as error:
+        raise SettingsError(f"train.optim_args: {error} ({error.right})") from None
+
+
+def _check_package(optim: str) -> None:
+    package = PACKAGES[optim]
+    if find_spec(package.module) is None:
+        raise SettingsError(
+            f'train.optim = "{optim}" needs the package {package.install}, which is not installed: pip install '
+            f"{package.install}"
+        )
+
+
+def _projected(model: Any, train: TrainTable, device: Device) -> Any:
+    """galore or apollo, as transformers makes it: its states are of a projection of the linear layers' gradients.
+
+    Raises:
+        SettingsError: transformers cannot make it.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    targets = [n.strip() for n in (train.optim_target_modules or "").split(",") if n.strip()]
+    arguments = TrainingArguments(
+        output_dir=".",
+        optim=train.optim,
+        optim_args=(train.optim_args or "").replace(" ", "") or None,
+        optim_target_modules=targets or _inner_linears(model),
+        learning_rate=train.learning_rate,
+        adam_beta1=train.adam_beta1,
+        adam_beta2=train.adam_beta2,
+        adam_epsilon=train.adam_epsilon,
+        use_cpu=device == "cpu",
+        report_to="none",
+    )
+    try:
+        kind, given = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
+    except (ValueError, TypeError, ImportError) as error:
+        raise SettingsError(
+            f'train.optim = "{train.optim}" cannot be made: {first_line(error)}'
+        ) from None
+    for group in given["params"]:
+        group["weight_decay"] = train.weight_decay
+    return kind(**given)
+
+
+def _inner_linears(model: Any) -> list[str]:
+    """The names of the linear layers but the output head."""
+    import torch
+
+    head = model.get_output_embeddings()
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
     ]
 
 
 def _from_bitsandbytes(train: TrainTable, device: Device) -> Optimizer:
     paged = train.optim.startswith("paged")
+    bits = 8 if train.optim.endswith("8bit") else 32
+    lion = "lion" in train.optim
     if paged and device == "cpu":
+        plain = "lion_32bit" if lion else "adamw_torch"
         raise SettingsError(
             f'train.optim = "{train.optim}" needs a GPU: there is no memory to page to on the CPU. '
-            'Take "adamw_torch", or "adamw_8bit" to save memory'
+            f'Take "{plain}", or "{"lion" if lion else "adamw"}_8bit" to save memory'
         )
-    bits = 8 if train.optim.endswith("8bit") else 32
     if device == "cpu" and bits == 8 and not _runs_on_cpu():
         raise SettingsError(
-            'train.optim = "adamw_8bit" does not run on the CPU with this version of bitsandbytes; update it, or '
-            'take "adamw_torch"'
+            f'train.optim = "{train.optim}" does not run on the CPU with this version of bitsandbytes; update it, or '
+            f'take "{"lion_32bit" if lion else "adamw_torch"}"'
         )
-    if paged:
-        from core.train.paged import PagedAdamW
+    held = {"optim_bits": bits, "is_paged": paged}
+    if lion:
+        from core.train.paged import Lion, PagedLion
 
-        return Optimizer(PagedAdamW, _adam(train) | {"optim_bits": bits, "is_paged": True})
-    from bitsandbytes.optim import AdamW
+        rates = {"lr": train.learning_rate, "betas": (train.adam_beta1, train.adam_beta2)}
+        return Optimizer(PagedLion if paged else Lion, rates | held)
+    from core.train.paged import AdamW, PagedAdamW
 
-    return Optimizer(AdamW, _adam(train) | {"optim_bits": bits, "is_paged": False})
+    return Optimizer(PagedAdamW if paged else AdamW, _adam(train) | held)
+
+
+def _fused(train: TrainTable, device: Device) -> dict[str, Any]:
+    """AdamW in one kernel: always on CUDA, where it computes the same update and needs no copies; elsewhere, and where
+    the host updates, if it is asked for."""
+    asked = train.optim == "adamw_torch_fused"
+    return {"fused": True} if asked or (device == "cuda" and not train.offload_optimizer) else {}
 
 
 def _adam(train: TrainTable) -> dict[str, Any]:

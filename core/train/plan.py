@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.data_size import (
     probe_steps,
@@ -17,8 +18,8 @@ from core.data_size import (
 )
 from core.params import TrainTable
 from core.study.files import TrialTask
-from core.train.data import epoch_order
 from core.train.errors import SettingsError
+from core.train.order import epoch_order
 
 _EVALUATIONS = 10
 
@@ -73,9 +74,15 @@ class Plan:
 
 
 def make_plan(
-    train: TrainTable, task: TrialTask, rows: int, eval_rows: int, lengths: Sequence[int] = ()
+    train: TrainTable,
+    task: TrialTask,
+    rows: int,
+    eval_rows: int,
+    lengths: Sequence[int] | NDArray[np.int64] = (),
+    sizes: NDArray[np.int64] | None = None,
 ) -> Plan:
-    """The plan for `rows` sequences to train on; `lengths` are their tokens, which a budget in tokens needs.
+    """The plan for `rows` sequences to train on; `lengths` are their tokens, which a budget in tokens needs, and `sizes`
+    what their order is grouped by, where it is (`epoch_order`).
 
     Probes of all effective batches train on the same rows (to an update), and their schedules have the same shape:
     warm-up and decay take the same shares, and evaluations come at the same shares. A schedule spans the probe, or
@@ -99,7 +106,7 @@ def make_plan(
         return Plan(full, steps, per_epoch, 0, steps, reference)
     total = full
     if task.kind == "probe":
-        total = min(full, _probe_steps(train, task, rows, batch, full, lengths))
+        total = min(full, _probe_steps(train, task, rows, batch, full, lengths, sizes))
     parted = task.kind == "probe" and task.schedule == "full"
     span = full if parted else total
     warmup = _warmup(train, span, reference)
@@ -175,27 +182,40 @@ def _rows_of_full(train: TrainTable, task: TrialTask, rows: int, batch: int) -> 
 
 
 def _probe_steps(
-    train: TrainTable, task: TrialTask, rows: int, batch: int, full: int, lengths: Sequence[int]
+    train: TrainTable,
+    task: TrialTask,
+    rows: int,
+    batch: int,
+    full: int,
+    lengths: Sequence[int] | NDArray[np.int64],
+    sizes: NDArray[np.int64] | None,
 ) -> int:
     if task.budget_tokens is not None and len(lengths):
-        return _steps_of_tokens(task.budget_tokens, lengths, order_seed(train), batch, full)
+        tokens = np.asarray(lengths, dtype=np.int64)
+        return _steps_of_tokens(task.budget_tokens, tokens, sizes, order_seed(train), batch, full)
     if task.full_rows is not None and train.max_steps is not None:
         wanted = round_up(task.budget * _rows_of_full(train, task, rows, batch))
         return max(1, updates_for(wanted, rows, batch))
     return probe_steps(full, task.budget)
 
 
-def _steps_of_tokens(wanted: int, lengths: Sequence[int], seed: int, batch: int, most: int) -> int:
+def _steps_of_tokens(
+    wanted: int,
+    tokens: NDArray[np.int64],
+    sizes: NDArray[np.int64] | None,
+    seed: int,
+    batch: int,
+    most: int,
+) -> int:
     """The first update (from 1) with which `wanted` tokens were trained on, rows in the order of their epochs; at most
     `most`."""
-    sizes = np.asarray(lengths, dtype=np.int64)
-    per_epoch = steps_per_epoch(len(sizes), batch)
-    epochs, rest = divmod(wanted, int(sizes.sum()))
+    per_epoch = steps_per_epoch(len(tokens), batch)
+    epochs, rest = divmod(wanted, int(tokens.sum()))
     if rest == 0:
         return max(1, min(most, epochs * per_epoch))
     if epochs * per_epoch >= most:
         return most
-    trained = np.cumsum(sizes[epoch_order(len(sizes), seed, epochs)])
+    trained = np.cumsum(tokens[epoch_order(len(tokens), seed, epochs, sizes)])
     row = int(np.searchsorted(trained, rest))
     return min(most, epochs * per_epoch + row // batch + 1)
 

@@ -3,7 +3,6 @@
 Rows differ in length and come in a random order: without this, the batch that does not fit may come after hours.
 """
 
-import heapq
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.train.examples import Example
+from core.train.examples import AnyExample
+from core.train.stored import sizes_of
 
 
-def longest_rows(rows: Sequence[Example], count: int) -> list[Example]:
+def longest_rows(rows: Sequence[AnyExample], count: int) -> list[AnyExample]:
     """The `count` longest rows: no batch of as many is wider, whatever the order."""
-    return heapq.nlargest(count, rows, key=lambda row: len(row.ids))
+    longest = np.argsort(-sizes_of(rows), kind="stable")[:count]
+    return [rows[int(i)] for i in longest]
 
 
-def widest_batch(rows: Sequence[Example], size: int) -> list[Example]:
+def widest_batch(rows: Sequence[AnyExample], size: int) -> list[AnyExample]:
     """The widest of the batches that `rows` make in their order; of those that are as wide, the one of most rows."""
-    batches = [list(rows[start : start + size]) for start in range(0, len(rows), size)]
-    return max(batches, key=lambda batch: max(len(row.ids) for row in batch) * len(batch))
+    sizes = sizes_of(rows)
+    batches = [sizes[start : start + size] for start in range(0, len(sizes), size)]
+    start = size * int(np.argmax([batch.max() * len(batch) for batch in batches]))
+    return list(rows[start : start + size])
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from core.study.metrics import MetricsWriter, Point
 from core.train.moments import Memory
 from core.train.tensorboard import EventWriter
+from core.train.utilisation import Utilisation
 
 
 def say(text: str) -> None:
@@ -28,14 +29,19 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         attempt: int,
         memory: Memory,
         tokens: Callable[[], int],
+        utilisation: Utilisation,
+        names: Sequence[str] = (),
     ) -> None:
-        """`tokens` counts the tokens trained on so far."""
+        """`tokens` counts the tokens trained on so far; `names` are the stage's own measures, of which a log may carry
+        some (`core.checks.STAGE_LOGS`)."""
         self._events = EventWriter(folder_tb)
         self._events_work = True
         self._writer = writer
         self._attempt = attempt
         self._memory = memory
         self._tokens = tokens
+        self._utilisation = utilisation
+        self._names = names
         self._last_time = time.monotonic()
         self._last_tokens = 0
         self._rate: float | None = None
@@ -67,8 +73,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" in logs:
             self._train_point(state, logs)
-        elif "eval_loss" in logs:
+        elif any(name.startswith("eval_") for name in logs):
             self._eval_point(state, logs)
+
+    def _more(self, logs: Mapping[str, Any]) -> dict[str, float] | None:
+        """The stage's own measures that a log carries."""
+        return {name: float(logs[name]) for name in self._names if name in logs} or None
 
     def _train_point(self, state: Any, logs: Mapping[str, Any]) -> None:
         now, tokens = time.monotonic(), self._tokens()
@@ -89,18 +99,20 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             mem_allocated=allocated,
             mem_reserved=reserved,
             mem_peak=peak,
+            utilisation=self._utilisation.now(),
+            more=self._more(logs),
         )
         self.loss = _finite(point.loss)
         self._write(point)
         say(
             f"step {point.step}/{state.max_steps}  loss {_short(point.loss)}  grad {_short(point.grad_norm)}  "
-            f"lr {_short(point.lr)}  {speed or 0:,.0f} tokens/s  {allocated / 2**30:.2f} GiB"
+            f"lr {_short(point.lr)}  {speed or 0:,.0f} tokens/s  {allocated / 2**30:.2f} GiB{_in_words(point.more)}"
         )
 
     def _eval_point(self, state: Any, logs: Mapping[str, Any]) -> None:
-        loss = _number(logs["eval_loss"])
+        loss = _number(logs.get("eval_loss"))
         self.eval_loss = _finite(loss)
-        accuracy = logs.get("eval_accuracy")
+        more = self._more(logs)
         self._write(
             Point(
                 t=time.time(),
@@ -109,10 +121,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
                 epoch=state.epoch,
                 eval_loss=loss,
                 tokens=self._tokens(),
-                more={"eval_accuracy": float(accuracy)} if accuracy is not None else None,
+                more=more,
             )
         )
-        say(f"step {state.global_step}/{state.max_steps}  eval loss {_short(loss)}")
+        said = "" if loss is None else f"  eval loss {_short(loss)}"
+        say(f"step {state.global_step}/{state.max_steps}{said}{_in_words(more)}")
         # The time of an evaluation is not training's.
         self._last_time = time.monotonic()
 
@@ -126,9 +139,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             "train/learning_rate": point.lr,
             "train/tokens_per_s": point.tokens_per_s,
             "train/epoch": point.epoch,
+            "train/utilisation": point.utilisation,
             "eval/loss": point.eval_loss,
-            "eval/accuracy": (point.more or {}).get("eval_accuracy"),
         }
+        measures |= {_tag(name): value for name, value in (point.more or {}).items()}
         try:
             self._events.write(
                 point.step, point.t, {k: v for k, v in measures.items() if v is not None}
@@ -136,6 +150,18 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         except OSError as error:
             self._events_work = False
             say(f"warning: TensorBoard events are not written any more: {error.strerror}")
+
+
+def _tag(name: str) -> str:
+    """Where TensorBoard shows a stage's measure."""
+    own = name.removeprefix("eval_")
+    return f"train/{name}" if own == name else f"eval/{own}"
+
+
+def _in_words(more: Mapping[str, float] | None) -> str:
+    """A stage's measures at the end of a line of the log."""
+    said = ((name.replace("_", " "), _short(value)) for name, value in (more or {}).items())
+    return "".join(f"  {name} {value}" for name, value in said)
 
 
 def _finite(value: float | None) -> float | None:

@@ -24,7 +24,7 @@ class Schedule:
     """Where a full training goes on from a probe that had decayed its rate: the update that the probe ended with, and
     the updates over which the rate comes back."""
     continues: bool = False
-    """Whether the run goes on from a probe, whose settings may have been others."""
+    """Whether the run goes on from a checkpoint, whose settings may have been others."""
 
     def make(self, optimizer: Any) -> Any:
         """The schedule of a range test: it rises exponentially. None of other runs."""
@@ -41,7 +41,7 @@ class Schedule:
             schedule.lr_lambdas = [_coming_back(r, begins, updates) for r in schedule.lr_lambdas]
 
     def take_up(self, schedule: Any, optimizer: Any, own: Sequence[Mapping[str, Any]]) -> None:
-        """Where a checkpoint has brought a probe's settings, give the optimizer its own again (`settings_of`), and
+        """Where a checkpoint has brought the settings that made it, give the optimizer its own again (`settings_of`), and
         the rate that its schedule says at the step that the checkpoint has brought it to."""
         if not self.continues:
             return
@@ -73,7 +73,7 @@ def make_schedule(
     if task.kind == "range":
         return Schedule((task.range_low, task.range_high, task.range_steps), train.learning_rate)
     if probe_end is None or task.schedule == "full":
-        return Schedule(continues=probe_end is not None)
+        return Schedule(continues=probe_end is not None or task.resume_from is not None)
     return Schedule(back=(probe_end, updates_back(train, plan, probe_end)), continues=True)
 
 

@@ -1,5 +1,6 @@
 """What an evaluation adds up, batch by batch."""
 
+import math
 from typing import Any
 
 from core.train.examples import IGNORED
@@ -13,7 +14,9 @@ class Scores:
     loss was computed from, which takes one number a token beside them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, perplexity: bool = False) -> None:
+        """With `perplexity` the metrics tell that too."""
+        self._perplexity = perplexity
         self._loss = 0.0
         self._tokens = 0
         self._hits: int | None = 0
@@ -38,11 +41,22 @@ class Scores:
         self._hits = None if sums[3] else int(sums[2])
 
     def metrics(self) -> dict[str, float]:
-        """eval_loss, nats a token, and eval_accuracy, where the model's scores could be read."""
+        """eval_loss, nats a token, and eval_accuracy, where the model's scores could be read; eval_perplexity, which
+        is e to the loss, where it was asked for."""
         metrics = {"eval_loss": self._loss / self._tokens}
+        if self._perplexity:
+            metrics["eval_perplexity"] = perplexity_of(metrics["eval_loss"])
         if self._hits is not None:
             metrics["eval_accuracy"] = self._hits / self._tokens
         return metrics
+
+
+def perplexity_of(loss: float) -> float:
+    """e to the loss, nats a token; infinite where that is too large a number."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def _hits(outputs: Any, labels: Any) -> int | None:

@@ -7,6 +7,7 @@ from core.params import TrainTable
 from core.profile import Profile
 from core.study.files import TrialTask
 from core.train.errors import SettingsError
+from core.train.judging import judged_by
 from core.train.plan import Plan
 from core.train.precision import Numbers
 from core.train.ranks import ALONE, Ranks
@@ -25,7 +26,7 @@ def training_arguments(
     folder: Path,
     ranks: Ranks = ALONE,
 ) -> Any:
-    """transformers.TrainingArguments; checkpoints go to `folder`, which rank 0 alone keeps in order.
+    """transformers.TrainingArguments; checkpoints go to `folder`. Which of them stay is the conductor's to say.
 
     Raises:
         SettingsError: the installed transformers lacks what the profile asks for.
@@ -34,13 +35,12 @@ def training_arguments(
 
     train = profile.train
     _check_scheduler(train)
-    keep_best = (
-        task.save_model
-        and train.early_stopping_patience is not None
-        and plan.evaluate_every is not None
-    )
-    saving = "best" if keep_best else ("steps" if saves_as_it_goes(train, task) else "no")
     evaluates = plan.evaluate_every is not None
+    keep_best = task.save_model and train.early_stopping_patience is not None and evaluates
+    chooses = keep_best or (evaluates and saves_evaluated(train, task))
+    saving = "best" if chooses else ("steps" if saves_as_it_goes(train, task) else "no")
+    metric = judged_by(profile)
+    greater = metric.direction == "max"
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=train.per_device_train_batch_size,
@@ -50,7 +50,7 @@ def training_arguments(
         max_steps=plan.total_steps,
         learning_rate=train.learning_rate,
         lr_scheduler_type=train.lr_scheduler_type,
-        lr_scheduler_kwargs=scheduler_settings(train, plan),
+        lr_scheduler_kwargs=scheduler_settings(train, plan, greater=greater),
         warmup_steps=plan.warmup_steps,
         optim=train.optim,
         weight_decay=train.weight_decay,
@@ -67,11 +67,10 @@ def training_arguments(
         # Which updates are followed by an evaluation is the conductor's to say.
         eval_strategy="steps" if evaluates else "no",
         eval_steps=plan.total_steps if evaluates else None,
-        metric_for_best_model="eval_loss" if evaluates else None,
-        greater_is_better=False,
+        metric_for_best_model=metric.name if evaluates else None,
+        greater_is_better=greater,
         save_strategy=saving,
         save_steps=train.save_steps or plan.total_steps,
-        save_total_limit=train.save_total_limit if ranks.first else None,
         load_best_model_at_end=keep_best and ranks.first,
         seed=train.seed,
         data_seed=train.data_seed,
@@ -90,8 +89,17 @@ def saves_as_it_goes(train: TrainTable, task: TrialTask) -> bool:
     return train.save_steps is not None and task.kind != "range"
 
 
-def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
+def saves_evaluated(train: TrainTable, task: TrialTask) -> bool:
+    """Whether each evaluation saves a checkpoint, of which the best stay: of a full training whose profile asks."""
+    return train.save_best is not None and task.kind == "full"
+
+
+def scheduler_settings(
+    train: TrainTable, plan: Plan, *, greater: bool = False
+) -> dict[str, Any]:
     """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to the run.
+
+    `greater`: of the metric that evaluations are judged by larger values are better.
 
     Raises:
         SettingsError: a count of updates is larger than the full training.
@@ -106,6 +114,8 @@ def scheduler_settings(train: TrainTable, plan: Plan) -> dict[str, Any]:
     if name == "inverse_sqrt" and ("timescale" in given or plan.warmup_steps == 0):
         # A number of updates as well; without one it is the warm-up's, or what transformers takes without a warm-up.
         given["timescale"] = given.get("timescale", 10_000) * float(plan.schedule_share)
+    if greater and name in ENDLESS:
+        given.setdefault("mode", "max")
     if name == "greedy":
         # GreedyLR's own bounds, 1e-3 to 1, lie above every rate that fine-tuning bears.
         given.setdefault("min_lr", train.learning_rate / 10)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.optimizer_settings import BITSANDBYTES
 from core.params import ModelTable
 from core.profile import Profile, is_path, model_path
+from core.train.adapter import check_adapter
 from core.train.errors import ModelError
 from core.train.gguf import unpacked
-from core.train.optimizers import BITSANDBYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,10 @@ def find_model(profile: Profile, spare: Path, check: Callable[[], None]) -> Sour
     `spare` and `check` are those of `gguf.unpacked`.
 
     Raises:
-        ModelError: there is no such folder or file, or it holds no whole model.
+        ModelError: there is no such folder or file, it holds no whole model, or the adapter that the run is to begin
+            with is none.
     """
+    check_adapter(profile)
     path = model_path(profile)
     file = Path(path)
     if is_path(path) and not file.exists():
@@ -58,8 +61,9 @@ def _check_folder(folder: Path) -> None:
             base = "another model"
         # transformers would load both, and new adapters would take the place of the trained ones without a word.
         raise ModelError(
-            f"model.model_name_or_path: {folder} holds a LoRA adapter of {base}, not a whole model. Merge the two "
-            "first (merge_and_unload of peft) and name the result, or train the other model"
+            f"model.model_name_or_path: {folder} holds a LoRA adapter of {base}, not a whole model. Name {base} there and "
+            "the adapter as model.adapter_name_or_path, which merges it before anything trains; or make one model of "
+            "both with `tunedeck export` and name that"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -68,14 +72,20 @@ def _check_folder(folder: Path) -> None:
 
 
 def needs_bitsandbytes(profile: Profile) -> bool:
-    """Whether the model is to be quantised, or may be so already as it lies on the disk or on the hub, or the optimizer
-    is one of bitsandbytes'."""
+    """Whether the model is to be quantised, or it or one beside it may be so already as it lies on the disk or on the
+    hub, or the optimizer is one of bitsandbytes'."""
     if profile.model.quantization_bit is not None or profile.train.optim in BITSANDBYTES:
         return True
-    path = Path(model_path(profile))
+    beside = profile.alignment.ref_model, profile.alignment.reward_model
+    names = [model_path(profile), *(name for name in beside if name is not None)]
+    return any(_may_be_quantised(name, profile.model) for name in names)
+
+
+def _may_be_quantised(name: str, table: ModelTable) -> bool:
+    path = Path(name)
     if path.is_file():
         return False
-    folder = path if path.is_dir() else cached_folder(str(path), profile.model)
+    folder = path if path.is_dir() else cached_folder(name, table)
     if folder is None:
         return True
     config = folder / "config.json"

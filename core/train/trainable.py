@@ -1,6 +1,7 @@
 """Which weights of a model train: adapters (LoRA), some layers (freeze) or all of them (full)."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from core.params import MethodTable
@@ -8,18 +9,30 @@ from core.profile import Profile
 from core.train.errors import ModelError, first_line
 from core.train.precision import Numbers
 
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+"""What the names of weights inside the layers have."""
 
-def choose_trainable(model: Any, profile: Profile, numbers: Numbers) -> Any:
+
+def choose_trainable(
+    model: Any,
+    profile: Profile,
+    numbers: Numbers,
+    task: str = "CAUSAL_LM",
+    heads: Sequence[str] = (),
+) -> Any:
     """The model with `requires_grad` set as method.finetuning_type says; with LoRA, wrapped in its adapters.
+
+    `task` is peft's name of what the model is for. `heads` are modules that begin at random, as a reward model's
+    score: they train whole, whatever the method says.
 
     Raises:
         ModelError: the modules that are named do not exist in this model.
     """
     method = profile.method
     if method.finetuning_type == "lora":
-        return _with_adapters(model, method, numbers)
+        return _with_adapters(model, method, numbers, task, heads)
     if method.finetuning_type == "freeze":
-        _freeze(model, method)
+        _freeze(model, method, heads)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError(
             "[method] leaves no weight of this model to train; look at freeze_trainable_layers, "
@@ -42,12 +55,61 @@ def count(model: Any) -> tuple[int, int]:
     return trainable, total
 
 
-def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
+def _with_adapters(
+    model: Any, method: MethodTable, numbers: Numbers, task: str, heads: Sequence[str]
+) -> Any:
     from peft import LoraConfig, get_peft_model
+
+    from core.train import pissa
 
     targets: str | list[str] = "all-linear"
     if method.lora_target != "all":
         targets = _targets(model, method.lora_target)
+    _check_adapters(model, method, targets)
+    whole = [*_whole_modules(model, method), *heads]
+    named = [*whole, *(targets if isinstance(targets, list) else ())]
+    config = LoraConfig(
+        task_type=task,
+        r=method.lora_rank,
+        lora_alpha=2 * method.lora_rank if method.lora_alpha is None else method.lora_alpha,
+        lora_dropout=method.lora_dropout,
+        target_modules=targets,
+        modules_to_save=whole or None,
+        # Embeddings that are the head too stay one weight, or merging would leave the model with two.
+        ensure_weight_tying=bool(_tied_names(model) & {n.rpartition(".")[2] for n in named}),
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
+        init_lora_weights=pissa.init_name(method),
+    )
+    try:
+        with pissa.same_draws(method):
+            adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise ModelError(
+            f"peft cannot adapt this model as [method] says: {first_line(error)}"
+        ) from None
+    if method.pissa_init:
+        pissa.remember(adapted)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(numbers.trained)
+    return adapted
+
+
+def _check_adapters(model: Any, method: MethodTable, targets: str | list[str]) -> None:
+    """Raise ModelError where adapters cannot be made of this model's weights as [method] says."""
+    quantised = getattr(model, "is_quantized", False)
+    if method.pissa_init and quantised:
+        raise ModelError(
+            "method.pissa_init takes the adapters out of the weights, and those of this model are quantised; leave it out"
+        )
+    if method.pissa_init and targets != "all-linear":
+        for name, module in model.named_modules():
+            if any(f".{name}".endswith(f".{t}") for t in targets) and not _is_linear(module):
+                raise ModelError(
+                    f"method.pissa_init works on linear layers, and {name} (method.lora_target) is none; leave one of "
+                    "them out"
+                )
     if (
         method.use_dora
         and getattr(model, "is_loaded_in_8bit", False)
@@ -58,25 +120,41 @@ def _with_adapters(model: Any, method: MethodTable, numbers: Numbers) -> Any:
             "method.use_dora does not work with model.quantization_bit = 8 on the CPU; take 4 bits, or leave "
             "use_dora out"
         )
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=method.lora_rank,
-        lora_alpha=2 * method.lora_rank if method.lora_alpha is None else method.lora_alpha,
-        lora_dropout=method.lora_dropout,
-        target_modules=targets,
-        use_rslora=method.use_rslora,
-        use_dora=method.use_dora,
-    )
-    try:
-        adapted = get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(
-            f"peft cannot adapt this model as [method] says: {first_line(error)}"
-        ) from None
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(numbers.trained)
-    return adapted
+
+
+def _whole_modules(model: Any, method: MethodTable) -> list[str]:
+    """The modules named in method.additional_target, each of which has to be there and to hold numbers that can train.
+
+    Of two that are one weight (embeddings that are the head too) the embeddings are taken: peft ties the head to them.
+    """
+    named = _names(method.additional_target or "")
+    for name in named:
+        found = [m for n, m in model.named_modules() if f".{n}".endswith(f".{name}")]
+        weights = [p for module in found for p in module.parameters()]
+        if not weights:
+            raise ModelError(
+                f"method.additional_target: this model has no module {name} with weights; outside of its layers it has "
+                f"{', '.join(_module_names(model, _LAYER, inside=False))}"
+            )
+        if not all(weight.is_floating_point() for weight in weights):
+            raise ModelError(
+                f"method.additional_target: {name} is quantised, so that it cannot train whole; give it an adapter "
+                "(method.lora_target)"
+            )
+    tied = _tied_names(model)
+    if not tied & {n.rpartition(".")[2] for n in named}:
+        return named
+    words = next(n for n, m in model.named_modules() if m is model.get_input_embeddings())
+    others = [n for n in named if n.rpartition(".")[2] not in tied]
+    return [*others, words.rpartition(".")[2]]
+
+
+def _tied_names(model: Any) -> set[str]:
+    """The last parts of the names of embeddings and head where both are one weight; empty where they are two."""
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if words is None or head is None or getattr(head, "weight", None) is not words.weight:
+        return set()
+    return {n.rpartition(".")[2] for n, m in model.named_modules() if m is words or m is head}
 
 
 def _targets(model: Any, text: str) -> list[str]:
@@ -93,9 +171,9 @@ def _targets(model: Any, text: str) -> list[str]:
     return named
 
 
-def _freeze(model: Any, method: MethodTable) -> None:
+def _freeze(model: Any, method: MethodTable, heads: Sequence[str]) -> None:
     """Train the last layers (the first, for a negative number), or the modules named inside of them."""
-    pattern = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
+    pattern = _LAYER
     depth = _depth(model)
     wanted = abs(method.freeze_trainable_layers)
     first = method.freeze_trainable_layers < 0
@@ -115,7 +193,7 @@ def _freeze(model: Any, method: MethodTable) -> None:
             train = int(found.group(1)) in chosen and (inside is None or bool(hits))
         else:
             hits = {n for n in outside if n in name.split(".")}
-            train = bool(hits)
+            train = bool(hits) or not set(heads).isdisjoint(name.split("."))
         met |= hits
         parameter.requires_grad_(train)
     for key, names in (

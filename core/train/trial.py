@@ -1,18 +1,16 @@
 """One trial from its files to its report: load, read, train, save."""
 
 import gc
-import platform
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core.checks import STAGE_LOGS
 from core.data_size import PADDED_TO
 from core.profile import Profile, dataset_files, eval_files, model_path
 from core.study.files import (
@@ -23,23 +21,25 @@ from core.study.files import (
     TENSORBOARD,
     Moment,
     Phase,
-    RunInfo,
     TrialTask,
     WorkerReport,
     write_record,
 )
 from core.study.metrics import MetricsWriter, read_points
 from core.train import checkpoints, data, limits
-from core.train.chat import ChatEncoder
+from core.train.chat import ChatEncoder, make_encoder
 from core.train.errors import SettingsError
-from core.train.examples import Example
-from core.train.optimizers import build_optimizer, find_optimizer
+from core.train.optimizers import build_optimizer, check_optimizer
+from core.train.packing import packs_apart
 from core.train.plan import Plan, make_plan, order_seed
 from core.train.precision import Numbers, decide
 from core.train.ranks import ALONE, Place, join, leave
+from core.train.reading import Reading
+from core.train.resumption import write_settings
 from core.train.signals import Requests
-from core.train.source import find_model, needs_bitsandbytes
-from core.train.startup import Stopwatch
+from core.train.source import find_model
+from core.train.startup import Stopwatch, hide_unused
+from core.train.stored import group_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class Trial:
         self._failed = threading.Event()
         self._place = place
         self._ranks = ALONE
+        self._stage: Any = None
 
     def run(self) -> WorkerReport:
         """Train to the end, or to a pause or stop.
@@ -124,10 +125,9 @@ class Trial:
         return self.report("completed", checkpoint=checkpoint if self._keeps_last() else None)
 
     def _make_plan(self, examples: data.Examples) -> Plan:
-        lengths = [len(row.ids) for row in examples.train]
-        return make_plan(
-            self._profile.train, self._task, len(examples.train), len(examples.evaluation), lengths
-        )
+        rows = examples.train
+        counts = len(rows) * self._profile.passes(), len(examples.evaluation)
+        return make_plan(self._profile.train, self._task, *counts, rows.tokens, group_sizes(rows))
 
     def _train(self, on_nothing: Callable[[], None]) -> None:
         """Train from where the attempt begins; `on_nothing` is called where there is nothing left to train."""
@@ -194,11 +194,11 @@ class Trial:
         """The model here, the data in a thread beside it: reading weights and tokenising leave each other room."""
         profile, table = self._profile, self._profile.data
         with ThreadPoolExecutor(max_workers=1) as pool, self._giving_up():
-            files = dataset_files(profile), eval_files(profile)
-            split = pool.submit(data.read_split, table, *files, profile.train.data_seed)
+            reading = self._reading()
+            begun = pool.submit(reading.begin)
             numbers = self._start_libraries()
             self._watch.mark("imports")
-            from core.train.build import check_fits, load_model, load_tokenizer
+            from core.train.build import check_fits, load_tokenizer
 
             self.phase = "load"
             with self._ranks.in_turn():
@@ -207,25 +207,38 @@ class Trial:
             tokenizer = load_tokenizer(profile, source)
             self._watch.mark("tokenizer")
             self.phase = "data"
-            rows = split.result()
-            encoder = ChatEncoder(
-                tokenizer, profile.model.template, table.cutoff_len, table.train_on_prompt
-            )
-            tokenised = pool.submit(data.build_examples, rows, encoder, table, self._go_on)
+            begun.result()
+            encoder = make_encoder(tokenizer, profile)
+            tokenised = pool.submit(reading.examples, encoder, self._go_on)
             self._requests.check()
             self.phase = "load"
             # A model that is to be sharded has to pass through the host's memory: one GPU may not hold all of it.
             device = "cpu" if self._sharding == "fsdp" else self._task.device
-            model = load_model(profile, source, numbers, device)
+            model = self._stage.load_model(profile, source, numbers, device, self._folder)
             self._watch.mark("model")
             self.phase = "data"
             examples = tokenised.result()
             self._watch.mark("data")
         self._requests.check()
-        both = [*examples.train, *examples.evaluation]
-        largest, longest = max(int(e.ids.max()) for e in both), max(len(e.ids) for e in both)
-        check_fits(model, largest, longest, model_path(profile))
+        check_fits(model, examples.largest, examples.longest, model_path(profile))
+        if packs_apart(table, profile.method.stage):
+            from core.train.isolation import check_apart
+
+            check_apart(model, model_path(profile))
         return Loaded(model, tokenizer, encoder, examples, numbers)
+
+    def _reading(self) -> Reading:
+        """What reads the trial's data, and shares it with the other trials of the study."""
+        profile = self._profile
+        return Reading(
+            profile.data,
+            profile.method.stage,
+            dataset_files(profile),
+            eval_files(profile),
+            profile.train.data_seed,
+            self._folder / self._task.cache if self._task.cache is not None else None,
+            self._task.full_rows,
+        )
 
     @contextmanager
     def _giving_up(self) -> Iterator[None]:
@@ -244,10 +257,7 @@ class Trial:
 
     def _start_libraries(self) -> Numbers:
         """Import what is slow, set the memory cap, and decide the precision."""
-        if not needs_bitsandbytes(self._profile):
-            # peft imports bitsandbytes where it is installed, and that the whole of torch._inductor: 0.8 s that only a
-            # quantised model needs. None is Python's way to say that a module is not there.
-            sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+        hide_unused(self._profile)
         import torch
         import transformers
 
@@ -263,8 +273,9 @@ class Trial:
                 )
             )
         from core.train import conductor, moments, report, settings  # noqa: F401
-        from core.train.stages import sft  # noqa: F401
+        from core.train.stages.choice import stage_of
 
+        self._stage = stage_of(self._profile)
         # What was imported stays: looking for garbage need not go through it ever again.
         gc.freeze()
         transformers.logging.set_verbosity_error()
@@ -273,7 +284,7 @@ class Trial:
         self._memory = self._meet()
         numbers = decide(self._profile.train, self._profile.method, self._task.device)
         # It says here what it cannot do, and not after the model has been loaded.
-        find_optimizer(self._profile.train, self._task.device)
+        check_optimizer(self._profile.train, self._task.device)
         transformers.set_seed(self._profile.train.seed)
         return numbers
 
@@ -299,45 +310,38 @@ class Trial:
         from transformers import PrinterCallback
 
         from core.train.schedule import make_schedule
-        from core.train.settings import training_arguments
 
         task, train, examples = self._task, self._profile.train, loaded.examples
         pad = loaded.tokenizer.pad_token_id
-        trainer = self._trainer_kind()(
-            collator=data.Collator(
+        shared = {
+            "collator": self._stage.collator(
                 loaded.tokenizer.eos_token_id if pad is None else pad,
                 PADDED_TO if task.device == "cuda" else 1,
             ),
-            order_seed=order_seed(train),
-            plan=plan,
-            schedule=make_schedule(train, task, plan, self._beginning.probe_end),
-            requests=self._requests,
-            on_phase=self._enter,
-            on_rehearsed=self._leave_out,
-            memory=self._memory,
-            make_optimizer=lambda model: build_optimizer(model, train, task.device, self._sharding),
-            model=loaded.model,
-            args=training_arguments(
+            "order_seed": order_seed(train),
+            "plan": plan,
+            "schedule": make_schedule(train, task, plan, self._beginning.probe_end),
+            "requests": self._requests,
+            "on_phase": self._enter,
+            "on_rehearsed": self._leave_out,
+            "memory": self._memory,
+            "make_optimizer": lambda model: build_optimizer(
+                model, train, task.device, self._sharding, self._profile.method
+            ),
+            "ranks": self._ranks,
+            "model": loaded.model,
+            "args": self._stage.arguments(
                 self._profile, task, plan, loaded.numbers, self._folder / CHECKPOINTS, self._ranks
             ),
-            train_dataset=examples.train,
-            eval_dataset=examples.evaluation if plan.evaluate_every is not None else None,
-        )
+            "train_dataset": examples.train,
+            "eval_dataset": examples.evaluation if plan.evaluate_every is not None else None,
+        }
+        trainer = self._stage.trainer(loaded.tokenizer, shared)
         trainer.remove_callback(PrinterCallback)
         self._trainer = trainer
         self._reporter = self._make_reporter(writer)
         trainer.add_callback(self._reporter)
         return self._make_conductor(plan, lambda: self._first_step(loaded, plan))
-
-    def _trainer_kind(self) -> Callable[..., Any]:
-        """What makes the Trainer: of this rank, where there are several."""
-        if self._sharding is None:
-            from core.train.stages.sft import SftTrainer
-
-            return SftTrainer
-        from core.train.stages.ranked import RankedTrainer
-
-        return partial(RankedTrainer, ranks=self._ranks, sharding=self._sharding)
 
     def _make_reporter(self, writer: MetricsWriter | None) -> Any:
         """Build what writes and says how the run goes, on rank 0, and what takes part in it on the others."""
@@ -346,6 +350,7 @@ class Trial:
 
             return Follower(self._memory)
         from core.train.report import Reporter
+        from core.train.utilisation import Utilisation
 
         return Reporter(
             self._folder / TENSORBOARD,
@@ -353,27 +358,42 @@ class Trial:
             self._task.attempt,
             self._memory,
             self._trainer.count_tokens,
+            Utilisation(self._task.device),
+            STAGE_LOGS[self._profile.method.stage],
         )
 
     def _make_conductor(self, plan: Plan, on_first_step: Callable[[], None]) -> Any:
         """Build what decides how the run goes on, and give it to the Trainer."""
         from core.train.conductor import Conductor, EarlyStop, RangeEnd
-        from core.train.settings import saves_as_it_goes
+        from core.train.judging import judged_by
+        from core.train.settings import saves_as_it_goes, saves_evaluated
 
         task, train = self._task, self._profile.train
-        early = None
+        early, metric, begun = None, judged_by(self._profile), self._beginning.checkpoint
         if train.early_stopping_patience is not None and plan.evaluate_every is not None:
             # The losses that a probe's own decay came to are out of reach for the rate that comes back.
             since = (self._beginning.probe_end or 0) if task.schedule == "own" else 0
-            early = EarlyStop(train.early_stopping_patience, since)
+            early = EarlyStop(train.early_stopping_patience, metric, since)
         conductor = Conductor(
             self._requests,
             plan,
             early,
             save_every=train.save_steps if saves_as_it_goes(train, task) else None,
+            saves_evaluated=saves_evaluated(train, task),
             save_waiting=task.kind != "range",
             keep_last=self._keeps_last(),
+            keeper=checkpoints.Keeper(
+                metric,
+                train.save_total_limit,
+                train.save_best if saves_evaluated(train, task) else None,
+                None if begun is None else checkpoints.step_of(begun.name),
+            )
+            if self._ranks.first
+            else None,
             new_best=self._beginning.continues,
+            record=(lambda folder: write_settings(folder, self._profile))
+            if self._ranks.first
+            else None,
             take_up_window=self._trainer.take_up_window,
             on_first_step=on_first_step,
         )
@@ -391,56 +411,27 @@ class Trial:
 
     def _first_step(self, loaded: Loaded, plan: Plan) -> None:
         """Write `run.json` and tell the log what is about to be trained."""
+        from core.train.opening import opening_lines, run_info
         from core.train.report import say
-        from core.train.schedule import describe
-        from core.train.trainable import count
 
         self._watch.mark("first batch")
         if not self._ranks.first:
             return
-        trainable, parameters = count(loaded.model)
-        examples = loaded.examples
-        run = RunInfo(
-            attempt=self._task.attempt,
-            total_steps=plan.total_steps,
-            full_steps=plan.full_steps,
-            steps_per_epoch=float(plan.steps_per_epoch),
-            train_rows=examples.train_rows,
-            eval_rows=examples.eval_rows,
-            dropped_rows=examples.dropped,
-            trainable_parameters=trainable,
-            parameters=parameters,
-            precision=loaded.numbers.name,
-            device=_device_name(self._task.device),
-            versions=_versions(),
-            startup_seconds=round(self._watch.total(), 3),
-            longest_row=_longest(examples.train),
-            longest_eval_row=_longest(examples.evaluation),
-            rung_step=plan.rung_step,
-            warmup_steps=plan.warmup_steps,
-            epoch_tokens=sum(len(row.ids) for row in examples.train),
+        profile, task, began = self._profile, self._task, self._beginning
+        run = run_info(
+            task, plan, loaded.model, loaded.examples, loaded.numbers, self._watch.total()
         )
         write_record(self._folder / RUN_FILE, run)
-        method = self._profile.method.finetuning_type
-        bits = self._profile.model.quantization_bit
-        say(f"model {model_path(self._profile)}, {method}" + (f", {bits} bits" if bits else ""))
-        say(
-            f"{trainable:,} of {parameters:,} parameters train ({100 * trainable / parameters:.2f} %)"
-        )
-        say(
-            f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped "
-            "(nothing to learn within cutoff_len)"
-        )
-        for line in describe(self._profile.train, self._task, plan, self._beginning.probe_end):
+        for line in opening_lines(profile, task, plan, run, began, loaded.tokenizer):
             say(line)
-        if self._task.resume_from is not None:
+        if task.resume_from is not None:
             say(f"goes on after step {self._trainer.state.global_step:,}")
         say(f"{run.device}, {run.precision}")
         say(f"started in {self._watch.describe()}")
 
     def _save_output(self, loaded: Loaded) -> None:
         """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
-        from core.train.weights import save_weights, weights_to_save
+        from core.train.weights import weights_to_save
 
         weights = weights_to_save(loaded.model, self._ranks)
         if not self._ranks.first:
@@ -448,7 +439,7 @@ class Trial:
         output = self._folder / OUTPUT
         partial = self._folder / checkpoints.PARTIAL
         shutil.rmtree(partial, ignore_errors=True)
-        save_weights(loaded.model, partial, weights)
+        self._stage.save(loaded.model, partial, weights)
         loaded.tokenizer.chat_template = loaded.encoder.jinja
         loaded.tokenizer.save_pretrained(partial)
         shutil.rmtree(output, ignore_errors=True)
@@ -462,29 +453,10 @@ class Trial:
         whose profile asks for them."""
         if not self._ranks.first:
             return
-        if self._task.kind == "full" and self._profile.train.save_steps is not None:
+        train = self._profile.train
+        if self._task.kind == "full" and (train.save_steps or train.save_best):
             return
         if self._keeps_last():
             checkpoints.keep_only(self._folder, last)
         else:
             shutil.rmtree(self._folder / CHECKPOINTS, ignore_errors=True)
-
-
-def _longest(rows: list[Example]) -> int | None:
-    return max((len(row.ids) for row in rows), default=None)
-
-
-def _device_name(device: str) -> str:
-    import torch
-
-    return str(torch.cuda.get_device_name(0)) if device == "cuda" else "CPU"
-
-
-def _versions() -> dict[str, str]:
-    """The versions of the libraries that were loaded."""
-    versions = {"python": platform.python_version()}
-    for name in ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "tokenizers"):
-        module = sys.modules.get(name)
-        if module is not None:
-            versions[name] = str(module.__version__)
-    return versions

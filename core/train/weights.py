@@ -18,12 +18,19 @@ def weights_to_save(model: Any, ranks: Ranks) -> dict[str, Any] | None:
 def save_weights(model: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
     """Save what trains: the adapter of a peft model, or the whole model; `weights` in place of the model's own.
 
+    An adapter is saved as one of the model that the profile names; PiSSA's has twice the rank (`core.train.pissa`).
+
     Raises:
         OSError: the disk is full.
     """
+    from core.train import pissa
+
     folder.mkdir(parents=True, exist_ok=True)
     if hasattr(model, "peft_config"):
         # The default asks the hub whether the vocabulary has grown, and waits for an answer where there is no network.
         model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
+        origin = pissa.origin_of(model)
+        if origin is not None:
+            pissa.convert(folder, origin)
     else:
         model.save_pretrained(folder, state_dict=weights)

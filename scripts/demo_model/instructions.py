@@ -46,7 +46,7 @@ def make_rows(wordnet: WordNet, count: int, seed: int) -> list[Row]:
     for entry in {entry.word: entry for entry in entries}.values():
         if len(rows) == count:
             break
-        row = _TASKS[len(rows) % len(_TASKS)](entry, wordnet, rng)
+        row = TASKS[len(rows) % len(TASKS)](entry, wordnet, rng)
         if row is not None:
             rows.append(row)
     rng.shuffle(rows)
@@ -139,7 +139,7 @@ def _first_letter(entry: Entry, wordnet: WordNet, rng: random.Random) -> Row:
     return Row(f'With which letter does "{entry.word}" begin?', "", answer)
 
 
-_TASKS: tuple[Task, ...] = (
+TASKS: tuple[Task, ...] = (
     _meaning,
     _example,
     _word,
@@ -152,3 +152,4 @@ _TASKS: tuple[Task, ...] = (
     _opposite,
     _first_letter,
 )
+"""What is asked, in turn."""

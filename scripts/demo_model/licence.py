@@ -37,9 +37,9 @@ Princeton University and LICENSEE agrees to preserve same.
 """
 
 
-def data_notice(name: str, rows: int, command: str) -> str:
-    """The notice that stands beside an instruction set."""
+def data_notice(name: str, rows: int, command: str, what: str = "rows of instructions") -> str:
+    """The notice that stands beside a data set; ``what`` says what it has so many of."""
     return (
-        f"{name}: {rows} rows of instructions, made from the {SOURCE}\nby {command}\n\n"
+        f"{name}: {rows} {what}, made from the {SOURCE}\nby {command}\n\n"
         f"The licence of that text:\n\n{LICENCE}"
     )

@@ -37,6 +37,12 @@ def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     assert measure(file).rows == 2
 
 
+def test_text_is_counted_by_its_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_text("one\n\n  \nthe longest\nlast")
+    assert measure(file) == data_size.FileSize(3, len("the longest\n"))
+
+
 def test_a_json_list_is_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text(json.dumps(ROWS))
@@ -125,7 +131,7 @@ def test_what_only_looks_like_parquet_is_an_error(tmp_path: Path) -> None:
         ("a.json", "[]", "has no rows"),
         ("a.jsonl", "\n\n", "has no rows"),
         ("a.csv", "a,b\n", "has no rows"),
-        ("a.txt", "x", "ends in .txt"),
+        ("a.doc", "x", "ends in .doc"),
         ("a", "x", "has no ending"),
     ],
 )

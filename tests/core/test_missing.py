@@ -24,3 +24,19 @@ def test_absent_data_and_models_are_told_those_of_the_space_too(tmp_path: Path) 
         ("model.model_name_or_path", f"{absent} does not exist"),
         ("search.space.model_name_or_path", f"{absent}-2 does not exist"),
     ]
+
+
+def test_names_of_data_sets_are_looked_up(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text("{}")
+    (tmp_path / "data" / "dataset_info.json").write_text(
+        '{"here": {"file_name": "a.jsonl"}, "hub": {"hf_hub_url": "a/b"}}'
+    )
+    text = '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "{}"\n'
+    assert missing_files(loads(text.format("here, demo-pairs"), folder=tmp_path)) == []
+    (hub,) = missing_files(loads(text.format("hub, here"), folder=tmp_path))
+    assert hub.key == "data.dataset" and "on the Hugging Face Hub" in hub.wrong
+    assert "download it first" in hub.right
+    (near,) = missing_files(loads(text.format("heer, here"), folder=tmp_path))
+    assert "heer: there is no such file, nor such a name" in near.wrong
+    assert "did you mean here" in near.right

@@ -563,3 +563,23 @@ def test_schedules_that_go_by_the_evaluation_loss_need_one(schedule: str) -> Non
             '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\nval_size = 0\n'
             f'[train]\nlr_scheduler_type = "{schedule}"\n'
         )
+
+
+def test_names_in_dataset_info_stay_and_their_folder_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text('{"mine": {"file_name": "a.jsonl"}}')
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "b.jsonl").write_text("{}")
+    text = '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = {}\n'
+    profile = loads(text.format('"mine, b.jsonl,demo-text"'), folder=tmp_path)
+    assert profile.data.dataset == ["mine", str(tmp_path / "b.jsonl"), "demo-text"]
+    assert profile.data.dataset_dir == str(folder)
+    assert dataset_files(profile)[0] == "mine" and dataset_files(profile)[2].endswith("text.txt")
+    # Loaded again, from anywhere, it means the same.
+    again = loads(dumps(profile), folder=Path("/"))
+    assert again.data == profile.data
+    plain = loads(text.format('"b.jsonl"'), folder=tmp_path)
+    assert (plain.data.dataset, plain.data.dataset_dir) == (str(tmp_path / "b.jsonl"), None)
+    given = loads(text.format('"mine"\ndataset_dir = "data"'), folder=tmp_path)
+    assert given.data.dataset_dir == str(folder)

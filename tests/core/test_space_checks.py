@@ -184,8 +184,9 @@ def test_no_other_parameter_decides_what_goes_together(
             int(other.low or 0), min(int(other.high or 9), 9 + int(other.low or 0))
         )
     else:
+        low = other.low or 0.01
         values = st.floats(
-            other.low or 0.01, min(other.high or 1.0, 1.0), exclude_min=True, exclude_max=True
+            low, min(other.high or low + 1, low + 1), exclude_min=True, exclude_max=True
         )
     changed = tables[other.table].model_copy(update={other.name: data.draw(values)})
     before = [p.wrong for p in joint_problems(tables)]

@@ -23,6 +23,7 @@ from core.study.events import (
 from core.study.files import ProcessRecord, RunInfo, TrialForecast
 from core.study.metrics import Point
 from core.study.state import StudyState, apply
+from tests.tui.fake_data import FakePreview
 from tests.tui.fake_memory import FakeDesk
 from tests.tui.fake_range import FakeWatch
 from tui.curve import Curve, CurveBuilder
@@ -218,13 +219,15 @@ class FakeFeed:
 
     def _curve(self, number: int, wanted: Wanted) -> Curve:
         whole, memory = number in wanted.whole, number == wanted.memory
-        key = (len(self.metrics[number]), whole, memory)
+        key = (len(self.metrics[number]), whole, memory, wanted.measure)
         if number not in self._kept or self._kept[number][0] != key:
             self.opened.append(number)
             builder = CurveBuilder()
             builder.add(self.metrics[number])
             forecast = self.forecasts.get(number)
-            curve = builder.digest(run_info(), whole=whole, forecast=forecast, memory=memory)
+            curve = builder.digest(
+                run_info(), whole=whole, forecast=forecast, memory=memory, measure=wanted.measure
+            )
             curve = replace(curve, finding=self.findings.get(number) if whole else None)
             self._kept[number] = (key, curve)
         return self._kept[number][1]
@@ -373,6 +376,9 @@ class FakeSource:
 
     def past_time(self, profile: Any) -> Any:
         return None
+
+    def preview(self, asked: Any) -> Any:
+        return FakePreview()
 
     def demo_profile(self) -> Any:
         return "the demo's profile"

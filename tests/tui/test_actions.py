@@ -10,6 +10,7 @@ from tui.keymap import bindings, help_lines, hints, key_label
 SCREENS = {
     "studies": ("studies", "table", "app"),
     "configure": ("configure", "app"),
+    "data": ("data", "app"),
     "range": ("range", "app"),
     "trials": ("trials", "detail", "table", "app"),
     "gpus": ("gpus", "app"),
@@ -43,7 +44,9 @@ def test_every_action_is_bound_and_listed() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 79, 159])
-@pytest.mark.parametrize("context", ["studies", "configure", "range", "trials", "gpus", "results"])
+@pytest.mark.parametrize(
+    "context", ["studies", "configure", "data", "range", "trials", "gpus", "results"]
+)
 def test_the_footer_fits_and_always_names_help_and_quit(context: str, width: int) -> None:
     shown = hints((context,), width, ascii=False)  # type: ignore[arg-type]
     assert sum(hint.width for hint in shown) <= width

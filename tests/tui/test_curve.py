@@ -58,3 +58,36 @@ def test_what_is_not_finite_is_not_hidden() -> None:
 def test_nothing_logged_is_an_empty_curve() -> None:
     curve = build().digest(None, whole=True)
     assert curve.train == () and curve.step == 0 and curve.loss is None
+
+
+def aligned() -> list[Point]:
+    """Two updates of a preference stage, and an evaluation after them."""
+    return [
+        Point(t=NOW, step=1, loss=0.69, grad_norm=2.0, lr=1e-6, more={"reward_margin": 0.1}),
+        Point(t=NOW + 1, step=2, loss=0.6, grad_norm=1.0, lr=2e-6, more={"reward_margin": 0.4}),
+        Point(t=NOW + 2, step=2, eval_loss=0.65, more={"eval_reward_margin": 0.3, "eval_kl": 2.0}),
+    ]
+
+
+def test_whatever_a_stage_logs_can_be_drawn_with_its_evaluations_beside_it() -> None:
+    builder = build(aligned())
+    assert builder.digest(None, whole=True).measures == (
+        "loss", "reward_margin", "kl", "grad_norm", "lr",
+    )  # fmt: skip
+    margins = builder.digest(None, whole=True, measure="reward_margin")
+    assert margins.train == ((1.0, 0.1), (2.0, 0.4)) and margins.evals == ((2.0, 0.3),)
+    only_evaluated = builder.digest(None, whole=True, measure="kl")
+    assert only_evaluated.train == () and only_evaluated.evals == ((2.0, 2.0),)
+    norms = builder.digest(None, whole=True, measure="grad_norm")
+    assert norms.train == ((1.0, 2.0), (2.0, 1.0)) and norms.evals == ()
+
+
+def test_the_last_values_of_a_stages_own_measures_are_told_apart_from_what_every_stage_logs() -> (
+    None
+):
+    curve = build(aligned()).digest(None, whole=False)
+    assert dict(curve.own_measures) == {
+        "reward_margin": 0.4,
+        "eval_reward_margin": 0.3,
+        "eval_kl": 2.0,
+    }

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from core.data_size import CountStoppedError, RowCounter
+from core.dataset_info import DEMO_SETS
 from tui import row_count
 from tui.draft import Draft, review
-from tui.plan import DataCount
+from tui.plan import DataCount, plan
 from tui.row_count import Names, look, names_of, quick_look
 
 MODEL = "model.model_name_or_path"
@@ -87,3 +88,67 @@ def test_a_parameter_with_a_problem_of_its_own_names_no_file(tmp_path: Path) -> 
     )
     assert names_of(review(searched), tmp_path) == Names("", ("a.json", "b.json"), (), tmp_path)
     assert row_count.names_of(review(Draft()), tmp_path) == Names("", (), (), tmp_path)
+
+
+def test_named_data_sets_folders_and_text_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text('{"a": 1}\n' * 4)
+    (tmp_path / "data" / "more.txt").write_text("one\ntwo\n")
+    (tmp_path / "data" / "dataset_info.json").write_text(
+        '{"mine": {"file_name": "rows.jsonl", "num_samples": 9}, "hub": {"hf_hub_url": "a/b"}}'
+    )
+    data = look(_names(tmp_path, "mine", "data", "demo-pairs"), RowCounter(), _never)
+    assert [(f.rows, f.wanted) for f in data.train] == [(4, 9), (6, None), (480, None)]
+    assert data.problems == ()
+    (problem,) = look(_names(tmp_path, "hub"), RowCounter(), _never).problems
+    assert "hub in " in problem.wrong and "download it first" in problem.right
+
+
+def test_what_a_draft_says_of_mixing_goes_into_its_steps(tmp_path: Path) -> None:
+    for name, rows in (("a.jsonl", 90), ("b.jsonl", 30)):
+        (tmp_path / name).write_text('{"a": 1}\n' * rows)
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", '["a.jsonl", "b.jsonl"]')
+    draft = draft.with_text("data.val_size", "0").with_text("data.mix_strategy", "interleave_under")
+    draft = draft.with_text("data.interleave_probs", "[0.5, 0.5]")
+    looked = review(draft)
+    data = look(names_of(looked, tmp_path), RowCounter(), _never)
+    assert (data.strategy, data.weights) == ("interleave_under", (0.5, 0.5))
+    assert str(plan(looked, data).train_rows) == "60"
+    over = review(draft.with_text("data.mix_strategy", "interleave_over"))
+    counted = look(names_of(over, tmp_path), RowCounter(), _never)
+    assert str(plan(over, counted).train_rows) == "180"
+
+
+def test_a_stream_is_not_counted_and_its_steps_are_known_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 9)
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "a.jsonl")
+    for key, value in (
+        ("data.streaming", "true"),
+        ("data.val_size", "0"),
+        ("train.max_steps", "7"),
+    ):
+        draft = draft.with_text(key, value)
+    looked = review(draft)
+    data = look(names_of(looked, tmp_path), RowCounter(), _never)
+    assert data.train == () and data.problems == ()
+    assert str(plan(looked, data).full) == "7"
+    missing = names_of(review(draft.with_text("data.dataset", "none.jsonl")), tmp_path)
+    assert look(missing, RowCounter(), _never).problems[0].key == "data.dataset"
+
+
+@pytest.mark.parametrize("stage", ["pt", "sft"])
+def test_packed_rows_are_counted_as_the_sequences_that_they_fill(
+    tmp_path: Path, stage: str
+) -> None:
+    name = "demo-text" if stage == "pt" else "demo"
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", name)
+    for key, value in (
+        ("method.stage", stage), ("data.packing", "true"), ("data.val_size", "0"), ("data.cutoff_len", "128"),
+        ("train.per_device_train_batch_size", "2"), ("train.gradient_accumulation_steps", "1"),
+    ):  # fmt: skip
+        draft = draft.with_text(key, value)
+    looked = review(draft)
+    found = plan(looked, look(names_of(looked, tmp_path), RowCounter(), _never))
+    size = DEMO_SETS[name].stat().st_size
+    assert found.epoch is not None and found.epoch.about
+    assert found.epoch.low == pytest.approx(size / 4 / 128 / 2, abs=1)

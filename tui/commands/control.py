@@ -7,6 +7,7 @@ from pathlib import Path
 
 from core.engine.client import daemon_alive, send
 from core.engine.messages import Command, Reply, Request
+from core.study.recipes import find_recipe
 from core.study.store import StudyReader, find_study
 from core.values import Scalar
 
@@ -70,6 +71,11 @@ def promoted_changes(texts: list[str]) -> dict[str, Scalar] | None:
 
 
 def _send(arguments: argparse.Namespace, command: Command) -> int:
+    recipe = find_recipe(arguments.study) if arguments.trial is None else None
+    if recipe is not None:
+        from tui.commands.recipe import control
+
+        return control(recipe, command, as_json=arguments.json)
     return _ask(find_study(arguments.study), Request(command, arguments.trial), arguments.json)
 
 

@@ -11,12 +11,17 @@ from core.catalogue import Parameter, UnknownParameterError, find, json_schema, 
 from core.missing import missing_files
 from core.params import TABLES
 from core.profile import ProfileError
+from core.recipe import is_recipe
 from core.values import toml_value
 
 
 def check(arguments: argparse.Namespace) -> int:
     """Say everything that is wrong with a profile: 0 when nothing is, 1 otherwise."""
     path = profiles_.resolve(arguments.profile)
+    if is_recipe(path):
+        from tui.commands.recipe import check as check_recipe
+
+        return check_recipe(arguments, path)
     try:
         profile = profiles_.load(path)
         problems = missing_files(profile)

@@ -43,9 +43,13 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Start the search that a profile describes."""
+    """Start the search that a profile describes, or a recipe's steps."""
     from core.profile import Profile
 
+    if path := recipe_file(arguments.profile):
+        from tui.commands.recipe import run as run_recipe
+
+        return run_recipe(arguments, path)
     profile = profile_of(arguments)
     if isinstance(profile, Profile):
         folder = Path(arguments.study) if arguments.study else new_folder(profile.profile.name)
@@ -54,9 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Run a profile as one full training."""
+    """Run a profile as one full training; of a recipe each step."""
     from core.profile import Profile
 
+    if path := recipe_file(arguments.profile):
+        from tui.commands.recipe import run as run_recipe
+
+        return run_recipe(arguments, path, searching=False)
     profile = profile_of(arguments)
     if isinstance(profile, Profile):
         name = f"{profile.profile.name}-training"
@@ -68,8 +76,13 @@ def train(arguments: argparse.Namespace) -> int:
 def attach(arguments: argparse.Namespace) -> int:
     """Watch a study; where its engine died with work left, start it again."""
     from core.engine.client import daemon_alive, needs_daemon, start_daemon
+    from core.study.recipes import find_recipe
     from core.study.store import StudyReader
 
+    if recipe := find_recipe(arguments.study):
+        from tui.commands.recipe import attach as attach_recipe
+
+        return attach_recipe(recipe, arguments)
     folder = find_study(arguments.study)
     reader = StudyReader(folder)
     if needs_daemon(reader.state, daemon_alive(folder)):
@@ -80,6 +93,15 @@ def attach(arguments: argparse.Namespace) -> int:
 
         return follow(folder)
     return dashboard(arguments, folder)
+
+
+def recipe_file(name: str) -> Path | None:
+    """The file that a person means by `name` where it is a recipe; None where it is the profile of one run."""
+    from core.profile import resolve
+    from core.recipe import is_recipe
+
+    path = resolve(name)
+    return path if is_recipe(path) else None
 
 
 def profile_of(arguments: argparse.Namespace) -> Profile | int:

@@ -17,6 +17,7 @@ from core.search.ranking import Ranked
 from core.study.events import RungDecided
 from core.study.files import RunInfo, read_record
 from core.study.metrics import read_points
+from core.study.recipes import find_recipe, recipe_of
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study
 from tui import rung_text, words
@@ -52,16 +53,17 @@ def _study(path: Path) -> dict[str, Any]:
         state = StudyReader(path).state
     except StudyError as error:
         return {
-            "name": path.name, "status": "unreadable", "reason": str(error), "trials": 0, "ended": 0,
+            "name": shown_name(path), "status": "unreadable", "reason": str(error), "trials": 0, "ended": 0,
             "age_seconds": None, "folder": str(path), "engine": False,
         }  # fmt: skip
-    return {**_status(path, state), "age_seconds": time.time() - state.created}
+    return {**status_of(path, state), "age_seconds": time.time() - state.created}
 
 
-def _status(path: Path, state: StudyState) -> dict[str, Any]:
+def status_of(path: Path, state: StudyState) -> dict[str, Any]:
+    """How a study stands, for programs."""
     best = best_trial(state)
     return {
-        "name": path.name,
+        "name": shown_name(path),
         "folder": str(path),
         "status": state.status,
         "reason": state.reason,
@@ -86,6 +88,11 @@ def _status(path: Path, state: StudyState) -> dict[str, Any]:
     }
 
 
+def shown_name(path: Path) -> str:
+    """A study's name as `tunedeck studies` lists it: of a recipe's step with the recipe's before it."""
+    return f"{path.parent.name}/{path.name}" if recipe_of(path) else path.name
+
+
 def _rung(decision: RungDecided) -> dict[str, Any]:
     return {
         "rung": decision.rung, "at": decision.at, "kept": sorted(decision.kept),
@@ -96,8 +103,12 @@ def _rung(decision: RungDecided) -> dict[str, Any]:
 
 def status(arguments: argparse.Namespace) -> int:
     """Say how a study stands."""
+    if recipe := find_recipe(arguments.study):
+        from tui.commands import recipe as recipe_commands
+
+        return recipe_commands.status(recipe, as_json=arguments.json)
     reader = StudyReader(find_study(arguments.study))
-    content = _status(reader.folder.path, reader.state)
+    content = status_of(reader.folder.path, reader.state)
     if arguments.json:
         print(json.dumps(content, indent=1))
         return 0
@@ -138,12 +149,28 @@ def _counts(content: dict[str, Any]) -> str:
 
 def trials(arguments: argparse.Namespace) -> int:
     """List the trials of a study."""
+    if recipe := find_recipe(arguments.study):
+        from tui.commands import recipe as recipe_commands
+
+        return recipe_commands.trials(recipe, as_json=arguments.json)
     reader = StudyReader(find_study(arguments.study))
-    listed = [_seen(reader, t) for t in reader.state.trials.values()]
     if arguments.json:
-        places = {r.trial: r for r in ranking(reader.state)}
-        print(json.dumps([_as_json(t, places.get(t.number)) for t in listed], indent=1))
-        return 0
+        print(json.dumps(trials_of(reader), indent=1))
+    else:
+        print(trials_table(reader))
+    return 0
+
+
+def trials_of(reader: StudyReader) -> list[dict[str, Any]]:
+    """The trials of a study for programs."""
+    places = {r.trial: r for r in ranking(reader.state)}
+    listed = [_seen(reader, t) for t in reader.state.trials.values()]
+    return [_as_json(t, places.get(t.number)) for t in listed]
+
+
+def trials_table(reader: StudyReader) -> str:
+    """The trials of a study as a table."""
+    listed = [_seen(reader, t) for t in reader.state.trials.values()]
     rows = [
         (
             str(t.number), "stalled" if t.stalled and t.live else t.status, describe(t.changes),
@@ -153,8 +180,7 @@ def trials(arguments: argparse.Namespace) -> int:
         for t in listed
     ]  # fmt: skip
     headers = ("trial", "state", "settings", "step", "loss", "eval loss", "peak", "why")
-    print(table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet.")
-    return 0
+    return table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet."
 
 
 def _why(trial: Trial) -> str:
@@ -241,10 +267,14 @@ def _edges(reader: StudyReader) -> tuple[Edge, ...]:
 
 def best(arguments: argparse.Namespace) -> int:
     """Print the winner and the ranking behind it."""
+    if recipe := find_recipe(arguments.study):
+        from tui.commands import recipe as recipe_commands
+
+        return recipe_commands.best(recipe, as_json=arguments.json)
     reader = StudyReader(find_study(arguments.study))
     winner = best_trial(reader.state)
     if arguments.json:
-        print(json.dumps(_best_as_json(reader, winner), indent=1))
+        print(json.dumps(best_as_json(reader, winner), indent=1))
     elif winner is not None:
         print(f"trial {winner.number}: {describe(winner.changes) or 'the profile as it is'}")
         for caution in cautions(reader):
@@ -259,8 +289,8 @@ def best(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _best_as_json(reader: StudyReader, winner: Trial | None) -> dict[str, Any] | None:
-    """The winner for programs; None where there is none."""
+def best_as_json(reader: StudyReader, winner: Trial | None) -> dict[str, Any] | None:
+    """The winner of a study for programs; None where there is none."""
     if winner is None:
         return None
     state = reader.state

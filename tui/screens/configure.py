@@ -15,7 +15,7 @@ from tui.explain import problem_text
 from tui.plan import Plan
 from tui.profile_path import path_note, path_problem, profile_path, slug
 from tui.row_count import quick_look
-from tui.screens.configure_search import ConfigureSearch
+from tui.screens.configure_data import ConfigureData
 from tui.screens.confirm import ConfirmDialog, MessageDialog, TextDialog
 from tui.screens.pick import Choice, PickDialog, profile_choices
 from tui.source import short_path
@@ -25,7 +25,7 @@ from tui.words import duration, plural
 _EMPTY = "empty"
 
 
-class ConfigureScreen(ConfigureSearch):
+class ConfigureScreen(ConfigureData):
     """The form with what is done to a whole profile. Starting goes through the app's `start_study`."""
 
     def __init__(self, profile_path: Path | None = None) -> None:

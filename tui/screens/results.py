@@ -425,6 +425,12 @@ class ResultsScreen(DeckScreen):
             steps = steps if picked == "all" else (steps[int(picked)],)
         self.deck.search_on(folder, steps)
 
+    def action_use_model(self) -> None:
+        if (row := self._selected_or_say()) and self._view is not None:
+            from tui.screens.model_use import ask_use
+
+            self.run_worker(ask_use(self, self._view, row.number), group="dialog", exclusive=True)
+
     def action_copy_profile(self) -> None:
         if (row := self._selected_or_say()) and self._view is not None:
             self.deck.copy_profile(self._view.folder, row.number)

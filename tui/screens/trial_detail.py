@@ -11,6 +11,7 @@ from textual.containers import Vertical
 
 from tui import detail, rung_text, theme, words
 from tui.ascii_text import ascii_text
+from tui.curve import LOSS
 from tui.memory_chart import memory_series, memory_title
 from tui.widgets.bars import Heading, Pieces
 from tui.widgets.lines import Piece
@@ -38,6 +39,8 @@ class TrialDetail(Vertical):
         super().__init__(id="detail")
         self._ascii = ascii
         self._pane: str | None = None
+        self.measure = LOSS
+        """What the chart shows."""
         self._wide = False
         self._composed = False
         self._view: StudyView | None = None
@@ -116,6 +119,13 @@ class TrialDetail(Vertical):
         self._pane = name
         self._arrange()
 
+    def next_measure(self) -> None:
+        """Draw the next of what the trial logs, and the loss again after the last."""
+        curve = self._row.curve if self._row is not None else None
+        measures = curve.measures if curve is not None else (LOSS,)
+        known = measures.index(self.measure) if self.measure in measures else -1
+        self.measure = measures[(known + 1) % len(measures)]
+
     def focus_pane(self) -> None:
         """Let the keys scroll the text, if text is shown."""
         if self.pane.display and self.query_one("#pane-side").display:
@@ -184,11 +194,7 @@ class TrialDetail(Vertical):
     def _show_chart(self, row: TrialRow | None, marked: Sequence[TrialRow]) -> None:
         others = [r for r in marked if row is None or r.number != row.number]
         drawn = [r.curve for r in (row, *others) if r is not None]
-        if (
-            row is not None
-            and row.trial.attempts
-            and (row.curve is None or row.curve.train is None)
-        ):
+        if row is not None and row.trial.attempts and not _is_read(row, self.measure):
             return
         key = (row.number if row else None, tuple(map(id, drawn)), tuple(r.number for r in others))
         if key == self._drawn:
@@ -196,7 +202,8 @@ class TrialDetail(Vertical):
         self._drawn = key
         end = float(row.total_steps) if row and row.total_steps and row.trial.live else None
         losses = self.query_one("#losses", LossChart)
-        losses.set_series(_series(row, others), title="", x_end=end)
+        title = "" if self.measure == LOSS else words.metric(self.measure)
+        losses.set_series(_series(row, others, self.measure), title=title, x_end=end)
 
     def _show_memory(self) -> None:
         row = self._row
@@ -235,20 +242,33 @@ class TrialDetail(Vertical):
             self.pane.set_lines(detail.log_text(lines or (empty,)), follow=True)
 
 
-def _series(row: TrialRow | None, others: Sequence[TrialRow]) -> list[ChartSeries]:
+def _is_read(row: TrialRow, measure: str) -> bool:
+    """Whether every point of `measure` is there."""
+    curve = row.curve
+    return curve is not None and curve.train is not None and curve.measure == measure
+
+
+def _series(
+    row: TrialRow | None, others: Sequence[TrialRow], measure: str = LOSS
+) -> list[ChartSeries]:
     series: list[ChartSeries] = []
     if row is not None and row.curve is not None and row.curve.train is not None:
         own, clipped = f"{row.number}" if others else "", row.status == "diverged"
-        series.append(ChartSeries(own or "train", row.curve.train, clipped=clipped))
+        # Some measures are of evaluations alone.
+        if row.curve.train or not row.curve.evals:
+            series.append(ChartSeries(own or "train", row.curve.train, clipped=clipped))
         if row.curve.evals:
             label = f"{own} eval".strip()
             series.append(ChartSeries(label, row.curve.evals, "eval", clipped=clipped))
     series += [
         ChartSeries(
-            f"{other.number}", other.curve.train, "other", clipped=other.status == "diverged"
+            f"{other.number}",
+            other.curve.train or other.curve.evals or (),
+            "other",
+            clipped=other.status == "diverged",
         )
         for other in others
-        if other.curve is not None and other.curve.train is not None
+        if other.curve is not None and _is_read(other, measure)
     ]
     return series
 

@@ -183,6 +183,7 @@ class TrialsScreen(DeckScreen):
         chart = self.detail.needs_curve
         return Wanted(
             whole=frozenset((*selected, *self._marked)) if chart else frozenset(),
+            measure=self.detail.measure,
             sparks=tuple(int(row.key) for row in visible),
             log=self._selected if self.detail.needs_log else None,
             memory=self._selected if self.detail.needs_memory else None,
@@ -327,6 +328,10 @@ class TrialsScreen(DeckScreen):
         self._show_detail()
         self.deck.poll_soon()
 
+    def action_next_measure(self) -> None:
+        self.detail.next_measure()
+        self.deck.poll_soon()
+
     def action_log_scale(self) -> None:
         self.detail.chart.toggle_log()
 
@@ -361,6 +366,12 @@ class TrialsScreen(DeckScreen):
     def action_copy_command(self) -> None:
         if self._view is not None:
             self.deck.copy(f"tunedeck attach {shell_path(self._view.folder)}")
+
+    def action_use_model(self) -> None:
+        if (trial := self._trial_or_say()) and self._view is not None:
+            from tui.screens.model_use import ask_use
+
+            self.run_worker(ask_use(self, self._view, trial.number), group="dialog", exclusive=True)
 
     # -- steering -----------------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ import msgspec
 from core.memory.allocator import ROUND
 from core.memory.estimate.regime import FEED_FORWARD, Regime, names
 from core.memory.models.shape import Architecture, Linear
+from core.optimizer_settings import PROJECTED, OptimArgsError, optim_args
 from core.params import MethodTable, TrainTable
+from core.values import Scalar
 
 SCALED = 64
 """Weights of 4 bits that share a scale (bitsandbytes)."""
@@ -17,6 +19,13 @@ LEAST_8BIT = 4096
 """Weights of fewer numbers keep states of 32 bits (bitsandbytes)."""
 LEAST_PAGED = 100_000
 """States of fewer numbers are not paged (bitsandbytes)."""
+
+EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings"})
+"""What models call their embeddings."""
+HEADS = frozenset({"lm_head", "embed_out"})
+"""And their output head."""
+RANK = 128
+"""galore's and apollo's rank where train.optim_args has none."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -42,7 +51,7 @@ def rounded(size: float) -> int:
 def trained_groups(shape: Architecture, regime: Regime, method: MethodTable) -> tuple[Group, ...]:
     """All weights that train."""
     if regime.method == "lora":
-        return adapter_groups(shape, regime)
+        return (*adapter_groups(shape, regime), *_whole_groups(shape, method))
     if regime.method == "full":
         return (*_layer_groups(shape, shape.layers, regime), *_outside_groups(shape, None))
     layers = min(abs(method.freeze_trainable_layers), shape.layers)
@@ -56,17 +65,30 @@ def adapter_groups(shape: Architecture, regime: Regime) -> tuple[Group, ...]:
     groups = []
     adapted = [(m, shape.layers) for m in shape.linears if regime.adapts(m.name)]
     named = {name.rpartition(".")[2] for name in regime.targets}
-    if named & {"lm_head", "embed_out"}:
+    if named & HEADS:
         adapted.append((Linear("lm_head", shape.hidden, shape.vocabulary), 1))
     for layer, many in adapted:
         groups.append(Group(regime.rank, layer.inputs, many))
         groups.append(Group(layer.outputs, regime.rank, many))
         if regime.dora:
             groups.append(Group(layer.outputs, 1, many))
-    if named & {"embed_tokens", "wte", "embed_in", "word_embeddings"}:
+    if named & EMBEDDINGS:
         groups.append(Group(regime.rank, shape.vocabulary, 1))
         groups.append(Group(shape.hidden, regime.rank, 1))
     return tuple(groups)
+
+
+def _whole_groups(shape: Architecture, method: MethodTable) -> tuple[Group, ...]:
+    """The copies of modules that train whole beside adapters (peft's modules_to_save); norms are not counted."""
+    if method.additional_target is None:
+        return ()
+    named = {name.rpartition(".")[2] for name in names(method.additional_target)}
+    inside = tuple(
+        Group(m.outputs, m.inputs, shape.layers) for m in shape.linears if m.name in named
+    )
+    if shape.tied and named & (EMBEDDINGS | HEADS):
+        return (*inside, Group(shape.vocabulary, shape.hidden, 1, embedding=True))
+    return (*inside, *_outside_groups(shape, named))
 
 
 def _layer_groups(shape: Architecture, layers: int, regime: Regime) -> tuple[Group, ...]:
@@ -92,9 +114,9 @@ def _layer_groups(shape: Architecture, layers: int, regime: Regime) -> tuple[Gro
 
 def _outside_groups(shape: Architecture, modules: set[str] | None) -> tuple[Group, ...]:
     groups = []
-    if modules is None or modules & {"embed_tokens", "wte", "embed_in", "word_embeddings"}:
+    if modules is None or modules & EMBEDDINGS:
         groups.append(Group(shape.vocabulary, shape.hidden, 1, embedding=True))
-    if not shape.tied and (modules is None or modules & {"lm_head", "embed_out"}):
+    if not shape.tied and (modules is None or modules & HEADS):
         groups.append(Group(shape.vocabulary, shape.hidden, 1))
     if shape.positions and modules is None:
         groups.append(Group(shape.positions, shape.hidden, 1, embedding=True))
@@ -141,35 +163,66 @@ def _held(count: int, outputs: int, regime: Regime) -> int:
     return rounded(count * regime.weight)
 
 
-def optimizer_states(groups: tuple[Group, ...], train: TrainTable, width: int) -> int:
+def optimizer_states(
+    groups: tuple[Group, ...], train: TrainTable, width: int, *, cuda: bool
+) -> int:
     """What the optimizer holds on the device. `width` is that of the weights."""
     if train.offload_optimizer:
         return 0
-    return sum(g.many * _state(g, train.optim, width) for g in groups)
+    if train.optim in PROJECTED:
+        return sum(g.many * _projected(g, train, width) for g in groups)
+    return sum(g.many * _state(g, train, width, cuda=cuda) for g in groups)
 
 
-def _state(group: Group, optim: str, width: int) -> int:
+def _state(group: Group, train: TrainTable, width: int, *, cuda: bool) -> int:
     """The states of one weight, by optimizer."""
-    count = group.count
+    count, optim = group.count, train.optim
     if optim == "adafactor":
         factored = group.columns > 1
         return (
             rounded(4 * group.rows) + rounded(4 * group.columns) if factored else rounded(4 * count)
         )
+    if optim == "sgd":
+        return rounded(count * width) if _settings(train).get("momentum") else 0
     if optim in ("adamw_torch", "adamw_torch_fused"):
-        step = ROUND if optim == "adamw_torch_fused" else 0
+        step = ROUND if is_fused(train, cuda=cuda) else 0
         return 2 * rounded(count * width) + step
+    states = 1 if "lion" in optim else 2
     paged = optim.startswith("paged") and count >= LEAST_PAGED
     small = optim.endswith("8bit") and count >= LEAST_8BIT and not group.embedding
-    held = 0 if paged else 2 * rounded(count * (1 if small else 4))
-    return held + (2 * rounded(4 * -(-count // BLOCK)) if small else 0)
+    held = 0 if paged else states * rounded(count * (1 if small else 4))
+    return held + (states * rounded(4 * -(-count // BLOCK)) if small else 0)
+
+
+def _projected(group: Group, train: TrainTable, width: int) -> int:
+    """galore's and apollo's states of one weight: two numbers for each of the gradient's projection on `rank`
+    directions along its shorter side, and the projection itself (Zhao et al. 2024, arXiv 2403.03507, table 1)."""
+    rank = int(_settings(train).get("rank", RANK))
+    small = 1 if train.optim.endswith("8bit") else width
+    short, long = sorted((group.rows, group.columns))
+    if group.embedding or group.many == 1 or short <= rank:
+        return 2 * rounded(group.count * (width if group.embedding else small))
+    return 2 * rounded(rank * long * small) + rounded(rank * short * width)
+
+
+def is_fused(train: TrainTable, *, cuda: bool) -> bool:
+    """Whether AdamW updates in one kernel: as `core.train.optimizers` has it."""
+    return train.optim == "adamw_torch_fused" or (train.optim == "adamw_torch" and cuda)
+
+
+def _settings(train: TrainTable) -> dict[str, Scalar]:
+    try:
+        return optim_args(train.optim, train.optim_args)
+    except OptimArgsError:
+        return {}
 
 
 def update_scratch(groups: tuple[Group, ...], train: TrainTable, width: int, *, cuda: bool) -> int:
     """What comes and goes within an update.
 
-    AdamW on CUDA takes the roots of all second moments at once (torch's foreach form); adafactor makes two copies in
-    fp32 of one weight at a time, and more where the weight is not.
+    AdamW on the CPU takes the root of a weight's second moments, in one kernel nothing. sgd makes a copy of the
+    gradients that decay: on CUDA of all at once (torch's foreach form). adafactor makes two copies in fp32 of one
+    weight at a time, and more where the weight is not. galore decomposes a gradient in fp32.
     """
     if train.offload_optimizer or not groups:
         return 0
@@ -179,6 +232,11 @@ def update_scratch(groups: tuple[Group, ...], train: TrainTable, width: int, *, 
         # The copy of the weight before lives on into the next one's turn.
         copies = (2 if width == 4 else 4) + (1 if widest.many > 1 else 0)
         return rounded(4 * largest) * copies
-    if train.optim == "adamw_torch":
-        return size_of(groups, width) if cuda else 2 * largest * width
+    if train.optim == "adamw_torch" and not cuda:
+        return 2 * largest * width
+    if train.optim == "sgd" and train.weight_decay:
+        decaying = tuple(group for group in groups if group.columns > 1)
+        return size_of(decaying, width) if cuda else largest * width
+    if train.optim in PROJECTED:
+        return 3 * rounded(4 * max((g.count for g in groups if not g.embedding), default=0))
     return 0

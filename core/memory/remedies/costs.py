@@ -7,6 +7,7 @@ Times are in FLOPs a token, which is what a GPU of known speed turns into second
 
 from dataclasses import dataclass
 
+from core.memory.estimate.states import is_fused
 from core.memory.forecast import Lengths, Target
 from core.memory.models.shape import Architecture
 from core.profile import Profile
@@ -109,10 +110,23 @@ TRAFFIC = {
     "paged_adamw_32bit": 28.0,
     "paged_adamw_8bit": 18.0,
     "adafactor": 60.0,
+    "sgd": 20.0,
+    "lion_32bit": 20.0,
+    "lion_8bit": 14.0,
+    "paged_lion_32bit": 20.0,
+    "paged_lion_8bit": 14.0,
+    "galore_adamw": 80.0,
+    "galore_adamw_8bit": 80.0,
+    "apollo_adamw": 60.0,
 }
 """Bytes that an update moves for each weight that trains: weight, gradient and states read and written, temporary
 copies where kernels are not fused."""
-STATES = {"paged_adamw_32bit": 8.0, "paged_adamw_8bit": 2.0}
+STATES = {
+    "paged_adamw_32bit": 8.0,
+    "paged_adamw_8bit": 2.0,
+    "paged_lion_32bit": 4.0,
+    "paged_lion_8bit": 1.0,
+}
 """Bytes of a paged optimizer's states for each weight that trains."""
 OFFLOADED_UPDATE = 28.0
 """Bytes that AdamW moves in the host's memory for each weight: weight, gradient and two states in fp32."""
@@ -246,7 +260,9 @@ def _traffic(
     else:
         half = 0.5 if train.precision == "pure_bf16" else 1.0
         memory = assumed.memory * (CPU_MEMORY if target.kind == "cpu" else 1.0)
-        time = trained * TRAFFIC[train.optim] * half * memory / update
+        fused = is_fused(train, cuda=target.kind == "cuda")
+        moved = TRAFFIC["adamw_torch_fused" if fused else train.optim]
+        time = trained * moved * half * memory / update
         time += trained * STATES.get(train.optim, 0.0) * 2 * assumed.paged * over_bus / update
     if train.offload_activations:
         time += 2 * _kept(profile, architecture) * over_bus

@@ -82,7 +82,7 @@ def quickening(profile: Profile, target: Target) -> list[tuple[Move, ...]]:
         _batches(profile, smaller=True) + _batches(profile, smaller=False),
         _less_checkpointing(profile),
         _attention(profile, target),
-        _quicker_optimizer(profile),
+        _quicker_optimizer(profile, target),
         _no_offload(profile),
     )
     return [axis for axis in axes if axis]
@@ -317,22 +317,50 @@ _OPTIMIZERS: dict[str, tuple[str, Numerics, str, float]] = {
     ),
 }  # fmt: skip
 """What each value of train.optim means as a move: text, numerics, effect, burden; from most to least memory."""
+_LION_8BIT = "Lion's states are rounded to 8 bits: usually the same loss, not the same run"
+_LION: dict[str, tuple[str, Numerics, str, float]] = {
+    "paged_lion_32bit": (
+        "paged Lion: its states move to the host's memory when the GPU's runs out", "equivalent", SAME, 0.02,
+    ),
+    "lion_8bit": ("8-bit Lion: states of 1 byte a weight in place of 4", "different", _LION_8BIT, 0.1),
+    "paged_lion_8bit": (
+        "paged 8-bit Lion: states of 1 byte a weight that may move to the host's memory",
+        "different", _LION_8BIT, 0.12,
+    ),
+    "galore_adamw_8bit": ("8-bit GaLore: its states in 8 bits", "different", _STATES_8BIT, 0.1),
+}  # fmt: skip
+_LESS: dict[str, tuple[str, ...]] = {
+    "paged_adamw_32bit": ("paged_adamw_8bit", "adafactor"),
+    "lion_32bit": ("paged_lion_32bit", "lion_8bit", "paged_lion_8bit"),
+    "lion_8bit": ("paged_lion_8bit",),
+    "paged_lion_32bit": ("paged_lion_8bit",),
+    "paged_lion_8bit": (),
+    "sgd": (),
+    "galore_adamw": ("galore_adamw_8bit",),
+    "galore_adamw_8bit": (),
+    "apollo_adamw": (),
+}
+"""What an optimizer leads to where that is not the ones below it in the table: another kind wants another rate."""
 
 
 def _optimizers(profile: Profile, target: Target) -> tuple[Move, ...]:
     train = profile.train
     if train.offload_optimizer:
         return ()
-    names = list(_OPTIMIZERS)
-    lower = names[names.index(train.optim) + 1 :] if train.optim in names else names
-    if train.optim == "paged_adamw_32bit":
-        lower = ["paged_adamw_8bit", "adafactor"]
     gpu = target.kind == "cuda"
+    names = list(_OPTIMIZERS)
+    if train.optim in _LESS:
+        lower = list(_LESS[train.optim])
+    else:
+        lower = names[names.index(train.optim) + 1 :] if train.optim in names else names
+    if gpu and train.optim == "adamw_torch":
+        # It is the fused one there.
+        lower.remove("adamw_torch_fused")
     moves = [
         Move("optimizer", {"optim": name}, text, numerics, effect, burden)
         for name in lower
         if gpu or not name.startswith("paged")
-        for text, numerics, effect, burden in [_OPTIMIZERS[name]]
+        for text, numerics, effect, burden in [(_OPTIMIZERS | _LION)[name]]
     ]
     if gpu and train.optim.startswith("adamw_torch"):
         text = "the optimizer's states in the host's memory, updated there"
@@ -340,8 +368,9 @@ def _optimizers(profile: Profile, target: Target) -> tuple[Move, ...]:
     return tuple(moves)
 
 
-def _quicker_optimizer(profile: Profile) -> tuple[Move, ...]:
-    if profile.train.optim != "adamw_torch" or profile.train.offload_optimizer:
+def _quicker_optimizer(profile: Profile, target: Target) -> tuple[Move, ...]:
+    train = profile.train
+    if train.optim != "adamw_torch" or train.offload_optimizer or target.kind == "cuda":
         return ()
     text, numerics, effect, _ = _OPTIMIZERS["adamw_torch_fused"]
     return (Move("optimizer", {"optim": "adamw_torch_fused"}, text, numerics, effect),)

@@ -7,39 +7,45 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import Trainer
 
 from core.study.files import Phase
-from core.train import checkpoints
-from core.train.data import Collator, epoch_order
+from core.train import checkpoints, pissa
 from core.train.errors import SettingsError, first_line
 from core.train.examples import IGNORED
 from core.train.limits import is_out_of_memory
+from core.train.measures import Measures
 from core.train.moments import Memory
 from core.train.optimizers import same_states
+from core.train.order import epoch_order
 from core.train.plan import Plan
 from core.train.ranks import ALONE, Ranks
 from core.train.rehearsal import longest_rows, widest_batch, without_trace
 from core.train.report import say
 from core.train.schedule import Schedule, settings_of
 from core.train.scores import Scores
-from core.train.shares import RankCollator
+from core.train.shares import RankCollator, unpadded
 from core.train.signals import Requests
+from core.train.stored import group_sizes
 from core.train.weights import save_weights, weights_to_save
 
 _OPTIM_FILE = "optim.txt"
 """In a checkpoint: which optimizer made its states, as train.optim says. Checkpoints without it are AdamW's."""
 _WINDOW_FILE = "log_window.json"
-"""In a checkpoint: the losses that were not logged yet."""
+"""In a checkpoint: the losses that were not logged yet, and what the stage had measured besides."""
 
 
 class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
     """The rows in an order that depends on the seed and the epoch alone: not on batch size, nor on what ran before."""
 
-    def __init__(self, rows: int, seed: int) -> None:
+    def __init__(self, rows: int, seed: int, sizes: NDArray[np.int64] | None = None) -> None:
+        """`sizes` are what the order is grouped by, where it is."""
         self._rows = rows
         self._seed = seed
+        self._sizes = sizes
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -47,7 +53,7 @@ class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(epoch_order(self._rows, self._seed, self._epoch))
+        return iter(epoch_order(self._rows, self._seed, self._epoch, self._sizes))
 
     def __len__(self) -> int:
         return self._rows
@@ -63,7 +69,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        collator: Collator,
+        collator: Any,
         order_seed: int,
         plan: Plan,
         schedule: Schedule,
@@ -79,6 +85,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         goes on after it, `on_rehearsed` how many seconds the rehearsal took, `memory` which part of the run comes
         next. What several `ranks` evaluate and log, they do together."""
         self._ranks = ranks
+        self.measures = Measures()
+        """What the stage measures in training besides the loss, since the last log."""
         super().__init__(data_collator=collator, **arguments)
         self._on_phase = on_phase
         self._on_rehearsed = on_rehearsed
@@ -108,16 +116,25 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def tokens_in(self, inputs: Any) -> Any:
         """Tokens of a batch, padding left out: a tensor of one number, on the device."""
-        return inputs["attention_mask"].sum()
+        return unpadded(inputs)
 
     def size_of(self, inputs: Any) -> int:
         """Tokens of a batch, padding too: how wide it is."""
         return int(inputs["input_ids"].numel())
 
+    def shape_of(self, inputs: Any) -> tuple[int, int]:
+        """Rows of a batch, and tokens of the widest: how the log describes it."""
+        rows, width = inputs["input_ids"].shape
+        return int(rows), int(width)
+
     def learnt_in(self, inputs: Any) -> Any:
-        """What the Trainer gives a batch's loss as num_items_in_batch: tokens to learn, or None where the stage's loss
-        is a mean over rows."""
+        """What the Trainer gives a batch's loss as num_items_in_batch, which the loss of an update is a mean over: tokens
+        to learn, or rows (`by_row`)."""
         return (inputs["labels"][:, 1:] != IGNORED).sum()
+
+    def widest_batch(self) -> Any:
+        """The widest batch that training can make."""
+        return self.data_collator(longest_rows(self.train_dataset, self.args.train_batch_size))
 
     def new_scores(self) -> Any:
         """What adds up an evaluation: it has `add_up(ranks)` and `metrics()`."""
@@ -128,14 +145,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         scores.add(self.model(**batch), batch["labels"])
 
     def stage_logs(self) -> dict[str, float]:
-        """What the stage measured besides the loss since this was last asked: means by name, for Point.more."""
-        return {}
+        """What the stage measured besides the loss since the last log, for Point.more. Asking changes nothing."""
+        return self.measures.means()
 
     # The same for all -----------------------------------------------------------------------------------------------
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        return EpochSampler(len(rows), self._order_seed)
+        return EpochSampler(len(rows), self._order_seed, group_sizes(rows))
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         self._count(inputs)
@@ -189,7 +206,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         its gradients.
         """
         began = time.monotonic()
-        batch = self.data_collator(longest_rows(self.train_dataset, self.args.train_batch_size))
+        batch = self.widest_batch()
         # On a GPU it is a moment, and the batches before the first update ran without the optimizer's states.
         seen = max(next_size, self._widest) if self.args.use_cpu else next_size
         # Segments that narrower batches left would be used in part, and what is left of them would be lacking: up to a
@@ -197,6 +214,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         torch.cuda.empty_cache()
         # What one rank has not seen, all rehearse: they compute together.
         (unseen,) = self._ranks.most([self.size_of(batch) > seen])
+        measures, self.measures = self.measures, Measures()
         with without_trace(model):
             if unseen:
                 self._try_out("batch", batch, lambda: self._rehearse_training(model, batch))
@@ -204,11 +222,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
                 rows = widest_batch(self.eval_dataset, self.args.per_device_eval_batch_size)
                 inputs = self.data_collator(rows)
                 self._try_out("evaluation batch", inputs, lambda: self._rehearse_evaluation(inputs))
+        self.measures = measures
         self._on_rehearsed(time.monotonic() - began)
 
     def _try_out(self, what: str, batch: dict[str, Any], run: Callable[[], None]) -> None:
         """Run a batch and log it."""
-        rows, width = batch["input_ids"].shape
+        rows, width = self.shape_of(batch)
         form = f"{rows} {'row' if rows == 1 else 'rows'} of {width:,} tokens"
         try:
             run()
@@ -290,11 +309,26 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         metrics = self._measure(self.eval_dataset if eval_dataset is None else eval_dataset)
         if metrics is None:
             # Half an evaluation is none: nothing is logged of it.
-            return {f"{metric_key_prefix}_loss": math.nan}
+            judged = self.args.metric_for_best_model or f"{metric_key_prefix}_loss"
+            return {f"{metric_key_prefix}_loss": math.nan, judged: math.nan}
+        self._check_judged(metrics)
         self.log(dict(metrics))
         # Callbacks change the control in place.
         self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _check_judged(self, metrics: dict[str, float]) -> None:
+        judged = self.args.metric_for_best_model
+        if judged is not None and judged not in metrics:
+            raise SettingsError(
+                f"search.rank_by: the evaluations of this model do not tell {judged}, which the run is judged by; they "
+                f"tell {', '.join(metrics)}"
+            )
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether a checkpoint is saved after an evaluation: the best one's is, and what was due anyway."""
+        best = super()._determine_best_metric(metrics=metrics, trial=trial)
+        return bool(best) or bool(self.control.should_save)
 
     def _measure(self, rows: Any) -> dict[str, float] | None:
         """What `evaluate` returns; None where a stop cuts it short."""
@@ -342,6 +376,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Log, with what the stage measured besides the loss."""
         if "loss" in logs:
             logs = logs | self.stage_logs()
+            self.measures.clear()
         super().log(logs, *arguments, **named)
 
     def _tell(self, loss: Any, grad_norm: Any) -> None:
@@ -386,13 +421,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if window is not None:
             Path(output_dir, _WINDOW_FILE).write_text(json.dumps(window), "utf-8")
 
-    def _window(self) -> dict[str, float] | None:
-        """The losses since the last log, which a checkpoint keeps; None where they cannot be told."""
+    def _window(self) -> dict[str, Any] | None:
+        """What was measured since the last log, which a checkpoint keeps; None where it cannot be told."""
         if not hasattr(self, "_tr_loss"):
             return None
         # A number of 32 bits is exact as one of 64, and that as text.
         (total,) = self._ranks.total([float(self._tr_loss)])
-        return {"loss": total, "logged": self._globalstep_last_logged}
+        logged = self._globalstep_last_logged
+        return {"loss": total, "logged": logged, "measures": self.measures.kept()}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up the states of a checkpoint; those of another optimizer, before a fix say, are of no use, and it
@@ -403,6 +439,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if window.is_file():
             kept = json.loads(window.read_text("utf-8"))
             self._carried = float(kept["loss"]), int(kept["logged"])
+            self.measures.take_up(kept.get("measures", {}))
         own = settings_of(self.optimizer)
         file = Path(checkpoint, _OPTIM_FILE)
         made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
@@ -415,6 +452,17 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._states_lost = True
             self._load_scheduler(Path(checkpoint))
         self._schedule.take_up(self.lr_scheduler, self.optimizer, own)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The weights of a checkpoint."""
+        into = self.model if model is None else model
+        if not pissa.take_up(into, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        """The weights that the run ends with, where it keeps its best."""
+        if not pissa.take_up(self.model, Path(self.state.best_model_checkpoint)):
+            super()._load_best_model()
 
     def _load_scheduler(self, checkpoint: Path) -> None:
         """The schedule of a checkpoint alone, and the rates that it has come to."""

@@ -12,19 +12,19 @@ from typing import Any
 
 import torch
 
-from core.train.ranks import Ranks
 from core.train.sharding import replicate, shard
 from core.train.shares import RankBatches, RankCollator, learnt_tokens, seen_tokens
 from core.train.stages.sft import SftTrainer
+from core.train.stored import group_sizes
 
 
 class RankedTrainer(SftTrainer):
     """An SftTrainer beside others. With `sharding` "fsdp" the model that it is given is on the host."""
 
-    def __init__(self, *, ranks: Ranks, sharding: str, **arguments: Any) -> None:
+    def __init__(self, *, sharding: str, **arguments: Any) -> None:
         """`sharding` is resources.sharding."""
         self._sharding = sharding
-        super().__init__(ranks=ranks, **arguments)
+        super().__init__(**arguments)
 
     # The rank's part ------------------------------------------------------------------------------------------------
 
@@ -41,6 +41,7 @@ class RankedTrainer(SftTrainer):
                 self._ranks,
                 # The Trainer asks for an epoch's batches when it begins it, or goes on in the middle of it.
                 lambda batches: self.state.global_step // math.ceil(batches / every),
+                group_sizes(rows),
             ),
             collate_fn=RankCollator(self.data_collator, rows),
             pin_memory=self.args.dataloader_pin_memory,

@@ -1,22 +1,83 @@
 """Supervised fine-tuning and pretraining: the Trainer that learns to predict tokens, and its loss."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from core.profile import Profile
+from core.study.files import TrialTask
+from core.train.build import load_model
+from core.train.data import Collator
 from core.train.examples import IGNORED
+from core.train.plan import Plan
+from core.train.precision import Device, Numbers
+from core.train.ranks import Ranks
+from core.train.scores import Scores
+from core.train.settings import training_arguments
+from core.train.source import Source
 from core.train.stages.base import StageTrainer
+from core.train.weights import save_weights
+
+
+class SftStage:
+    """Stages sft and pt, which differ in their data and in what their people watch."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._perplexity = profile.method.stage == "pt"
+        self._sharding = profile.resources.sharding
+        self._flat = profile.model.attn == "flash_attention_2"
+
+    def load_model(
+        self, profile: Profile, source: Source, numbers: Numbers, device: Device, folder: Path
+    ) -> Any:
+        """As `core.train.build.load_model`."""
+        return load_model(profile, source, numbers, device)
+
+    def arguments(
+        self,
+        profile: Profile,
+        task: TrialTask,
+        plan: Plan,
+        numbers: Numbers,
+        folder: Path,
+        ranks: Ranks,
+    ) -> Any:
+        """As `core.train.settings.training_arguments`."""
+        return training_arguments(profile, task, plan, numbers, folder, ranks)
+
+    def collator(self, pad_id: int, multiple: int) -> Any:
+        """As of Stage."""
+        return Collator(pad_id, multiple, flat=self._flat)
+
+    def trainer(self, tokenizer: Any, shared: Mapping[str, Any]) -> Any:
+        """An SftTrainer, or one beside others where there are several ranks."""
+        if not shared["ranks"].several:
+            return SftTrainer(perplexity=self._perplexity, **shared)
+        from core.train.stages.ranked import RankedTrainer
+
+        return RankedTrainer(sharding=self._sharding, perplexity=self._perplexity, **shared)
+
+    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
+        """As of Stage."""
+        save_weights(model, folder, weights)
 
 
 class SftTrainer(StageTrainer):
     """Learns the tokens that carry a label; an evaluation's loss is the mean over all of them, in nats."""
 
-    def __init__(self, **arguments: Any) -> None:
-        """Arguments are StageTrainer's."""
+    def __init__(self, *, perplexity: bool = False, **arguments: Any) -> None:
+        """Arguments are StageTrainer's. With `perplexity`, evaluations tell that too."""
         super().__init__(**arguments)
+        self._perplexity = perplexity
         if not self.model_accepts_loss_kwargs:
             # Else a model that takes no num_items_in_batch would average over batches, not tokens.
             self.compute_loss_func: Any = token_mean_loss
+
+    def new_scores(self) -> Scores:
+        """As of StageTrainer."""
+        return Scores(perplexity=self._perplexity)
 
 
 def token_mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:

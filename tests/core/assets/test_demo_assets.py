@@ -119,8 +119,36 @@ def test_every_row_is_a_distinct_alpaca_row(path: Path, low: int, high: int) -> 
     assert len({(row["instruction"], row["input"]) for row in read}) == len(read)
 
 
+def test_every_pair_has_two_answers_to_another_question() -> None:
+    read = rows(DEMO / "pairs.jsonl")
+    assert len(read) == 480
+    assert len({(row["instruction"], row["input"]) for row in read}) == len(read)
+    for row in read:
+        assert list(row) == ["instruction", "input", "chosen", "rejected"]
+        assert row["chosen"] and row["rejected"] and row["chosen"] != row["rejected"]
+    # Of each kind of worse answer there are some: one that breaks off, and whole ones that are wrong.
+    broken = sum(row["chosen"].startswith(row["rejected"]) for row in read)
+    assert 100 < broken < 300
+
+
+def test_half_of_the_tagged_answers_are_good() -> None:
+    tags = [row["kto_tag"] for row in rows(DEMO / "tags.jsonl")]
+    assert tags.count(True) == tags.count(False) == 240  # type: ignore[arg-type]
+
+
+def test_every_line_of_text_is_a_paragraph_of_its_own() -> None:
+    lines = (DEMO / "text.txt").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == len(set(lines)) == 480
+    assert all(line == line.strip() and line.endswith((".", "!", "?")) for line in lines)
+
+
 @pytest.mark.parametrize(
-    "path", [MODEL / "README.md", *(p.with_suffix(".LICENCE.txt") for p in SETS)]
+    "path",
+    [
+        MODEL / "README.md",
+        *(p.with_suffix(".LICENCE.txt") for p in (*SETS, *sorted(DEMO.glob("*.jsonl")))),
+        DEMO / "text.LICENCE.txt",
+    ],
 )
 def test_wordnets_licence_travels_with_what_is_made_from_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

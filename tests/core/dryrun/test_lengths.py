@@ -9,6 +9,7 @@ import pytest
 from core.dryrun import lengths as module
 from core.dryrun.errors import CannotProve
 from core.dryrun.lengths import measure
+from core.memory.forecast import Lengths
 from core.profile import DEMO_MODEL, Profile, dataset_files, eval_files, loads
 from core.train.build import load_tokenizer
 from core.train.chat import ChatEncoder
@@ -32,10 +33,12 @@ def make(tmp_path: Path) -> Any:
 
 def worker_examples(profile: Profile) -> Examples:
     table = profile.data
-    split = read_split(table, dataset_files(profile), eval_files(profile), profile.train.data_seed)
+    split = read_split(
+        table, "sft", dataset_files(profile), eval_files(profile), profile.train.data_seed
+    )
     tokenizer = load_tokenizer(profile, Source(str(DEMO_MODEL), (str(DEMO_MODEL),)))
     encoder = ChatEncoder(tokenizer, "auto", table.cutoff_len, table.train_on_prompt)
-    return build_examples(split, encoder, table, lambda: None)
+    return build_examples(split, encoder, table, "sft", lambda: None)
 
 
 def padded(examples: list[Any]) -> int:
@@ -52,7 +55,7 @@ def test_they_are_the_workers(make: Any, settings: dict[str, Any]) -> None:
     found = measure(profile)
     assert found.measured and found.padded
     assert found.train == padded(examples.train)
-    assert found.evaluation == (padded(examples.evaluation) if examples.evaluation else 0)
+    assert found.evaluation == (padded(examples.evaluation) if len(examples.evaluation) else 0)
 
 
 def test_a_short_row_of_many_tokens_is_found_among_many(
@@ -101,3 +104,29 @@ def test_what_cannot_be_read_is_told(make: Any, tmp_path: Path) -> None:
         measure(profile)
     with pytest.raises(CannotProve, match="within the first 8 tokens"):
         measure(make([3], data__cutoff_len=8))
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [("pt", "demo-text"), ("dpo", "demo-pairs"), ("kto", "demo-tags"), ("ppo", "demo")],
+)
+def test_every_stage_has_its_own_rows(
+    make: Any, stage: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"alignment__reward_model": "scores"} if stage == "ppo" else {}
+    profile = make([1], method__stage=stage, data__dataset=name, data__cutoff_len=64, **more)
+    tokenizer = load_tokenizer(profile, Source(str(DEMO_MODEL), (str(DEMO_MODEL),)))
+    split = read_split(profile.data, stage, [name], [], 0)
+    examples = build_examples(
+        split, ChatEncoder.of(tokenizer, "auto", profile.data), profile.data, stage, lambda: None
+    )
+    exact = measure(profile)
+    assert exact.measured and exact.train == -(-examples.longest // 8) * 8
+    monkeypatch.setattr(module, "ALL", 100)
+    assert measure(profile).train == exact.train
+
+
+def test_a_stream_is_not_read_for_it(make: Any) -> None:
+    profile = make([1], data__streaming=True, train__max_steps=10, data__cutoff_len=48)
+    Path(dataset_files(profile)[0]).unlink()
+    assert measure(profile) == Lengths.bound(profile)

@@ -107,6 +107,12 @@ def die_at(when, number):
     journal.JournalWriter.append = append
 
 
+def hand_over(study):
+    """Note that the next step of a recipe is due."""
+    with Path(OPTIONS["handed"]).open("a") as handed:
+        handed.write(f"{study}\n")
+
+
 def daemon(folder):
     if "die_at" in OPTIONS:
         die_at(*OPTIONS["die_at"])
@@ -123,6 +129,7 @@ def daemon(folder):
         linger=OPTIONS.get("linger", 0.3),
         stall_patience=OPTIONS.get("stall_patience", 300.0),
         pause_patience=OPTIONS.get("pause_patience", 300.0),
+        hand_over=hand_over,
     )
     return serve(StudyFolder(Path(folder).resolve()), settings, lambda w: print(w, flush=True))
 

@@ -7,7 +7,7 @@ import pytest
 from core.engine import row_bounds
 from core.engine.row_bounds import bound, bound_of_files
 from core.memory.forecast import Lengths
-from core.profile import Profile, from_document
+from core.profile import Profile, from_document, loads
 
 
 def profile(dataset: str = "d", **data: Any) -> Profile:
@@ -53,3 +53,15 @@ def test_files_that_are_large_missing_or_malformed_tell_nothing(
     files = [str(wrong), str(tmp_path / "none.jsonl"), rows(tmp_path / "large.jsonl", 200)]
     monkeypatch.setattr(row_bounds, "LARGEST", 100)
     assert [bound_of_files(profile(f)).train for f in files] == [2048, 2048, 2048]
+
+
+def test_named_data_sets_and_folders_are_looked_into_and_streams_are_not(tmp_path: Path) -> None:
+    rows(tmp_path / "short.jsonl", 200)
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "short.jsonl"}}')
+    named = profile("mine", dataset_dir=str(tmp_path))
+    assert bound_of_files(named) == bound_of_files(profile(str(tmp_path))) == Lengths(264, 264)
+    unknown = profile("other", dataset_dir=str(tmp_path))
+    assert bound_of_files(unknown).train == 2048
+    text = '[model]\nmodel_name_or_path = "m"\n[train]\nmax_steps = 5\n[data]\nstreaming = true\nval_size = 0\n'
+    streamed = loads(f'{text}dataset = "{tmp_path / "short.jsonl"}"\n')
+    assert bound_of_files(streamed) == Lengths.bound(streamed)

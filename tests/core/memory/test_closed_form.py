@@ -84,13 +84,26 @@ def test_adapters_on_all_linear_layers_are_counted_with_their_states_and_gradien
     numbers = 32 * rank * (4 * (4096 + 4096) + 3 * (4096 + 11008))
     made = forecast(method__lora_rank=rank)
     assert made.parts["adapters"] == 4 * numbers
-    assert made.parts["optimizer"] == 8 * numbers
+    # Two states, and a count of updates on the device for each matrix: AdamW is fused on CUDA.
+    assert made.parts["optimizer"] == 8 * numbers + 512 * 2 * 7 * 32
     half = forecast(method__lora_rank=rank, method__adapter_precision="bf16")
     assert half.parts["adapters"] == 2 * numbers
     some = forecast(method__lora_rank=rank, method__lora_target="q_proj,v_proj")
     assert some.parts["adapters"] == 4 * 32 * rank * 2 * (4096 + 4096)
     dora = forecast(method__lora_rank=rank, method__use_dora=True)
     assert dora.parts["adapters"] - 4 * numbers == 4 * 32 * (4 * 4096 + 2 * 11008 + 4096)
+
+
+def test_a_projected_optimizer_holds_states_of_its_rank() -> None:
+    groups = (Group(4096, 11008, 32), Group(32000, 4096, 1, embedding=True))
+    train = TrainTable(optim="galore_adamw", optim_args="rank=64, scale=0.5")
+    embedding = 8 * 32000 * 4096
+    projected = 32 * 4 * 64 * (2 * 11008 + 4096)
+    assert optimizer_states(groups, train, 4, cuda=True) == embedding + projected
+    made = forecast(method__finetuning_type="full", train__optim="apollo_adamw")
+    plain = forecast(method__finetuning_type="full", train__optim="adamw_torch")
+    assert made.parts["optimizer"] < 0.1 * plain.parts["optimizer"]
+    assert any("apollo_adamw takes to find its projections is an estimate" in n for n in made.notes)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,9 @@ def test_adapters_on_all_linear_layers_are_counted_with_their_states_and_gradien
         ("paged_adamw_32bit", 0.0),
         ("paged_adamw_8bit", 8 / 256),
         ("adafactor", 0.0),
+        ("sgd", 0.0),
+        ("lion_32bit", 4.0),
+        ("paged_lion_32bit", 0.0),
     ],
 )
 def test_each_optimizer_holds_its_states(optim: str, each: float) -> None:
@@ -419,6 +435,15 @@ CASES: dict[str, tuple[str, Target, dict[str, Any]]] = {
             "method__finetuning_type": "full",
         },
     ),
+    "sgd, decaying": (
+        "llama", A100,
+        {"method__finetuning_type": "full", "train__optim": "sgd", "train__optim_args": "momentum=0.9"},
+    ),
+    "lion": ("llama", A100, {"method__finetuning_type": "full", "train__optim": "lion_8bit"}),
+    "embeddings whole": (
+        "llama", A100, {"method__additional_target": "embed_tokens", "method__loraplus_lr_ratio": 8.0},
+    ),
+    "head whole": ("gpt_neox", A100, {"method__additional_target": "lm_head"}),
     "olmo2": ("olmo2", A100, {"train__gradient_checkpointing": True, "train__gradient_checkpointing_every": 2}),
 }  # fmt: skip
 

@@ -61,6 +61,13 @@ def test_every_entry_says_where_it_comes_from() -> None:
         ("dpo", "full", 1e-7, 2e-6),
         ("ppo", "lora", 1e-6, 2e-5),
         ("ppo", "full", 1e-6, 2e-5),
+        ("ppo", "freeze", 1e-6, 2e-5),
+        ("rm", "full", 5e-6, 2e-5),
+        ("rm", "freeze", 5e-6, 5e-4),
+        ("dpo", "freeze", 1e-7, 5e-5),
+        ("kto", "lora", 5e-7, 5e-5),
+        ("kto", "freeze", 5e-7, 5e-5),
+        ("kto", "full", 5e-7, 5e-6),
     ],
 )
 def test_the_rates_of_each_stage_are_such_as_it_bears(
@@ -71,6 +78,17 @@ def test_the_rates_of_each_stage_are_such_as_it_bears(
     known = rates(staged)
     assert len(set(known)) == 3
     assert all(low <= rate <= high for rate in known)
+
+
+@pytest.mark.parametrize("stage", ["pt", "sft", "rm", "dpo", "kto", "ppo"])
+@pytest.mark.parametrize("method", ["lora", "qlora", "freeze", "full"])
+def test_every_stage_and_method_has_rates_with_their_source(stage: str, method: str) -> None:
+    bits = {"quantization_bit": 4} if method == "qlora" else {}
+    kind = {"stage": stage, "finetuning_type": method.removeprefix("q")}
+    more = {"alignment": {"reward_model": "judge"}} if stage == "ppo" else {}
+    known = known_good(searching(RATES, method=kind, model_table=bits, **more))
+    assert len({good.values["learning_rate"] for good in known}) == 3
+    assert all(good.source for good in known)
 
 
 def test_a_stage_that_nothing_is_known_of_has_no_list() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import bitsandbytes  # noqa: F401  (before any trial: one that is not quantised hides it from peft)
+import datasets  # noqa: F401  (the same: one whose stage does not need it hides it from transformers)
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -31,7 +31,7 @@ def nothing() -> None:
 def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", 40)
     table = DataTable(dataset=file, val_size=0.25)
-    one, two, other = (read_split(table, [file], [], seed) for seed in (1, 1, 2))
+    one, two, other = (read_split(table, "sft", [file], [], seed) for seed in (1, 1, 2))
     assert answers(one.evaluation) == answers(two.evaluation) != answers(other.evaluation)
     assert len(one.evaluation) == 10 and len(one.train) == 30
     assert sorted(answers(one.train) + answers(one.evaluation)) == sorted(str(n) for n in range(40))
@@ -39,18 +39,18 @@ def test_the_split_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_evaluation_files_leave_the_training_data_whole(tmp_path: Path) -> None:
     train, other = write(tmp_path / "a.jsonl", 4), write(tmp_path / "b.jsonl", 3, 100)
-    split = read_split(DataTable(dataset=train, eval_dataset=other), [train], [other], 0)
+    split = read_split(DataTable(dataset=train, eval_dataset=other), "sft", [train], [other], 0)
     assert len(split.train) == 4 and answers(split.evaluation) == ["100", "101", "102"]
 
 
 def test_max_samples_are_drawn_from_each_file_with_the_seed(tmp_path: Path) -> None:
     files = [write(tmp_path / "a.jsonl", 30), write(tmp_path / "b.jsonl", 30, 100)]
     table = DataTable(dataset=files, val_size=0, max_samples=5)
-    rows = answers(read_split(table, files, [], 3).train)
+    rows = answers(read_split(table, "sft", files, [], 3).train)
     assert (
         rows
-        == answers(read_split(table, files, [], 3).train)
-        != answers(read_split(table, files, [], 4).train)
+        == answers(read_split(table, "sft", files, [], 3).train)
+        != answers(read_split(table, "sft", files, [], 4).train)
     )
     assert [int(r) >= 100 for r in rows] == [False] * 5 + [True] * 5
 
@@ -62,7 +62,7 @@ def test_validation_is_a_share_or_a_number(
     tmp_path: Path, rows: int, size: float, count: int
 ) -> None:
     file = write(tmp_path / "a.jsonl", rows)
-    split = read_split(DataTable(dataset=file, val_size=size), [file], [], 0)
+    split = read_split(DataTable(dataset=file, val_size=size), "sft", [file], [], 0)
     assert (len(split.train), len(split.evaluation)) == (rows - count, count)
 
 
@@ -74,7 +74,7 @@ def test_setting_everything_aside_is_refused(
 ) -> None:
     file = write(tmp_path / "a.jsonl", rows)
     with pytest.raises(DataError, match=f"sets {words} rows aside"):
-        read_split(DataTable(dataset=file, val_size=size), [file], [], 0)
+        read_split(DataTable(dataset=file, val_size=size), "sft", [file], [], 0)
 
 
 def test_rows_with_nothing_to_learn_are_dropped_and_counted(
@@ -90,12 +90,14 @@ def test_rows_with_nothing_to_learn_are_dropped_and_counted(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = DataTable(dataset=str(file), val_size=0, cutoff_len=24)
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 24, False)
-    built = build_examples(read_split(table, [str(file)], [], 0), encoder, table, nothing)
+    built = build_examples(
+        read_split(table, "sft", [str(file)], [], 0), encoder, table, "sft", nothing
+    )
     assert (len(built.train), built.train_rows, built.dropped) == (1, 1, 1)
     tight = DataTable(dataset=str(file), val_size=0, cutoff_len=8)
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 8, False)
     with pytest.raises(DataError, match=r"none of the 2 rows to train on .* first 8 tokens"):
-        build_examples(read_split(tight, [str(file)], [], 0), encoder, tight, nothing)
+        build_examples(read_split(tight, "sft", [str(file)], [], 0), encoder, tight, "sft", nothing)
 
 
 def example(*ids: int) -> Example:
@@ -137,4 +139,4 @@ def test_a_stop_is_answered_between_chunks(tmp_path: Path, model_dir: Path) -> N
     table = DataTable(dataset=file, val_size=0)
     encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 64, False)
     with pytest.raises(EnoughError):
-        build_examples(read_split(table, [file], [], 0), encoder, table, stop)
+        build_examples(read_split(table, "sft", [file], [], 0), encoder, table, "sft", stop)

@@ -6,6 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from core.data_size import measure
 from core.train.errors import DataError
 from core.train.files import read_rows
 
@@ -47,7 +48,7 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n1,2,3\n", ["row 1", "more cells"]),
         ("a.csv", b"a\n\xff\xfe\n", ["not UTF-8"]),
         ("a.parquet", b"PAR1 nonsense", ["no readable parquet file"]),
-        ("a.txt", b"hello", [".json, .jsonl, .csv, .parquet", ".txt"]),
+        ("a.doc", b"hello", [".json, .jsonl, .csv, .parquet, .txt", ".doc"]),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(
@@ -73,7 +74,54 @@ def test_a_folder_without_an_ending_is_said_to_be_one(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv"])
+def test_text_has_a_row_a_line_and_blank_ones_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("\ufeffone\r\n\n  \ntwo\u2028still two\n".encode())
+    rows = read_rows(file)
+    assert [(row.number, row.fields["text"]) for row in rows] == [
+        (1, "one"),
+        (4, "two\u2028still two"),
+    ]
+    assert measure(file).rows == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", b"one\ntw\x00o\n", ["line 2", "NUL byte", "no text file"]),
+        ("a.txt", b"one\ncaf\xe9\n", ["line 2", "not UTF-8"]),
+        ("a.txt", b"\n \n", ["has no rows"]),
+        ("a.jsonl", b'{"a": 1}\n\x00\x00\x00\n', ["line 2", "NUL bytes", "crash"]),
+    ],
+)
+def test_what_is_no_text_is_told_by_its_line(
+    tmp_path: Path, name: str, content: bytes, words: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_rows(tmp_path / name)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_cell_may_be_long_and_a_row_may_be_huge(tmp_path: Path) -> None:
+    long = "x" * 1_000_000
+    (tmp_path / "a.csv").write_text(f"text\n{long}\n")
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "{long}"}}\n')
+    (tmp_path / "a.txt").write_text(long)
+    for file in sorted(tmp_path.iterdir()):
+        assert [row.fields["text"] for row in read_rows(file)] == [long], file.name
+
+
+def test_nested_columns_of_parquet_are_lists_and_objects(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    file = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"messages": messages}] * 3), file)
+    assert [row.fields["messages"] for row in read_rows(file)] == [messages] * 3
+    assert [row.number for row in read_rows(file)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.txt"])
 def test_text_in_another_encoding_is_said_to_be(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
     file.write_bytes('[{"instruction": "é", "output": "x"}]'.encode("utf-16"))

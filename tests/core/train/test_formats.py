@@ -4,16 +4,22 @@ from typing import Any
 
 import pytest
 
+from core.dataset_info import DataSet
 from core.train.errors import DataError
-from core.train.formats import Row, Turn, conversations, detect
+from core.train.formats import Row, Turn, detect, layout_of, read_row
 
 
 def row(**fields: Any) -> Row:
     return Row("data.jsonl", 7, fields)
 
 
+def read(format: str, stage: str = "sft", **fields: Any) -> Any:
+    one = row(**fields)
+    return read_row(one, layout_of(one, DataSet("data", ()), format), stage)
+
+
 def turns(format: Any, **fields: Any) -> list[tuple[str, str]]:
-    return [(t.role, t.text) for t in conversations([row(**fields)], format)[0].turns]
+    return [(t.role, t.text) for t in read(format, **fields).turns]
 
 
 def test_alpaca_joins_instruction_and_input_and_keeps_system_and_history() -> None:
@@ -42,10 +48,12 @@ def test_alpaca_joins_instruction_and_input_and_keeps_system_and_history() -> No
     ],
 )  # fmt: skip
 def test_sharegpt_roles_are_understood(said: str, role: str) -> None:
-    read = turns(
-        "sharegpt", conversations=[{"from": said, "value": "x"}, {"from": "gpt", "value": "y"}]
-    )
-    assert read == [(role, "x"), ("assistant", "y")]
+    said_so = [
+        {"from": "human", "value": "q"},
+        {"from": said, "value": "x"},
+        {"from": "gpt", "value": "y"},
+    ]
+    assert turns("sharegpt", conversations=said_so)[1:] == [(role, "x"), ("assistant", "y")]
 
 
 def test_openai_content_may_be_a_list_of_text_parts() -> None:
@@ -96,7 +104,7 @@ def test_a_bad_row_is_named_with_its_fields_and_what_was_expected(
     format: Any, fields: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(DataError) as caught:
-        conversations([row(**fields)], format)
+        read(format, **fields)
     for word in words:
         assert word in str(caught.value)
 
@@ -114,4 +122,4 @@ def test_turns_are_values() -> None:
 
 def test_a_message_without_a_role_is_still_openai_s() -> None:
     with pytest.raises(DataError, match="message 1: role is missing"):
-        conversations([row(messages=[{"content": "a"}])], detect(row(messages=[{"content": "a"}])))
+        read("auto", messages=[{"content": "a"}])

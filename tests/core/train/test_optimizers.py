@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from core.params import TrainTable
 from core.profile import loads
 from core.train.errors import SettingsError
-from core.train.optimizers import build_optimizer, find_optimizer
+from core.train.optimizers import Rates, build_optimizer, find_optimizer
 from core.train.source import needs_bitsandbytes
 
 
@@ -112,9 +112,9 @@ def test_a_paged_optimizer_takes_the_states_of_a_checkpoint_into_paged_memory(
     """As bitsandbytes loads them, they would stay in the GPU's own memory."""
     table = TrainTable(optim="paged_adamw_32bit")
     first, second = make(), make()
-    optimizer = find_optimizer(table, "cuda").build(first, 0.0)
+    optimizer = find_optimizer(table, "cuda").build(first, Rates.of(table))
     step(first, optimizer)
-    again = find_optimizer(table, "cuda").build(second, 0.0)
+    again = find_optimizer(table, "cuda").build(second, Rates.of(table))
     pages: list[Any] = []
 
     def page(weight: Any, dtype: Any) -> Any:

@@ -13,6 +13,8 @@ from textual.pilot import Pilot
 from core.engine.messages import Reply, Request
 from core.profile import Profile
 from core.study.files import RangeTest
+from core.study.preview import PreviewRequest
+from tests.tui.fake_data import FakePreview
 from tests.tui.fake_memory import FakeDesk
 from tests.tui.fake_range import FakeWatch
 from tui.app import TunedeckApp
@@ -28,6 +30,7 @@ class NoStudies:
     def __init__(self, desk: FakeDesk) -> None:
         self.desk = desk
         self.watch = FakeWatch()
+        self.data = FakePreview()
         self.tested: list[tuple[Profile, RangeTest]] = []
         self.past: PastTime | None = None
         self.refuse = ""
@@ -40,6 +43,10 @@ class NoStudies:
 
     def range_test(self, folder: Path) -> FakeWatch:
         return self.watch
+
+    def preview(self, asked: PreviewRequest) -> FakePreview:
+        self.data.asked.append(asked)
+        return self.data
 
     def past_time(self, profile: Profile) -> PastTime | None:
         return self.past
@@ -88,7 +95,7 @@ async def settle(pilot: Pilot[None]) -> None:
             screen._past_timer.stop()
             screen._look_at_past()
     while any(
-        w.group in ("rows", "memory", "past", "range") and not w.is_finished
+        w.group in ("rows", "memory", "past", "range", "data") and not w.is_finished
         for w in pilot.app.workers
     ):
         await asyncio.sleep(0.01)

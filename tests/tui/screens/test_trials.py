@@ -332,3 +332,16 @@ async def test_nothing_is_painted_while_nothing_changes(opened: Opened, source: 
             app.poll_soon()
             await settle(app, pilot)
         assert painted == []
+
+
+async def test_the_chart_goes_through_what_the_trial_logs(opened: Opened) -> None:
+    async with opened() as (app, pilot):
+        screen = app.screen
+        assert isinstance(screen, TrialsScreen)
+        seen = []
+        for _ in range(4):
+            await press(app, pilot, "v")
+            seen.append(screen.detail.measure)
+        assert seen == ["grad_norm", "lr", "tokens_per_s", "loss"]
+        await press(app, pilot, "v")
+        assert "grad_norm" in screen_text(app)

@@ -1,0 +1,156 @@
+"""What stages dpo and kto share: log probabilities of answers, by the policy and by the reference it is held to."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from trl.trainer.utils import add_fused_lm_head
+
+from core.profile import Profile
+from core.study.files import TrialTask
+from core.train.build import load_base, offload_to_host, prepare
+from core.train.errors import ModelError
+from core.train.examples import IGNORED
+from core.train.plan import Plan
+from core.train.ppo.policy import without_dropout
+from core.train.precision import Device, Numbers
+from core.train.ranks import Ranks
+from core.train.settings import training_arguments
+from core.train.source import Source
+from core.train.stages.by_row import RowTrainer
+from core.train.stages.reference import (
+    AdaptersOff,
+    Frozen,
+    Reference,
+    check_same_words,
+    load_reference,
+)
+from core.train.weights import save_weights
+
+
+class PreferenceStage:
+    """What dpo and kto do the same way. The reference is loaded with the model, before a checkpoint changes that."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self.reference: Reference | None = None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss compares the policy with a reference."""
+        return True
+
+    def load_model(
+        self, profile: Profile, source: Source, numbers: Numbers, device: Device, folder: Path
+    ) -> Any:
+        """As of Stage. The model's own dropout is off, as in TRL: it is compared with a reference that has none.
+
+        Raises:
+            ModelError: besides, the reference cannot be loaded, or there are adapters where log probabilities are
+                computed from the weights themselves.
+        """
+        from transformers import AutoModelForCausalLM
+
+        whole = profile.method.finetuning_type == "full"
+        kind = numbers.trained if whole else numbers.frozen
+        model = load_base(profile, source, numbers, device, AutoModelForCausalLM, kind)
+        model = prepare(without_dropout(model), profile, numbers, offload_to_host)
+        if _adapts_head(model):
+            raise ModelError(
+                f"method.lora_target: stage {profile.method.stage} computes log probabilities from the weights of the "
+                "output head, so that an adapter on it would never learn; leave it out of lora_target "
+                "(method.additional_target can train the head as a whole)"
+            )
+        if self.has_reference:
+            loaded = load_reference(profile, source, numbers, device, folder)
+            if loaded is not None and profile.alignment.ref_model is not None:
+                check_same_words(model, loaded, profile.alignment.ref_model)
+            self.reference = loaded or AdaptersOff(model)
+        return model
+
+    def arguments(
+        self,
+        profile: Profile,
+        task: TrialTask,
+        plan: Plan,
+        numbers: Numbers,
+        folder: Path,
+        ranks: Ranks,
+    ) -> Any:
+        """As of Stage: transformers' own. TRL's have defaults that no profile asks for."""
+        return training_arguments(profile, task, plan, numbers, folder, ranks)
+
+    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
+        """As of Stage."""
+        save_weights(model, folder, weights)
+
+
+class PreferenceTrainer(RowTrainer):
+    """A Trainer that takes its loss from one of TRL's, which is its last base, after PlainInit. What that loss reads is
+    set here. The reference's log probabilities are computed here too, and given to it as if that had been before."""
+
+    def __init__(self, *, reference: Reference | None, **arguments: Any) -> None:
+        """Arguments are StageTrainer's; `reference` is None where the loss needs none."""
+        super().__init__(**arguments)
+        self._reference = reference
+        # The head of the policy tells the log probabilities of answers without logits of rows × tokens × vocabulary.
+        # The other outputs are read by TRL's measures.
+        own = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        add_fused_lm_head(own, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+        if isinstance(reference, Frozen):
+            add_fused_lm_head(reference.model)
+            reference.model = self.accelerator.prepare_model(reference.model, evaluation_mode=True)
+        text = self.model.config.get_text_config()
+        self.router_aux_loss_coef: float = getattr(text, "router_aux_loss_coef", 0.0) or 0.0
+        asked = bool(getattr(text, "output_router_logits", False))
+        self.aux_loss_enabled: bool = asked and self.router_aux_loss_coef != 0.0
+        self.ref_model: Any = None
+        self.precompute_ref_logps: bool = True
+        self.maybe_activation_offload_context: Any = nullcontext()
+        self._is_vision_dataset: bool = False
+        self._tp_size: int = 1
+        self.forget_trls_measures()
+
+    def forget_trls_measures(self) -> None:
+        """Drop what TRL's loss has measured: means of batches, where ours are of rows."""
+        self._metrics: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._total_train_tokens: int = 0
+
+    def create_model_card(self, *arguments: Any, **named: Any) -> None:
+        """TRL writes a card into the folder of checkpoints; a result's card is written when it is exported."""
+
+    def log_probs(self, model: Any, batch: Mapping[str, Any]) -> Any:
+        """The log probability of each row's answer, nats: one number a row."""
+        made = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+            labels=batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED),
+            fused_lm_head=True,
+        )
+        return made.log_probs.sum(-1)
+
+
+class Heard:
+    """A model whose answers' log probabilities are noted: TRL's loss keeps them to itself."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.log_probs: Any = None
+        """Of each row's answer, with gradients where they were computed."""
+
+    def __call__(self, **inputs: Any) -> Any:
+        """As the model."""
+        made = self._model(**inputs)
+        self.log_probs = made.log_probs.sum(-1)
+        return made
+
+
+def _adapts_head(model: Any) -> bool:
+    if not hasattr(model, "peft_config"):
+        return False
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(model.get_output_embeddings(), BaseTunerLayer)

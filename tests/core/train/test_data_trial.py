@@ -1,0 +1,96 @@
+"""What the data's settings do to a trial as a whole: packing, grouping, the study's cache, the template."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.train.chat import ChatEncoder
+
+Run = Callable[..., Any]
+ONCE = {
+    "max_steps": 1,
+    "val_size": 0,
+    "gradient_accumulation_steps": 1,
+    "per_device_train_batch_size": 24,
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss_chunk_tokens": 16}, {"attn": "eager"}])
+def test_an_update_of_packed_rows_has_the_loss_of_the_same_rows_apart(
+    run_trial: Run, settings: dict[str, Any]
+) -> None:
+    apart = run_trial("apart", **ONCE, **settings)
+    packed = run_trial("packed", packing=True, **ONCE, **settings)
+    assert apart.report.outcome == packed.report.outcome == "completed", packed.report
+    one, other = apart.points[0], packed.points[0]
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-4)
+    assert one.tokens == other.tokens == apart.run.epoch_tokens == packed.run.epoch_tokens
+    assert packed.run.steps_per_epoch == 1 and packed.run.train_rows == 24
+    assert packed.run.longest_row <= 64 < 2 * packed.run.longest_row
+
+
+def test_grouped_rows_come_in_one_order_for_every_batch(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from core.train.data import Collator
+    from core.train.stages.base import StageTrainer
+
+    seen: list[tuple[bytes, ...]] = []
+    collate = Collator.__call__
+    monkeypatch.setattr(StageTrainer, "_rehearse", lambda *_: None)
+
+    def collating(collator: Any, rows: Any) -> Any:
+        seen.append(tuple(row.ids.tobytes() for row in rows))
+        return collate(collator, rows)
+
+    monkeypatch.setattr(Collator, "__call__", collating)
+
+    def order(name: str, batch: int, steps: int) -> list[bytes]:
+        seen.clear()
+        settings = ONCE | {"max_steps": 12 // batch, "per_device_train_batch_size": batch}
+        ran = run_trial(name, group_by_length=True, **settings)
+        assert ran.report.outcome == "completed", ran.report
+        return [row for batch in seen for row in batch][:12]
+
+    two, four = order("two", 2, 6), order("four", 4, 3)
+    assert two == four and len(set(two)) == 12
+    lengths = [len(row) for row in two]
+    assert lengths == sorted(lengths, reverse=True), "24 rows are less than one block"
+
+
+def test_the_second_trial_of_a_study_tokenises_nothing(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[int] = []
+    encode = ChatEncoder.encode
+
+    def counting(encoder: ChatEncoder, rows: Any) -> Any:
+        calls.append(len(rows))
+        return encode(encoder, rows)
+
+    monkeypatch.setattr(ChatEncoder, "encode", counting)
+    task = {"cache": "../cache"}
+    first = run_trial("first", task=task, max_steps=2, val_size=4)
+    assert sum(calls) == 24 and "from the cache" not in capsys.readouterr().out
+    second = run_trial("second", task=task, max_steps=2, val_size=4, learning_rate=0.01)
+    assert sum(calls) == 24
+    assert "tokenised data from the cache: 24 rows" in capsys.readouterr().out
+    assert first.losses == second.losses
+    assert (first.run.epoch_tokens, first.run.longest_row) == (
+        second.run.epoch_tokens, second.run.longest_row,
+    )  # fmt: skip
+
+
+def test_a_template_that_does_not_fit_is_refused_before_the_model_is_loaded(
+    run_trial: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    ran = run_trial(template="gemma")
+    assert ran.report.outcome == "failed" and ran.report.usage_error
+    assert 'model.template = "gemma" does not fit' in ran.report.error
+    assert '"auto"' in ran.report.error and '"chatml"' in ran.report.error

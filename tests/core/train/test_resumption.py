@@ -1,0 +1,159 @@
+"""Runs that go on from a checkpoint: to the last bit with the same settings, and never silently with others."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.profile import loads
+from core.train.resumption import FILE, changes, read_settings, refusal, settings_of
+
+Run = Callable[..., Any]
+
+RUNS: dict[str, dict[str, Any]] = {
+    "full": {"finetuning_type": "full", "learning_rate": 1e-3},
+    "freeze": {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "learning_rate": 1e-3},
+    "qlora": {"quantization_bit": 4},
+    "dora": {"use_dora": True, "use_rslora": True},
+    "lora+": {"loraplus_lr_ratio": 8.0, "learning_rate": 1e-3},
+    "sgd": {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.05},
+    "lion": {"optim": "lion_32bit", "learning_rate": 1e-3},
+    "8-bit lion": {"optim": "lion_8bit", "learning_rate": 1e-3, "finetuning_type": "full"},
+    "adafactor": {"optim": "adafactor", "learning_rate": 1e-3},
+    "plateau": {
+        "lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0, "factor": 0.3},
+        "eval_steps": 1, "learning_rate": 0.3,
+    },
+    "best": {"save_best": 2, "eval_steps": 2},
+    "early": {"early_stopping_patience": 2, "eval_steps": 1, "learning_rate": 0.3, "max_grad_norm": 0.0},
+    "pure bf16": {"precision": "pure_bf16"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_paused_run_goes_on_to_the_last_bit(run_trial: Run, name: str) -> None:
+    settings = {"max_steps": 6, "val_size": 4, "lora_dropout": 0.1, **RUNS[name]}
+    task = {"save_model": True}
+    straight = run_trial("straight", task=task, **settings)
+    assert straight.report.outcome == "completed", straight.report.error
+    paused = run_trial("paused", task=task, ask=("paused", 3), **settings)
+    assert paused.report.outcome == "paused", paused.report.error
+    again = run_trial(
+        "paused", task=task | {"attempt": 2, "resume_from": paused.report.checkpoint}, **settings
+    )
+
+    def figures(ran: Any) -> list[Any]:
+        return [(p.step, p.loss, p.grad_norm, p.lr, p.eval_loss) for p in ran.points]
+
+    assert figures(again) == figures(straight)
+    one, two = (
+        next((ran.folder / "output").glob("*model.safetensors")).read_bytes()
+        for ran in (straight, again)
+    )
+    assert one == two
+
+
+def test_changed_settings_take_effect_and_are_said(
+    run_trial: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"max_steps": 6, "lr_scheduler_type": "constant"}
+    paused = run_trial("paused", ask=("paused", 3), **settings)
+    capsys.readouterr()
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    changed = settings | {
+        "learning_rate": 0.001,
+        "weight_decay": 0.5,
+        "gradient_checkpointing": True,
+    }
+    again = run_trial("paused", task=task, **changed)
+    assert again.report.outcome == "completed", again.report.error
+    rates = {p.step: p.lr for p in again.points if p.lr is not None}
+    assert rates[3] == pytest.approx(0.01) and rates[4] == rates[6] == pytest.approx(0.001)
+    log = capsys.readouterr().out
+    assert "train.learning_rate 0.01 → 0.001" in log and "train.weight_decay 0.01 → 0.5" in log
+    assert "train.gradient_checkpointing false → true" in log
+
+
+def test_the_same_settings_are_not_talked_about(
+    run_trial: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = run_trial(ask=("paused", 2))
+    run_trial(task={"attempt": 2, "resume_from": paused.report.checkpoint})
+    assert "other than" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"lora_rank": 4}, r"method.lora_rank 8 → 4"),
+        ({"lora_target": "q_proj"}, 'method.lora_target "all" → "q_proj"'),
+        ({"use_dora": True}, "method.use_dora false → true"),
+        ({"pissa_init": True}, "method.pissa_init false → true"),
+        ({"loraplus_lr_ratio": 4.0}, "method.loraplus_lr_ratio not set → 4.0"),
+        ({"optim": "sgd"}, 'train.optim "adamw_torch" → "sgd"'),
+        ({"cutoff_len": 100}, "data.cutoff_len 64 → 100"),
+        ({"packing": True}, "data.packing false → true"),
+        ({"template": "chatml"}, 'model.template "auto" → "chatml"'),
+        ({"data_seed": 7}, "another order of the data"),
+        ({"per_device_train_batch_size": 4}, "another effective batch (8, not 4)"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "another learning rate or schedule"),
+        ({"finetuning_type": "full"}, "holds adapters"),
+    ],
+)
+def test_what_changes_the_meaning_of_a_checkpoint_is_refused(
+    run_trial: Run, changed: dict[str, Any], told: str
+) -> None:
+    paused = run_trial(ask=("paused", 2))
+    report = run_trial(
+        task={"attempt": 2, "resume_from": paused.report.checkpoint}, **changed
+    ).report
+    assert report.usage_error and told in report.error and "start" in report.error
+
+
+def test_memory_fixes_go_on_from_a_checkpoint(run_trial: Run) -> None:
+    # So that a training that is done leaves its checkpoints.
+    kept = {"save_steps": 4, "save_total_limit": 9}
+    paused = run_trial(ask=("paused", 2), **kept)
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    for fix in (
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        {"gradient_checkpointing": True, "loss_chunk_tokens": 16, "attn": "eager"},
+        {"optim": "adamw_8bit"},
+        {"adapter_precision": "bf16"},
+        {"quantization_bit": 4},
+        {"cutoff_len": 48},
+    ):
+        report = run_trial(task=task, **kept, **fix).report
+        assert report.outcome == "completed", (fix, report.error)
+
+
+def test_a_checkpoint_tells_the_settings_that_made_it(run_trial: Run) -> None:
+    ran = run_trial(save_steps=2, lora_rank=4)
+    checkpoint = ran.folder / "checkpoints" / "checkpoint-2"
+    settings = read_settings(checkpoint)
+    assert settings is not None and settings["method.lora_rank"] == 4
+    assert settings["effective_batch"] == 4
+    record = json.loads((checkpoint / FILE).read_text())
+    record["settings"]["method.lora_rank"] = 16
+    (checkpoint / FILE).write_text(json.dumps(record))
+    assert read_settings(checkpoint) is None
+    (checkpoint / FILE).write_text("{")
+    assert read_settings(checkpoint) is None
+
+
+def made(more: str = "", model: str = "a/model") -> dict[str, Any]:
+    profile = loads(f'[model]\nmodel_name_or_path = "{model}"\n[data]\ndataset = "demo"\n{more}')
+    return json.loads(json.dumps(settings_of(profile)))  # type: ignore[no-any-return]
+
+
+def test_a_folder_may_move_and_its_model_may_not_be_another() -> None:
+    assert refusal(made(model="/old/place/llama"), made(model="/new/llama")) is None
+    refused = refusal(made(model="/old/place/llama"), made(model="/old/place/qwen"))
+    assert refused is not None and "llama" in refused and "qwen" in refused
+
+
+def test_settings_without_effect_are_no_change() -> None:
+    full = '[method]\nfinetuning_type = "full"\n'
+    assert changes(made(full), made(f"{full}lora_rank = 64\n")) == []
+    assert refusal(made(full), made(f"{full}lora_rank = 64\n")) is None

@@ -1,0 +1,129 @@
+"""A step of a recipe in the dashboard's words."""
+
+from pathlib import Path
+
+import pytest
+
+from core.devices.lock import try_lock
+from core.engine.recipes import Hands, carry, create_recipe, hold
+from core.recipe import loads
+from core.study import store
+from core.study.events import StudyChanged
+from core.study.recipes import RecipeFolder
+from tests.core.recipe_fake import ALIGNED, THREE, Fake, ends, runs, tell
+from tui import recipe_view
+from tui.feed import DiskFeed
+from tui.recipe_view import after_step, carry_on, place_in_recipe
+from tui.snapshot import study_view, summarise
+from tui.source import DiskSource, SourceError, Wanted
+from tui.status_line import banner, study_line
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TUNEDECK_STUDIES", str(tmp_path))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    return lambda text=THREE: create_recipe(loads(text), tmp_path / "shop")
+
+
+def carried(folder: Path, fake: Fake) -> Path:
+    carry(folder, fake.hands, lambda word: None)
+    return folder
+
+
+def texts(pieces) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def banner_of(study: Path) -> str:
+    return texts(banner(study_view(DiskFeed(study).read(Wanted()), 10.0), ascii=True))
+
+
+def test_a_step_is_named_after_its_recipe_and_its_place(recipe):
+    folder = carried(recipe(), Fake())
+    reading = DiskFeed(folder / "02-domain").read(Wanted())
+    assert reading.name == "shop, step 2 of 3: domain" == summarise(reading).name
+    assert texts(study_line(study_view(reading, 10.0), 100, ascii=True)).count("step 2 of 3") == 1
+
+
+def test_an_ordinary_study_says_nothing_of_recipes(tmp_path: Path):
+    runs(_folder(tmp_path / "alone"))
+    reading = DiskFeed(tmp_path / "alone").read(Wanted())
+    assert (reading.name, reading.recipe) == ("alone", None)
+    assert place_in_recipe(tmp_path / "alone") is None
+    assert after_step(tmp_path / "alone") == ("", False)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_step_that_is_over_says_what_comes_of_the_recipe(recipe, monkeypatch):
+    folder = recipe()
+    first = _folder(folder / "01-general")
+    ends(first)
+    assert "the next step is being prepared" in banner_of(first)
+    fake = Fake(trouble="the disk is full")
+    carried(folder, fake)
+    assert f"the disk is full: `tunedeck resume {folder}` tries it again" in banner_of(first)
+    carry(folder, Hands(Fake().export, runs), lambda word: None)
+    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: study.name == "02-domain")
+    assert "the recipe goes on: step 2 of 3 (domain) runs. 1 lists the studies" in banner_of(first)
+
+
+def test_a_step_that_failed_says_what_to_do_about_it(recipe):
+    folder = carried(recipe(), Fake(ending="diverged"))
+    after, waits = after_step(folder / "01-general")
+    assert waits and "tunedeck retry" in after and after in banner_of(folder / "01-general")
+
+
+@pytest.mark.parametrize(
+    ("text", "last", "result"),
+    [(THREE, "03-task", "the model is in {}/03-task/model"), (ALIGNED.partition('[[step]]\nname = "align"')[0], "02-judge", "the reward model is in {}/02-judge/trials/0001/output")],
+)  # fmt: skip
+def test_the_last_step_says_where_the_result_is(recipe, text, last, result):
+    folder = carried(recipe(text), Fake())
+    assert result.format(folder) in banner_of(folder / last)
+
+
+def test_a_recipe_that_is_held_says_so(recipe):
+    folder = recipe()
+    ends(_folder(folder / "01-general"))
+    hold(folder, "paused")
+    assert after_step(folder / "01-general") == (
+        "paused when step 1 of 3 (general) was trained",
+        True,
+    )
+
+
+def test_opening_a_step_takes_the_recipe_up_where_nobody_does(recipe, monkeypatch):
+    folder = recipe()
+    ends(_folder(folder / "01-general"))
+    started = []
+    monkeypatch.setattr("core.engine.recipe_step.hand_over", started.append)
+    DiskSource().open(folder / "01-general")
+    assert started == [folder / "01-general"]
+    assert store.recent() == [folder], "the recipe is remembered, not its step"
+
+    lock = try_lock(RecipeFolder(folder).lock)
+    with open(lock, "rb"):
+        carry_on(folder / "01-general")
+    assert len(started) == 1
+    tell(folder / "01-general", StudyChanged(t=3.0, status="stopped"))
+    DiskSource().open(folder / "01-general")
+    assert len(started) == 1, "what a person stopped stays so"
+
+
+def test_a_damaged_recipe_is_told(recipe):
+    folder = carried(recipe(), Fake())
+    file = RecipeFolder(folder).journal
+    file.write_bytes(b"x" + file.read_bytes())
+    assert recipe_view.place_in_recipe(folder / "01-general") is None
+    DiskSource().open(folder / "01-general")
+    with pytest.raises(SourceError):
+        DiskSource().open(folder)
