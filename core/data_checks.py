@@ -78,11 +78,15 @@ def _streaming_problems(
         )
     whole = [name for name in split_names(data.dataset) if PurePath(name).suffix.lower() == ".json"]
     if whole:
-        yield Problem(
-            "data.streaming",
-            f"{whole[0]} is one list, which can only be read whole",
-            "write one object a line into a .jsonl file, or set streaming = false",
-        )
+        yield Problem("data.streaming", *streamed_whole(whole[0]))
+
+
+def streamed_whole(name: str) -> tuple[str, str]:
+    """What is wrong with a .json file that is to be streamed, and what would be right."""
+    return (
+        f"{name} is one list, which can only be read whole",
+        "write one object a line into a .jsonl file, or set streaming = false",
+    )
 
 
 def _stage_problems(data: DataTable, stage: str) -> Iterator[Problem]:

@@ -290,13 +290,15 @@ def _files(name: str, path: Path, split: str | None) -> tuple[Path, ...]:
             name, f"there is no data file in {path}", f"they end in {', '.join(SUFFIXES)}"
         )
     splits = {p: _split_of(p, path) for p in inside}
-    chosen = split if split is not None else "train"
-    if split is None and chosen not in splits.values():
-        return tuple(inside)
-    found = tuple(p for p in inside if splits[p] == chosen)
+    if split is None or (split == "train" and not any(splits.values())):
+        return tuple(p for p in inside if splits[p] == "train") or tuple(inside)
+    # A split may have a name of its own, as train_sft has, which begins as another does.
+    found = tuple(p for p in inside if split in _stems(p, path)) or tuple(
+        p for p in inside if splits[p] == split
+    )
     if not found:
         have = ", ".join(sorted({s for s in splits.values() if s})) or "none"
-        raise DataSetError(name, f"{path} has no files of split {chosen}", f"it has {have}")
+        raise DataSetError(name, f"{path} has no files of split {split}", f"it has {have}")
     return found
 
 
@@ -310,11 +312,23 @@ def _is_data(file: Path, folder: Path) -> bool:
 
 def _split_of(file: Path, folder: Path) -> str | None:
     """The split that a file's name or its folder tells, as on the Hugging Face Hub: train-00000-of-00002.parquet."""
-    for part in reversed(file.relative_to(folder).with_suffix("").parts):
+    for part in _stems(file, folder):
         first = re.split(r"[-_.]", part)[0].lower()
         if first in _SPLITS:
             return first
     return None
+
+
+def _stems(file: Path, folder: Path) -> list[str]:
+    """The names of a file and of the folders that it is in, without what numbers the pieces of a split."""
+    parts = file.relative_to(folder).with_suffix("").parts
+    return [_PIECE.sub("", part) for part in reversed(parts)]
+
+
+_PIECE = re.compile(r"-\d+-of-\d+.*$")
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+"""How data sets on the Hugging Face Hub are called: owner/name."""
 
 
 def _unknown(name: str, info: Info | None, folder: Path | None) -> DataSetError:
@@ -322,6 +336,12 @@ def _unknown(name: str, info: Info | None, folder: Path | None) -> DataSetError:
     looked = "" if Path(name).expanduser().is_absolute() else f"looked in {' and '.join(places)}"
     known = [*DEMO_SETS, *(info.entries if info is not None else ())]
     near = nearest(name, [*known, *_beside(name, folder)])
+    if not near and _HUB.fullmatch(name) and not Path(name).suffix:
+        return DataSetError(
+            name,
+            f"there is no such folder in {' and '.join(places)}, and tunedeck fetches no data by itself",
+            f"if it is on the Hugging Face Hub: hf download --repo-type dataset {name} --local-dir DIR, then name DIR",
+        )
     hint = f"did you mean {' or '.join(near)}?" if near else ""
     if info is None:
         plain = not Path(name).suffix and "/" not in name
@@ -366,6 +386,8 @@ def _read(file: Path) -> Mapping[str, Any]:
         content = msgspec.json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataSetError(str(file), f"is not valid JSON: {error}") from None
+    except RecursionError:
+        raise DataSetError(str(file), "has lists or objects too deep inside one another") from None
     except OSError as error:
         raise DataSetError(str(file), f"cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):

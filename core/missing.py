@@ -1,7 +1,8 @@
-"""Which files that a profile names are not there, as far as can be seen without loading them."""
+"""Which files that a profile names are not there or of no use, as far as can be seen without loading them."""
 
 from pathlib import Path
 
+from core.data_checks import streamed_whole
 from core.dataset_info import DataSetError, find_sets
 from core.problems import Problem
 from core.profile import Profile, dataset_files, eval_files, model_path
@@ -15,6 +16,7 @@ def missing_files(profile: Profile) -> list[Problem]:
         ("data.eval_dataset", eval_files(profile)),
     ):
         problems += _missing_data(key, listed, profile.data.dataset_dir)
+    problems += _streamed_whole(profile) if profile.data.streaming else []
     problems += _missing_model("model.model_name_or_path", model_path(profile))
     if (profile.alignment.reward_model or "").startswith("step:"):
         right = "the folder of a reward model, its `output`"
@@ -55,6 +57,16 @@ def _missing_data(key: str, names: list[str], dataset_dir: str | None) -> list[P
             if not file.exists()
         ]
     return problems
+
+
+def _streamed_whole(profile: Profile) -> list[Problem]:
+    """A file that is to be streamed and can only be read whole, which the name of its data set does not show."""
+    try:
+        sets = find_sets(dataset_files(profile), profile.data.dataset_dir)
+    except DataSetError:
+        return []  # Told already.
+    whole = [file for s in sets for file in s.files if file.suffix.lower() == ".json"]
+    return [Problem("data.streaming", *streamed_whole(str(whole[0])))] if whole else []
 
 
 def _missing_model(key: str, model: str) -> list[Problem]:

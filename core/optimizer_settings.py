@@ -112,19 +112,29 @@ def optim_args(optim: str, text: str | None) -> dict[str, Scalar]:
     for part in filter(None, (p.strip() for p in (text or "").split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not known:
-            raise OptimArgsError(f'"{part}" is given, and optim = "{optim}" takes none', "leave it out")
+            raise OptimArgsError(
+                f'"{part}" is given, and optim = "{optim}" takes none', "leave it out"
+            )
         if not equals or not name:
             raise OptimArgsError(f'"{part}" is no setting', 'as "name=value, name=value"')
         if name not in known:
-            raise OptimArgsError(f'optim = "{optim}" has no setting {name}', f"it has {', '.join(known)}")
+            raise OptimArgsError(
+                f'optim = "{optim}" has no setting {name}', f"it has {', '.join(known)}"
+            )
         read = known[name].read(value)
         if read is None:
-            raise OptimArgsError(f"{name} = {value or 'nothing'} is not allowed", known[name].allowed())
+            raise OptimArgsError(
+                f"{name} = {value or 'nothing'} is not allowed", known[name].allowed()
+            )
         if name in found:
             raise OptimArgsError(f"{name} is given twice", "leave one of them out")
         found[name] = read
-    if optim == "sgd" and found.get("nesterov") and not (
-        found.get("momentum") and not found.get("dampening")
+    if (
+        optim == "sgd"
+        and found.get("nesterov")
+        and not (found.get("momentum") and not found.get("dampening"))
     ):
-        raise OptimArgsError("nesterov needs a momentum and no dampening", '"momentum=0.9, nesterov=true"')
+        raise OptimArgsError(
+            "nesterov needs a momentum and no dampening", '"momentum=0.9, nesterov=true"'
+        )
     return found

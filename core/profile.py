@@ -25,10 +25,10 @@ from core.checks import (
     space_problems,
     table_problems,
     unknown_in_space,
-    usual_metric,
     validates,
 )
 from core.dataset_info import DEMO_SETS, DataSetError, find_info, is_named, split_names
+from core.logged import usual_metric
 from core.params import (
     TABLES,
     AlignmentTable,
@@ -262,14 +262,14 @@ def from_document(
     Raises:
         ProfileError: anything in it is wrong.
     """
+    if "step" in document:
+        raise ProfileError(source, [Problem("step", *RECIPE)])
     spelled = spell(document)
     document = spelled.document
     problems = [
         *spelled.problems,
         *(
             Problem(t, "is not a table of a profile", _belongs(t))
-            if t != "step"
-            else Problem(t, *RECIPE)
             for t in document
             if t not in TABLES
         ),
@@ -343,9 +343,10 @@ def dumps(profile: Profile, *, comment: str = "") -> str:
 
 
 def ready_made() -> list[Path]:
-    """The profiles of one run that tunedeck ships, by name."""
-    recipes = ready_made_recipes()
-    return [path for path in sorted(READY_MADE.glob("*.toml")) if path not in recipes]
+    """The profiles of one run that tunedeck ships, by name; those whose name begins with a stage come last."""
+    recipes, stages = ready_made_recipes(), find("method.stage").choices
+    listed = [path for path in sorted(READY_MADE.glob("*.toml")) if path not in recipes]
+    return sorted(listed, key=lambda path: path.stem.partition("-")[0] in stages)
 
 
 def ready_made_recipes() -> list[Path]:
@@ -369,7 +370,7 @@ def _plain(entry: Any) -> Any:
 
 
 def _missing(file: Path) -> str:
-    names = [p.stem for p in ready_made()]
+    names = [p.stem for p in (*ready_made(), *ready_made_recipes())]
     close = nearest(file.stem, names)
     if close:
         return f"does not exist; did you mean the ready-made profile {' or '.join(close)}?"

@@ -30,7 +30,7 @@ def reward_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     )
     model = cast(ModelTable | None, tables.get("model"))
     if method.stage == "rm":
-        yield from _scored(method)
+        yield from _scored(method, model)
         return
     yield from _drawn(method, cast(TrainTable | None, tables.get("train")))
     yield from _budget(cast(SearchTable | None, tables.get("search")))
@@ -70,7 +70,14 @@ def _common(
         )
 
 
-def _scored(method: MethodTable) -> Iterator[Problem]:
+def _scored(method: MethodTable, model: ModelTable | None) -> Iterator[Problem]:
+    if method.finetuning_type == "lora" and model and model.adapter_name_or_path is not None:
+        yield Problem(
+            "model.adapter_name_or_path",
+            'does not go with stage = "rm" and finetuning_type = "lora": the reward model would be an adapter of '
+            "model_name_or_path with that adapter merged, which nobody who loads it has",
+            "make one model of both with `tunedeck export` and name that",
+        )
     targets = {name.strip() for name in method.lora_target.split(",")}
     targets |= {name.strip() for name in (method.additional_target or "").split(",")}
     if method.finetuning_type == "lora" and "lm_head" in targets:

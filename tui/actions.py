@@ -134,7 +134,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("next_trial", ("full_stop",), "The trial below, also while one is open", "detail"),
     Action("next_pane", ("tab",), "Next: chart, settings, log, advice", "detail", "pane", 50),
     Action("previous_pane", ("shift+tab",), "Previous pane", "detail", palette=False),
-    Action("next_measure", ("v",), "Chart: another measure (reward, gradient norm, speed …)", "detail"),
+    Action("next_measure", ("v",), "Chart: another measure (reward, gradient norm, speed)", "detail"),
     Action("log_scale", ("l",), "Chart: logarithmic values, or plain ones", "detail"),
     Action("smooth", ("m",), "Chart: moving average over the points", "detail"),
     Action("zoom_in", ("plus", "equals_sign"), "Chart: fewer steps, larger", "detail"),

@@ -78,12 +78,19 @@ def spelled_out(text: str, *, ascii: bool = False) -> str:
 # -- examples ---------------------------------------------------------------------------------
 
 
-def example_head(shown: Shown, number: int | None = None, *, ascii: bool = False) -> str:
+def marked(stage: str) -> str:
+    """What it means that a token is marked: a reward model learns no tokens, but to score what they say."""
+    return "scored" if stage == "rm" else "with loss"
+
+
+def example_head(
+    shown: Shown, number: int | None = None, *, stage: str = "sft", ascii: bool = False
+) -> str:
     """An example in a line: where it stands, how long it is."""
     name = f"Example {number}: " if number is not None else ""
     told = [f"{name}{short_place(shown.place, ascii=ascii)}", _many(shown.size, "token")]
     if shown.learnt:
-        told.append(f"{shown.learnt:,} with loss")
+        told.append(f"{shown.learnt:,} {marked(stage)}")
     if shown.lost:
         told.append(f"{shown.lost:,} cut off")
     if shown.evaluation:
@@ -312,7 +319,9 @@ def amount_text(counted: Counted, began: Began) -> str:
     """How much there is to learn."""
     told = [f"{counted.tokens:,} tokens"]
     if began.stage != "ppo":
-        told[0] += f", {counted.learnt:,} with loss ({share(counted.learnt, counted.tokens)})"
+        told[0] += (
+            f", {counted.learnt:,} {marked(began.stage)} ({share(counted.learnt, counted.tokens)})"
+        )
     if counted.sequences:
         full = share(counted.tokens, counted.sequences * began.cutoff_len)
         told.append(f"packed into {_many(counted.sequences, 'sequence')}, {full} full")

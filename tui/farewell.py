@@ -9,6 +9,8 @@ def farewell(view: StudyView | None) -> list[str]:
     """What to say on leaving: what goes on without the dashboard, or where the winner is."""
     if view is None:
         return []
+    if view.reading.recipe is not None:
+        return _of_recipe(view)
     tuned = StudyFolder(view.folder).tuned
     if not (view.live or view.reading.engine == "running"):
         if view.status != "finished" or not tuned.exists():
@@ -17,5 +19,16 @@ def farewell(view: StudyView | None) -> list[str]:
     place = shell_path(view.folder)
     return [
         f"The study goes on without the dashboard. tunedeck attach {place} shows it again,",
+        f"tunedeck stop {place} ends it.",
+    ]
+
+
+def _of_recipe(view: StudyView) -> list[str]:
+    """The same of a step of a recipe: what comes next does so without the dashboard."""
+    recipe, place = view.reading.recipe, shell_path(view.folder.parent)
+    if recipe is not None and recipe.after and (recipe.waits or recipe.done):
+        return [f"{recipe.recipe}: {recipe.after}"]
+    return [
+        f"The recipe goes on without the dashboard. tunedeck attach {place} shows it again,",
         f"tunedeck stop {place} ends it.",
     ]

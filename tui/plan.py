@@ -157,7 +157,14 @@ def plan(
 
 
 _BATCH = ("train.per_device_train_batch_size", "train.gradient_accumulation_steps")
-_EPOCH = (*_BATCH, "data.val_size", "data.max_samples", "data.packing", "data.cutoff_len")
+_EPOCH = (
+    *_BATCH,
+    "data.val_size",
+    "data.max_samples",
+    "data.packing",
+    "data.cutoff_len",
+    "alignment.ppo_epochs",
+)
 _FULL = (*_EPOCH, "train.num_train_epochs", "train.max_steps")
 
 
@@ -246,6 +253,9 @@ def _full_span(size: _Sizes, data: DataCount, stage: str | None, about: bool) ->
 def _sequences(values: Mapping[str, Any], data: DataCount, stage: str) -> int:
     """What batches are made of: rows, or sequences that rows are joined into."""
     rows = _split(values, data)[0]
+    if stage == "ppo":
+        # An epoch goes over the answer to each prompt so often.
+        return rows * int(values["alignment.ppo_epochs"])
     if not (stage == "pt" or (stage == "sft" and values["data.packing"])):
         return rows
     counted = max(1, sum(f.rows for f in data.train))

@@ -21,6 +21,9 @@ class RecipePlace:
     waits: bool = False
     """Whether somebody has to do something before it goes on."""
 
+    done: bool = False
+    """Whether all steps of the recipe are."""
+
     @property
     def title(self) -> str:
         """The study's name, as lists and headers show it."""
@@ -39,6 +42,12 @@ def place_in_recipe(study: Path) -> RecipePlace | None:
     steps = RecipeReader(recipe).state.steps
     number = next(n for n, s in enumerate(steps, 1) if s.planned.folder == study.name)
     return RecipePlace(recipe.name, steps[number - 1].planned.name, number, len(steps))
+
+
+def is_done(study: Path) -> bool:
+    """Whether all steps of the recipe are done of which a study is one."""
+    recipe = recipe_of(study)
+    return recipe is not None and RecipeReader(recipe).state.done
 
 
 def after_step(study: Path) -> tuple[str, bool]:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bench.train import arms, phases
 
-ROUNDS = 2
-ROWS = 48
+ROUNDS = 1
+ROWS = 32
 GOAL_PADDED, GOAL_MIXED = 1.0, 1.5
 
 

@@ -23,7 +23,7 @@ TITLES = {
     "packed": "tunedeck, data.packing",
     "grouped": "tunedeck, data.group_by_length",
 }
-CUTOFF, BATCH, EVAL_ROWS, RATE, SEED = 512, 8, 16, 2e-4, 42
+CUTOFF, BATCH, EVAL_ROWS, RATE, SEED = 512, 8, 8, 2e-4, 42
 WIDTH = 1024
 """Tokens of a packed sequence: about what a padded batch holds of tokens."""
 
@@ -157,9 +157,8 @@ def _run_ours(setup: Setup, name: str, number: int) -> Ran:
     save(profile, trial.profile)
     write_record(trial.task, TrialTask(1, 1, "full", 1.0, "cpu", cache="../cache"))
     with trial.log.open("wb") as out:
-        subprocess.run(
-            [sys.executable, "-P", str(ROOT / "tunedeck.py"), "_worker", str(folder)], stdout=out, stderr=out, check=False
-        )  # fmt: skip
+        command = [sys.executable, "-P", str(ROOT / "tunedeck.py"), "_worker", str(folder)]
+        subprocess.run(command, stdout=out, stderr=out, check=False)
     run, report = read_record(trial.run, RunInfo), read_record(trial.report, WorkerReport)
     if run is None or report is None or report.eval_loss is None:
         raise SystemExit(f"{TITLES[name]} failed:\n{trial.log.read_text()[-2000:]}")

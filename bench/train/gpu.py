@@ -90,7 +90,8 @@ def operations(shape: dict[str, Any], parameters: int) -> float:
     """Floating-point operations that LoRA needs for a token: two for each weight forward, and two backward, as the
     weights themselves have no gradients (PaLM, arXiv 2204.02311, appendix B, less those). Embeddings are looked up, and
     attention within rows of some hundred tokens is left out: it is about a hundredth."""
-    return 4.0 * (parameters - shape["vocab_size"] * shape["hidden_size"])
+    embeddings: int = shape["vocab_size"] * shape["hidden_size"]
+    return 4.0 * (parameters - embeddings)
 
 
 def main() -> int:
@@ -105,8 +106,9 @@ def main() -> int:
             speed = measure(Path(folder), model)
             share = "unknown" if speed.utilisation is None else f"{speed.utilisation:.1%}"
             print(
-                f"{speed.model}, LoRA, bf16, packed to {LENGTH}, batch {model.batch}: {speed.tokens_per_s:,.0f} tokens/s, "
-                f"MFU {share}, peak {(speed.peak_memory or 0) / 2**30:.1f} GiB on {torch.cuda.get_device_name(0)}",
+                f"{speed.model}, LoRA, bf16, packed to {LENGTH}, batch {model.batch}: {speed.tokens_per_s:,.0f} "
+                f"tokens/s, MFU {share}, peak {(speed.peak_memory or 0) / 2**30:.1f} GiB on "
+                f"{torch.cuda.get_device_name(0)}",
                 flush=True,
             )
             print(json.dumps(asdict(speed)), flush=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.devices.lock import LockError, try_lock
+from core.devices.lock import LockError, is_locked, try_lock
 from core.engine.client import EngineError, daemon_alive, start_daemon
 from core.engine.detach import READY, DaemonLog, run_detached
 from core.engine.exporting_step import HandoverError, export_step
@@ -157,8 +157,6 @@ def stands(reader: RecipeReader) -> Action:
 
 def carrier_alive(folder: Path) -> bool:
     """Whether somebody hands over in the recipe just now."""
-    from core.devices.lock import is_locked
-
     try:
         return is_locked(RecipeFolder(folder).lock)
     except LockError:

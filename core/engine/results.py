@@ -55,7 +55,7 @@ def _own_counts(study: Profile, own: Profile, run: RunInfo, *, as_probe: bool) -
     train, reference = own.train, run.full_steps
     changes: dict[str, Scalar] = {}
     if own.effective_batch() != study.effective_batch():
-        each = steps_per_epoch(run.train_rows, study.effective_batch())
+        each = steps_per_epoch(run.train_rows * study.passes(), study.effective_batch())
         reference = training_steps(each, train.num_train_epochs, train.max_steps)
         if train.max_steps is not None:
             changes["max_steps"] = run.full_steps

@@ -90,9 +90,7 @@ class _Run:
         """Weights and states, from the second update on: this GPU's share of them."""
         profile, regime, shared = self._profile, self._regime, self._sharing
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
-        states = optimizer_states(
-            self._groups, profile.train, regime.trained, cuda=regime.cuda
-        )
+        states = optimizer_states(self._groups, profile.train, regime.trained, cuda=regime.cuda)
         weights = base_weights(self._shape, regime, profile.method)
         if self._needs.tail == "score" and not self._shape.tied:
             # One score in place of the output head.

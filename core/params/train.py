@@ -140,7 +140,7 @@ class TrainTable(Table):
         Field(
             description='Further settings of the optimizer as "name=value, name=value": "momentum=0.9" (sgd; dampening, nesterov), '
             '"rank=128, update_proj_gap=200, scale=0.25" (galore, apollo), "rank=1, scale=128, scale_type=tensor" (the smallest apollo). '
-            'The others have none.',
+            "The others have none.",
         ),
         Doc("Optimizer settings", works="not set", llamafactory="optim_args", advanced=True),
     ] = None

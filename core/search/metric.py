@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from core.checks import usual_metric
+from core.logged import usual_metric
 from core.search.smoothing import Ema, jitter
 
 Direction = Literal["min", "max"]

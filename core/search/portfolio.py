@@ -29,10 +29,14 @@ _DPO_FULL = "DPO with all weights, 1e-7 to 2e-6: Zephyr and DPO's own code begin
 _DPO_QLORA = "Zephyr 7B with QLoRA (Hugging Face's alignment handbook): 5e-6"
 _DPO_FREEZE = "between DPO with all weights and with adapters; no published sweep"
 _KTO = "KTO with adapters, as DPO with them; no published sweep"
-_KTO_FULL = "KTO with all weights, 5e-7 to 5e-6: TRL advises not to leave that range, and 1e-6 at β = 0.1"
+_KTO_FULL = (
+    "KTO with all weights, 5e-7 to 5e-6: TRL advises not to leave that range, and 1e-6 at β = 0.1"
+)
 _KTO_FREEZE = "between KTO with all weights and with adapters; no published sweep"
 _REWARD = "reward models with adapters, 2e-5 to 5e-4"
-_REWARD_FULL = "reward models with all weights, 5e-6 to 2e-5: InstructGPT (Ouyang et al. 2022) took 9e-6"
+_REWARD_FULL = (
+    "reward models with all weights, 5e-6 to 2e-5: InstructGPT (Ouyang et al. 2022) took 9e-6"
+)
 _REWARD_FREEZE = "between reward models with all weights and with adapters; no published sweep"
 _PPO_FREEZE = "PPO, 1e-6 to 2e-5, between all weights and adapters; no published sweep"
 _PPO = "PPO, 1e-6 to 2e-5: TRL long began with 1.41e-5, lower is safer"

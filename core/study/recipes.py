@@ -281,16 +281,6 @@ def recipe_of(study: Path) -> Path | None:
     return parent if study.name in [s.planned.folder for s in steps] else None
 
 
-def place_of(study: Path) -> tuple[str, int, int] | None:
-    """Of which recipe (its name) a study is a step, the step's number and how many there are; None of others."""
-    parent = recipe_of(study)
-    if parent is None:
-        return None
-    steps = RecipeReader(parent).state.steps
-    number = next(n for n, s in enumerate(steps, 1) if s.planned.folder == study.name)
-    return parent.name, number, len(steps)
-
-
 def find_recipe(name: str) -> Path | None:
     """The folder of the recipe that a person means: a path, or a name as `find_study` takes it; None where there is
     none."""

@@ -36,7 +36,9 @@ def check_adapter(profile: Profile) -> None:
         )
     kind = _settings(folder).get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"model.adapter_name_or_path: {name} is an adapter of the kind {kind}, not LORA")
+        raise ModelError(
+            f"model.adapter_name_or_path: {name} is an adapter of the kind {kind}, not LORA"
+        )
 
 
 def merge_adapter(model: Any, profile: Profile) -> Any:

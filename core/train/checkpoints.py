@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.profile import Profile, ProfileError, load
-from core.study.files import CHECKPOINTS, OUTPUT, TRIAL_FILE, TrialTask, is_whole
 from core.search.metric import Metric
+from core.study.files import CHECKPOINTS, OUTPUT, TRIAL_FILE, TrialTask, is_whole
 from core.train import resumption
 from core.train.errors import SettingsError
 
@@ -118,7 +118,11 @@ class Keeper:
     def tidy(self, folder: Path, history: Sequence[Mapping[str, Any]], best: str | None) -> None:
         """Remove the checkpoints in `folder` that need not stay. `history` is the Trainer's log; `best` the checkpoint
         whose weights the run will end with."""
-        there = {int(found[1]): path for path in folder.iterdir() if (found := _NAME.fullmatch(path.name))}
+        there = {
+            int(found[1]): path
+            for path in folder.iterdir()
+            if (found := _NAME.fullmatch(path.name))
+        }
         values = {
             int(entry["step"]): self.metric.signed(float(entry[self.metric.name]))
             for entry in history
@@ -130,8 +134,8 @@ class Keeper:
                 shutil.rmtree(path, ignore_errors=True)
 
     def kept(self, steps: Iterable[int], values: Mapping[int, float]) -> set[int]:
-        """Those of `steps` whose checkpoints stay; `values` of evaluations by update, lower is better. Of equal ones the
-        earlier is better, and what is not finite is worse than any number."""
+        """Those of `steps` whose checkpoints stay; `values` of evaluations by update, lower is better. Of equal ones
+        the earlier is better, and what is not finite is worse than any number."""
         order = sorted(steps)
         newest = order[-(1 if self.best is not None else max(1, self.newest)) :]
         judged = sorted((s for s in order if s in values), key=lambda s: (_rank(values[s]), s))

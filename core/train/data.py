@@ -186,7 +186,7 @@ def _nothing_left(name: str, rows: int, cutoff_len: int, stage: str) -> str:
                 f"none of the {rows} rows to {name} on has a prompt of at most {cutoff_len} tokens"
             )
         case "rm" | "dpo":
-            what = f"none of the {rows} rows to {name} on has two different answers within the first {cutoff_len} tokens"
+            what = f"none of {rows} rows to {name} on has two different answers within the first {cutoff_len} tokens"
         case _:
             what = f"none of the {rows} rows to {name} on has an answer within the first {cutoff_len} tokens"
     return f"{what}; raise data.cutoff_len"

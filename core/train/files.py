@@ -11,6 +11,7 @@ import msgspec
 from core.data_size import SUFFIXES
 from core.train.errors import DataError, first_line
 from core.train.formats import Row
+from core.train.formats.words import kind
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 """How a file starts that some editors and spreadsheets call "Unicode text"."""
@@ -44,16 +45,20 @@ class Record:
             item = _DECODER.decode(self.content)
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: is not UTF-8 text ({error.reason})") from None
+        except RecursionError:
+            raise DataError(f"{where}: {_NESTED}") from None
         except msgspec.DecodeError as error:
             torn = b"\x00" in self.content
             hint = " (it has NUL bytes, as a file that was cut off by a crash)" if torn else ""
             raise DataError(f"{where}: is not valid JSON: {error}{hint}") from None
         if not isinstance(item, Mapping):
-            raise _no_object(self.file, self.number, item)
+            whole = "; a file that is one list of rows must end in .json" * isinstance(item, list)
+            raise _no_object(self.file, self.number, item, whole)
         return Row(self.file, self.number, item)
 
 
 _DECODER = msgspec.json.Decoder()
+_NESTED = "has lists or objects too deep inside one another"
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -78,8 +83,8 @@ def records(path: Path, *, streamed: bool = False) -> Iterator[Record]:
     try:
         _refuse_utf16(path)
         yield from reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text (byte {error.start})") from None
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -107,6 +112,8 @@ def _reader(path: Path, streamed: bool) -> Callable[[Path], Iterator[Record]]:
 def _json(path: Path) -> Iterator[Record]:
     try:
         document = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except RecursionError:
+        raise DataError(f"{path}: {_NESTED}") from None
     except msgspec.DecodeError as error:
         hint = (
             "; a file with one object a line must end in .jsonl" if "trailing" in str(error) else ""
@@ -200,7 +207,18 @@ def _refuse_utf16(path: Path) -> None:
             raise DataError(f"{path}: is UTF-16 text; save it as UTF-8")
 
 
-def _no_object(file: str, number: int, item: Any) -> DataError:
+def _not_utf8(path: Path) -> DataError:
+    """What is said of a file that was decoded in pieces: where in it the first bad byte is."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                return DataError(f"{path}, line {number}: is not UTF-8 text ({error.reason})")
+    return DataError(f"{path}: is not UTF-8 text")
+
+
+def _no_object(file: str, number: int, item: Any, hint: str = "") -> DataError:
     return DataError(
-        f"{file}, row {number}: must be an object with named fields, and is {type(item).__name__}"
+        f"{file}, row {number}: must be an object with named fields, and is {kind(item)}{hint}"
     )

@@ -1,6 +1,6 @@
 """Which of a run's evaluations are better: what early stopping, the best checkpoints and some schedules go by."""
 
-from core.checks import usual_metric
+from core.logged import usual_metric
 from core.profile import Profile
 from core.search.metric import Metric, MetricError, find, resolve
 

@@ -170,7 +170,8 @@ def _decaying(
 ) -> list[dict[str, Any]]:
     """Two groups: what decays, and what does not."""
     return [
-        {"params": [p for n, p in weights if n in decays], "weight_decay": rates.weight_decay} | more,
+        {"params": [p for n, p in weights if n in decays], "weight_decay": rates.weight_decay}
+        | more,
         {"params": [p for n, p in weights if n not in decays], "weight_decay": 0.0} | more,
     ]
 

@@ -90,28 +90,21 @@ def convert(folder: Path, origin: Origin) -> None:
     (folder / _CONFIG).write_text(json.dumps(config, indent=2), "utf-8")
 
 
-def take_up(model: Any, checkpoint: Path) -> bool:
-    """Give a model the adapters of a checkpoint that `convert` has made; False where they are not PiSSA's.
+def halves(model: Any, origin: Origin, weights: dict[str, Any]) -> dict[str, Any]:
+    """The adapters of a checkpoint that `convert` has made, as they train; `weights` is what it holds.
 
-    The base model is what is left of the original by what the checkpoint's adapters began with.
+    The base model becomes what is left of the original by what the checkpoint's adapters began with.
     """
-    origin = origin_of(model)
-    if origin is None:
-        return False
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    weights = load_file(checkpoint / _WEIGHTS)
     began: dict[str, tuple[Any, Any]] = {}
+    own = dict(weights)
     for name in origin.pairs:
         down, up = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
         rank = weights[down].shape[0] // 2
         began[name] = weights[down][rank:], -weights[up][:, rank:]
-        weights[down], weights[up] = weights[down][:rank], weights[up][:, :rank]
+        own[down], own[up] = weights[down][:rank], weights[up][:, :rank]
     _put_back(model, origin.pairs, began)
-    set_peft_model_state_dict(model, weights)
     model.pissa_origin = Origin(began)
-    return True
+    return own
 
 
 def _put_back(

@@ -81,8 +81,8 @@ def make_plan(
     lengths: Sequence[int] | NDArray[np.int64] = (),
     sizes: NDArray[np.int64] | None = None,
 ) -> Plan:
-    """The plan for `rows` sequences to train on; `lengths` are their tokens, which a budget in tokens needs, and `sizes`
-    what their order is grouped by, where it is (`epoch_order`).
+    """The plan for `rows` sequences to train on; `lengths` are their tokens, which a budget in tokens needs, and
+    `sizes` what their order is grouped by, where it is (`epoch_order`).
 
     Probes of all effective batches train on the same rows (to an update), and their schedules have the same shape:
     warm-up and decay take the same shares, and evaluations come at the same shares. A schedule spans the probe, or

@@ -33,7 +33,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         names: Sequence[str] = (),
     ) -> None:
         """`tokens` counts the tokens trained on so far; `names` are the stage's own measures, of which a log may carry
-        some (`core.checks.STAGE_LOGS`)."""
+        some (`core.logged.STAGE_LOGS`)."""
         self._events = EventWriter(folder_tb)
         self._events_work = True
         self._writer = writer

@@ -110,7 +110,9 @@ def refusal(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         c.key in ("train.lr_scheduler_type", "train.learning_rate") for c in found
     ):
         # The rate of the moment is a part of their state.
-        return "another learning rate or schedule where one of them depends on how the run went before"
+        return (
+            "another learning rate or schedule where one of them depends on how the run went before"
+        )
     wrong = [str(change) for change in found if _is_fixed(change, now)]
     return f"other settings ({', '.join(wrong)})" if wrong else None
 
@@ -118,7 +120,7 @@ def refusal(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def _is_fixed(change: Change, now: Mapping[str, Any]) -> bool:
     key, was, new = change
     if key in _FILES:
-        return _last_names(was) != _last_names(new)
+        return bool(_last_names(was) != _last_names(new))
     if key == "data.cutoff_len":
         return bool(new > was)
     if key == "train.optim":

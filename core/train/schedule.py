@@ -41,8 +41,8 @@ class Schedule:
             schedule.lr_lambdas = [_coming_back(r, begins, updates) for r in schedule.lr_lambdas]
 
     def take_up(self, schedule: Any, optimizer: Any, own: Sequence[Mapping[str, Any]]) -> None:
-        """Where a checkpoint has brought the settings that made it, give the optimizer its own again (`settings_of`), and
-        the rate that its schedule says at the step that the checkpoint has brought it to."""
+        """Where a checkpoint has brought the settings that made it, give the optimizer its own again (`settings_of`),
+        and the rate that its schedule says at the step that the checkpoint has brought it to."""
         if not self.continues:
             return
         for group, settings in zip(optimizer.param_groups, own, strict=True):

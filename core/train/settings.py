@@ -94,9 +94,7 @@ def saves_evaluated(train: TrainTable, task: TrialTask) -> bool:
     return train.save_best is not None and task.kind == "full"
 
 
-def scheduler_settings(
-    train: TrainTable, plan: Plan, *, greater: bool = False
-) -> dict[str, Any]:
+def scheduler_settings(train: TrainTable, plan: Plan, *, greater: bool = False) -> dict[str, Any]:
     """train.lr_scheduler_kwargs, completed where transformers has no default, counts of updates scaled to the run.
 
     `greater`: of the metric that evaluations are judged by larger values are better.

@@ -4,9 +4,8 @@ ranks share it."""
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
-
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from core.train.examples import IGNORED, AnyExample

@@ -61,9 +61,9 @@ def _check_folder(folder: Path) -> None:
             base = "another model"
         # transformers would load both, and new adapters would take the place of the trained ones without a word.
         raise ModelError(
-            f"model.model_name_or_path: {folder} holds a LoRA adapter of {base}, not a whole model. Name {base} there and "
-            "the adapter as model.adapter_name_or_path, which merges it before anything trains; or make one model of "
-            "both with `tunedeck export` and name that"
+            f"model.model_name_or_path: {folder} holds a LoRA adapter of {base}, not a whole model. Name {base} there "
+            "and the adapter as model.adapter_name_or_path, which merges it before anything trains; or make one model "
+            "of both with `tunedeck export` and name that"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(

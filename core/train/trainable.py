@@ -101,7 +101,8 @@ def _check_adapters(model: Any, method: MethodTable, targets: str | list[str]) -
     quantised = getattr(model, "is_quantized", False)
     if method.pissa_init and quantised:
         raise ModelError(
-            "method.pissa_init takes the adapters out of the weights, and those of this model are quantised; leave it out"
+            "method.pissa_init takes the adapters out of the weights, and those of this model are quantised; leave it "
+            "out"
         )
     if method.pissa_init and targets != "all-linear":
         for name, module in model.named_modules():

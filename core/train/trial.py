@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.checks import STAGE_LOGS
 from core.data_size import PADDED_TO
+from core.logged import STAGE_LOGS
 from core.profile import Profile, dataset_files, eval_files, model_path
 from core.study.files import (
     CHECKPOINTS,

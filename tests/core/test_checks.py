@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.checks import EVERY_STAGE_LOGS, STAGE_LOGS
+from core.logged import EVERY_STAGE_LOGS, STAGE_LOGS
 from core.profile import ProfileError, loads
 from core.search.metric import METRICS, STAGE_METRICS
 

@@ -95,6 +95,8 @@ def test_a_folder_with_splits_is_its_training_split_or_the_one_that_is_named(pla
         tested={"file_name": "hub", "split": "test"},
         german={"file_name": "hub", "subset": "de"},
         none={"file_name": "hub", "split": "dev"},
+        own={"file_name": "chats", "split": "train_sft"},
+        whole={"file_name": "loose", "split": "train"},
     )
     for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001"):
         (place / "data" / "hub").mkdir(exist_ok=True)
@@ -102,11 +104,16 @@ def test_a_folder_with_splits_is_its_training_split_or_the_one_that_is_named(pla
     (place / "data" / "hub" / "de" / "train").mkdir(parents=True)
     (place / "data" / "hub" / "de" / "train" / "0.jsonl").write_text("{}\n")
 
+    for name in ("chats/train_sft-00000-of-00001", "chats/train_gen-00000-of-00001", "loose/rows"):
+        (place / "data" / name).parent.mkdir(exist_ok=True)
+        (place / "data" / f"{name}.jsonl").write_text("{}\n")
+
     def files(name: str) -> list[str]:
         return [file.name for file in find_sets(name, None)[0].files]
 
     assert files("tested") == ["test-00000-of-00001.jsonl"]
     assert files("german") == ["0.jsonl"]
+    assert files("own") == ["train_sft-00000-of-00001.jsonl"] and files("whole") == ["rows.jsonl"]
     assert "test-00000-of-00001.jsonl" not in files("plain") and len(files("plain")) == 3
     assert "no files of split dev" in refused("none") and "test, train" in refused("none")
 
@@ -173,3 +180,9 @@ def test_a_folder_without_data_or_without_dataset_info_says_so(place: Path) -> N
     (place / "empty").mkdir()
     assert "there is no data file in" in refused("empty")
     assert "there is no dataset_info.json in it" in refused("mine", "empty")
+
+
+def test_a_name_of_the_hub_is_told_how_to_get_it(place: Path) -> None:
+    told = refused("tatsu-lab/alpaca")
+    assert "fetches no data by itself" in told
+    assert "hf download --repo-type dataset tatsu-lab/alpaca" in told

@@ -8,8 +8,8 @@ from core.method_checks import method_problems
 from core.optimizer_settings import PACKAGES, PROJECTED, SETTINGS, OptimArgsError, optim_args
 from core.profile import ProfileError, from_document
 
-LORA = {"method.finetuning_type": "lora"}
-FULL = {"method.finetuning_type": "full"}
+LORA: dict[str, Any] = {"method.finetuning_type": "lora"}
+FULL: dict[str, Any] = {"method.finetuning_type": "full"}
 
 
 def made(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

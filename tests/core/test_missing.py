@@ -26,6 +26,20 @@ def test_absent_data_and_models_are_told_those_of_the_space_too(tmp_path: Path) 
     ]
 
 
+def test_a_name_of_a_file_that_cannot_be_streamed_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.json").write_text("[]")
+    (tmp_path / "data" / "dataset_info.json").write_text('{"here": {"file_name": "a.json"}}')
+    text = (
+        '[model]\nmodel_name_or_path = "demo"\n[train]\nmax_steps = 9\n'
+        '[data]\ndataset = "here"\nval_size = 0\nstreaming = '
+    )
+    assert missing_files(loads(text + "false", folder=tmp_path)) == []
+    (whole,) = missing_files(loads(text + "true", folder=tmp_path))
+    assert whole.key == "data.streaming" and "a.json is one list" in whole.wrong
+    assert ".jsonl" in whole.right
+
+
 def test_names_of_data_sets_are_looked_up(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_text("{}")

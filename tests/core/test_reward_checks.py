@@ -65,12 +65,17 @@ def test_what_ppo_cannot_use_is_refused_with_its_reason(
         ({"gpus_per_trial": 2}, "resources.gpus_per_trial", "one GPU"),
         ({"lora_target": "q_proj, lm_head"}, "method.lora_target", "a score in its place"),
         ({"additional_target": "lm_head"}, "method.additional_target", "a score in its place"),
+        ({"adapter_name_or_path": "sft"}, "model.adapter_name_or_path", "`tunedeck export`"),
     ],
 )
 def test_what_a_reward_model_cannot_use_is_refused_with_its_reason(
     settings: dict[str, Any], key: str, says: str
 ) -> None:
     assert says in problems(stage="rm", **settings)[key]
+
+
+def test_a_whole_reward_model_may_begin_with_an_adapter() -> None:
+    assert problems(stage="rm", finetuning_type="full", adapter_name_or_path="sft") == {}
 
 
 def test_other_stages_need_none_of_it() -> None:

@@ -1,6 +1,5 @@
 """A recipe through the real command: each step from the weights of the one before it, whatever is killed meanwhile."""
 
-import json
 import tomllib
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.study.metrics import read_points
 from tests.e2e.place import Place, until
 from tests.e2e.test_survival import processes
 
@@ -62,8 +62,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def first_loss(study: Path, trial: int) -> float:
-    from core.study.metrics import read_points
-
     points = read_points(study / "trials" / f"{trial:04d}" / "metrics.jsonl")
     return next(p.loss for p in points if p.loss is not None)
 
@@ -132,8 +130,8 @@ def test_from_plain_text_to_a_policy_that_learns_from_its_own_reward_model(place
     profile = tomllib.loads((recipe / "04-align" / "profile.toml").read_text())
     assert profile["model"]["model_name_or_path"] == str(recipe / "02-chat" / "model")
     assert profile["alignment"]["reward_model"] == str(recipe / "03-reward/trials/0001/output")
-    lines = (recipe / "04-align/trials/0001/metrics.jsonl").read_text().splitlines()
-    assert any("reward" in json.loads(line) for line in lines), "answers were scored"
+    points = read_points(recipe / "04-align/trials/0001/metrics.jsonl")
+    assert any("reward" in (p.more or {}) for p in points), "answers were scored"
     chat, result = weights(recipe / "02-chat/model"), weights(recipe / "04-align/model")
     assert chat.keys() == result.keys()
     assert any(not torch.equal(chat[name], result[name]) for name in chat), "and learnt from"

@@ -20,9 +20,9 @@ stage = "sft"
 lora_rank = 4
 [data]
 dataset = "{data}"
-cutoff_len = 64
+cutoff_len = 48
 max_samples = 20
-val_size = 4
+val_size = 0
 [train]
 per_device_train_batch_size = 2
 gradient_accumulation_steps = 1
@@ -45,10 +45,10 @@ lora_rank = 4
 pref_beta = 0.1
 [data]
 dataset = "{data}"
-cutoff_len = 64
-val_size = 2
+cutoff_len = 48
+val_size = 0
 [train]
-per_device_train_batch_size = 2
+per_device_train_batch_size = 1
 gradient_accumulation_steps = 1
 max_steps = 3
 learning_rate = 5e-4

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import bitsandbytes  # noqa: F401  (before any trial: those that need it not hide it, and `datasets`, from the others)
+import datasets  # noqa: F401
 import pytest
 
 from core.profile import ready_made, ready_made_recipes, save

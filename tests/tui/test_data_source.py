@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.engine import preview
-from core.study.preview import Began, PreviewRequest, encode
+from core.study.preview import Began, PreviewRequest, Told, encode
 from tui.source import DiskSource, SourceError
 
 BEGAN = Began("sft", "plain", 1, 0, 8, packed=False)
@@ -18,13 +18,12 @@ def test_a_process_that_dies_becomes_an_error_of_the_source(
     line = encode(BEGAN)
     program.write_text(f"import sys; sys.stdout.buffer.write({line!r}); sys.exit('no more memory')")
     monkeypatch.setattr(preview, "_PROGRAM", program)
-    told = []
+    told: list[Told] = []
     with (
         pytest.raises(SourceError, match="no more memory"),
         DiskSource().preview(PreviewRequest({})) as looked,
     ):
-        for message in looked:
-            told.append(message)
+        told.extend(looked)
     assert told == [BEGAN]
 
 

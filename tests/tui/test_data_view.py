@@ -179,4 +179,5 @@ def test_a_row_in_a_line() -> None:
     row = chat("q", "", 9, used=False, learnt=0, lost=12, evaluation=True, why="empty answer")
     told = example_head(row, 2)
     assert told.startswith("Example 2: questions.jsonl, row 9, ")
+    assert "6 scored" in example_head(PAIR, stage="rm")
     assert "12 cut off" in told and "LEFT OUT" in told and "to evaluate on" in told

@@ -29,6 +29,16 @@ def test_one_training_is_counted() -> None:
     assert (numbers.trials, numbers.cost) == (0, None)
 
 
+def test_ppo_goes_over_the_answer_to_each_prompt_several_times() -> None:
+    draft = (
+        BASE.with_text("method.stage", "ppo")
+        .with_text("alignment.reward_model", "judge")
+        .with_text("alignment.ppo_epochs", "3")
+    )
+    numbers = plan(review(draft), DATA)
+    assert (str(numbers.epoch), str(numbers.full), str(numbers.probe)) == ("169", "338", "85")
+
+
 def test_a_searched_batch_makes_spans() -> None:
     numbers = plan(review(BASE.with_space(BATCH, "2, 4, 8")), DATA)
     assert str(numbers.batch) == "8–32"

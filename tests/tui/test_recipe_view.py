@@ -12,6 +12,7 @@ from core.study.events import StudyChanged
 from core.study.recipes import RecipeFolder
 from tests.core.recipe_fake import ALIGNED, THREE, Fake, ends, runs, tell
 from tui import recipe_view
+from tui.farewell import farewell
 from tui.feed import DiskFeed
 from tui.recipe_view import after_step, carry_on, place_in_recipe
 from tui.snapshot import study_view, summarise
@@ -89,6 +90,20 @@ def test_a_step_that_failed_says_what_to_do_about_it(recipe):
 def test_the_last_step_says_where_the_result_is(recipe, text, last, result):
     folder = carried(recipe(text), Fake())
     assert result.format(folder) in banner_of(folder / last)
+
+
+def test_on_leaving_the_recipe_is_what_goes_on_or_is_done(recipe):
+    folder = recipe()
+    runs(_folder(folder / "01-general"))
+
+    def said(step: str) -> str:
+        return " ".join(farewell(study_view(DiskFeed(folder / step).read(Wanted()), 10.0)))
+
+    assert f"tunedeck stop {folder} ends it" in said("01-general")
+    ends(folder / "01-general")
+    carried(folder, Fake())
+    assert f"the model is in {folder}/03-task/model" in said("03-task")
+    assert "the recipe is done" in said("01-general")
 
 
 def test_a_recipe_that_is_held_says_so(recipe):

@@ -190,20 +190,24 @@ class Printer:
         self._clear()
         style = self._paper.style
         self._paper.text(f"{self._name}: {data_view.began_text(began)}", "head")
-        if not style.brackets:
-            self._paper.line([("learnt", "learnt"), (": counted by the loss", "note")])
-        elif began.stage != "ppo":
-            marks = "[[...]]" if style.ascii else "⟦…⟧"
-            self._paper.line([(f"{marks} is what the loss counts", "note")])
+        if began.stage == "ppo":
+            return
+        told = "is what the loss counts"
+        if began.stage == "rm":
+            told = "is what is scored, at its last token"
+        marks = "[[...]]" if style.ascii else "⟦…⟧"
+        self._paper.line([(marks if style.brackets else "This", "learnt"), (f" {told}", "note")])
 
     def _show(self, shown: Shown) -> None:
         self._clear()
         self._shown += 1
         number = None if shown.place.startswith("sequence ") else self._shown
-        head = data_view.example_head(shown, number, ascii=self._paper.style.ascii)
+        stage = self._began.stage if self._began else "sft"
+        style = self._paper.style
+        head = data_view.example_head(shown, number, stage=stage, ascii=style.ascii)
         print(file=self._paper.out)
         self._paper.line([(head, "head")])
-        for line in data_view.example_lines(shown, self._paper.style):
+        for line in data_view.example_lines(shown, style):
             self._paper.line(line, "  ")
 
     def _count(self, counted: Counted) -> None:

@@ -12,6 +12,7 @@ from core.missing import missing_files
 from core.params import TABLES
 from core.profile import ProfileError
 from core.recipe import is_recipe
+from core.recipe import load as load_recipe
 from core.values import toml_value
 
 
@@ -139,8 +140,9 @@ def _as_json(p: Parameter) -> dict[str, Any]:
 
 
 def profiles(arguments: argparse.Namespace) -> int:
-    """List the ready-made profiles."""
+    """List the ready-made profiles, the recipes of several steps last."""
     listed = [(path.stem, profiles_.load(path).profile.notes) for path in profiles_.ready_made()]
+    listed += [(p.stem, load_recipe(p).profile.notes) for p in profiles_.ready_made_recipes()]
     if arguments.json:
         print(json.dumps([{"name": n, "notes": t} for n, t in listed], indent=1))
         return 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from core.engine.messages import Command, Reply
 from core.engine.outcome import summary
-from core.engine.recipe_plan import Rest, StepView, next_action, place, result_trial
+from core.engine.recipe_plan import Action, Rest, Serve, StepView, next_action, place, result_trial
 from core.engine.recipe_wishes import steer
 from core.engine.recipes import carrier_alive, create_recipe, take_up, views
 from core.engine.standing import best_trial
@@ -207,7 +207,7 @@ def status(folder: Path, *, as_json: bool) -> int:
     action = next_action(reader.state, seen, reader.folder.held())
     trouble = reader.state.steps[reader.state.current - 1].trouble
     kind = action.kind if isinstance(action, Rest) else "failed" if trouble else "running"
-    why = action.text if isinstance(action, Rest) else trouble or _between(folder)
+    why = action.text if isinstance(action, Rest) else trouble or _due(action, folder)
     if as_json:
         told = {
             "recipe": folder.name, "folder": str(folder), "status": kind, "reason": why,
@@ -232,7 +232,10 @@ def status(folder: Path, *, as_json: bool) -> int:
     return 0
 
 
-def _between(folder: Path) -> str:
+def _due(action: Action, folder: Path) -> str:
+    """What is to be done next, or is being done."""
+    if isinstance(action, Serve):
+        return "the engine of this step is gone with work left"
     return "the next step is being prepared" if carrier_alive(folder) else "the next step is due"
 
 

@@ -78,12 +78,14 @@ def attach(arguments: argparse.Namespace) -> int:
     from core.engine.client import daemon_alive, needs_daemon, start_daemon
     from core.study.recipes import find_recipe
     from core.study.store import StudyReader
+    from tui.recipe_view import carry_on
 
     if recipe := find_recipe(arguments.study):
         from tui.commands.recipe import attach as attach_recipe
 
         return attach_recipe(recipe, arguments)
     folder = find_study(arguments.study)
+    carry_on(folder)
     reader = StudyReader(folder)
     if needs_daemon(reader.state, daemon_alive(folder)):
         print("The study's engine is gone; starting it again ...")

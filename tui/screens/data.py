@@ -175,7 +175,8 @@ class DataScreen(DeckScreen):
             return
         self._at = min(self._at, len(examples) - 1)
         shown = examples[self._at]
-        told = data_view.example_head(shown, ascii=self.ascii)
+        stage = self.look.began.stage if self.look.began else "sft"
+        told = data_view.example_head(shown, stage=stage, ascii=self.ascii)
         place = f" {self._at + 1}/{len(examples)} "
         head.show(
             [(place, theme.style("primary", bold=True)), (told, theme.style("text"))],

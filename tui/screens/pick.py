@@ -23,6 +23,8 @@ from tui.theme import COLOURS
 from tui.widgets.lines import clean
 
 _MOST_FILES = 200
+_AROUND = 10
+"""Lines of the dialog that are not the list's; it takes 95 % of the screen at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +72,23 @@ class PickDialog(Dialog[str]):
             yield Static(self._hint, classes="dialog-hint", markup=False)
 
     def on_mount(self) -> None:
-        rows = max(3, min(len(self._choices), self.app.size.height - 11))
+        rows = max(3, min(len(self._choices), self.app.size.height * 95 // 100 - _AROUND))
         self.query_one(OptionList).styles.height = rows
         self.query_one(OptionList).can_focus = False
         self._fill("")
         self.query_one(Input).focus()
 
     def _fill(self, query: str) -> None:
-        words = query.lower().split()
-        self._shown = [
-            c for c in self._choices if all(w in f"{c.title} {c.note}".lower() for w in words)
-        ]
+        self._shown = narrowed(self._choices, query)
         titles = max((cell_len(c.title) for c in self._choices), default=0) + 2
         listed = self.query_one(OptionList)
         listed.clear_options()
         listed.add_options([Option(self._line(c, titles)) for c in self._shown])
         if self._shown:
             ids = [c.id for c in self._shown]
-            listed.highlighted = ids.index(self._current) if self._current in ids else 0
+            listed.highlighted = (
+                ids.index(self._current) if self._current in ids and not query else 0
+            )
         else:
             then = "; Enter takes it as a path" if self._typed else ""
             listed.add_option(Option(f"nothing matches{then}", disabled=True))
@@ -119,6 +120,19 @@ class PickDialog(Dialog[str]):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         self.dismiss(self._shown[event.option_index].id)
+
+
+def narrowed(choices: Sequence[Choice], query: str) -> list[Choice]:
+    """The choices that have each word of the query; one that is called so comes first, then what begins so."""
+    words = query.lower().split()
+    name = " ".join(words)
+
+    def rank(choice: Choice) -> tuple[bool, bool]:
+        title = choice.title.lower()
+        return title != name, not title.startswith(name)
+
+    found = [c for c in choices if all(w in f"{c.title} {c.note}".lower() for w in words)]
+    return sorted(found, key=rank)
 
 
 def profile_choices(folder: Path) -> list[Choice]:

@@ -1,7 +1,6 @@
 """A model answers many questions, a batch at a time."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from core.study.after import Sampling
@@ -67,12 +66,6 @@ def answer_all(
                 answers[i] = str(tokenizer.decode(row, skip_special_tokens=True))
             on_done(min(start + batch_size, len(order)))
     return answers
-
-
-def switched(model: Any, *, base: bool) -> AbstractContextManager[Any]:
-    """Within it a model with an adapter speaks without it, where the base is asked."""
-    context: AbstractContextManager[Any] = model.disable_adapter() if base else nullcontext()
-    return context
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Any, Any]:

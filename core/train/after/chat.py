@@ -35,7 +35,7 @@ from core.train.after.process import (
     requests,
 )
 from core.train.after.speak import Answer, Text, converse, prompt_ids, tokens, with_defaults
-from core.train.after.trained import Trained
+from core.train.after.trained import Trained, import_libraries
 from core.train.errors import ModelError, SettingsError
 
 
@@ -102,8 +102,6 @@ class Talk:
         self._line = line
         self._origin = origin
         line.progress("loading libraries")
-        from core.train.after.trained import import_libraries
-
         import_libraries(origin)
         line.progress("loading the model")
         self._trained = Trained(origin, request.device, request.dtype)

@@ -55,7 +55,8 @@ def evaluate(request: EvaluateRequest, line: Line) -> EvaluateReply:
     _import_libraries()
     measuring = _Measuring(origin, profile, request, line, rows, questions)
     with tempfile.TemporaryDirectory(prefix="tunedeck-") as spare:
-        results = measuring.run(origin.trial or Path(spare))
+        # Not the trial's own folder: a Trainer leaves traces where it is.
+        results = measuring.run(Path(spare))
     if request.output is not None:
         write_answers(Path(request.output), questions, measuring.answers)
     return EvaluateReply(

@@ -2,17 +2,14 @@
 
 That package's own tokenizer keeps a–z and 0–9 and drops every other script. Ours keeps all: words of scripts that put
 spaces between words, and single characters of those that do not (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan
-…), as is usual for ROUGE on Chinese. On plain ASCII both agree, but for the underscore, which counts as a letter
-neither here nor there.
+…), as is usual for ROUGE on Chinese. On plain ASCII both agree.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-_RUN = re.compile(r"[^\W_]+(?:[\u0300-\u036f\u0900-\u0dff\u064b-\u065f]+[^\W_]*)*")
-"""Letters and digits, with the marks that belong to them."""
 _UNSPACED = re.compile(
     "["
     "\u0e00-\u0eff"  # Thai, Lao
@@ -32,8 +29,7 @@ class Words:
 
     def tokenize(self, text: str) -> list[str]:
         """Lower-case words, or characters where a script has no spaces."""
-        folded = unicodedata.normalize("NFKC", text).casefold()
-        return [word for run in _RUN.findall(folded) for word in _parts(run)]
+        return list(_words(unicodedata.normalize("NFKC", text).casefold()))
 
 
 def exact_match(answer: str, reference: str) -> bool:
@@ -64,24 +60,22 @@ def means(each: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: sum(one[name] for one in each) / len(each) for name in each[0]}
 
 
-def _parts(run: str) -> Iterable[str]:
-    """The words of a run of letters: its unspaced characters alone, with their marks, what is between them whole."""
-    if not _UNSPACED.search(run):
-        return (run,)
-    return _split(run)
-
-
-def _split(run: str) -> Iterator[str]:
+def _words(text: str) -> Iterator[str]:
+    """Runs of letters and digits with the marks that belong to them; a character of an unspaced script is a run of its
+    own."""
     word = ""
-    for character in run:
-        if unicodedata.category(character).startswith("M") and word:
+    for character in text:
+        kind = unicodedata.category(character)[0]
+        if kind == "M" and word:
             word += character
             continue
-        alone = _UNSPACED.match(character) is not None
-        if word and (alone or _UNSPACED.match(word[0])):
+        belongs = kind in "LN"
+        apart = belongs and (_UNSPACED.match(character) or (word and _UNSPACED.match(word[0])))
+        if word and (apart or not belongs):
             yield word
             word = ""
-        word += character
+        if belongs:
+            word += character
     if word:
         yield word
 

@@ -12,8 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from core.study.after import Sampling, Who
-from core.train.errors import ModelError, SettingsError
+from core.train.errors import ModelError, SettingsError, first_line
 
 End = Literal["end", "length", "hushed"]
 UNKNOWN_CHARACTER = "\ufffd"
@@ -139,8 +141,6 @@ def tokens(
 
 def with_defaults(sampling: Sampling, default: Sampling) -> Sampling:
     """What is not said is as `default` has it."""
-    import msgspec
-
     own = msgspec.structs.asdict(sampling)
     return Sampling(**{k: getattr(default, k) if v is None else v for k, v in own.items()})
 
@@ -158,8 +158,6 @@ def prompt_ids(tokenizer: Any, turns: Sequence[Mapping[str, str]], plain: bool) 
             list(turns), tokenize=False, add_generation_prompt=True
         )
     except Exception as error:
-        from core.train.errors import first_line
-
         roles = ", ".join(turn["role"] for turn in turns)
         raise SettingsError(
             f"the chat template refuses this conversation ({roles}): {first_line(error)}"

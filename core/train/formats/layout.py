@@ -11,7 +11,7 @@ from typing import Any, Literal
 from core.dataset_info import Columns, DataSet, Tags
 from core.train.errors import DataError
 from core.train.formats.rows import Role, Row
-from core.train.formats.words import names
+from core.train.formats.words import kind, names
 
 Format = Literal["alpaca", "sharegpt", "openai", "text"]
 
@@ -121,6 +121,12 @@ def _unknown(row: Row) -> DataError:
         return DataError(
             f"{wrong}: chosen and rejected are there, and what they answer is not. Add prompt (or instruction), "
             "or make both of them lists of messages that begin with it"
+        )
+    listed = next((name for name in LISTS if name in row.fields), None)
+    if listed is not None:
+        return DataError(
+            f"{row.place}: {listed} must be a list of messages, and is {kind(row.fields[listed])}"
+            + "; a .csv file cannot hold one: write a .jsonl file" * row.file.endswith(".csv")
         )
     header = "The first line of a .csv file names its columns. " * row.file.endswith(".csv")
     return DataError(

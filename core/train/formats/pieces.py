@@ -1,7 +1,7 @@
 """What a row holds, whatever its format: turns, an answer, two answers to compare, a tag, or text alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def _messages(row: Row, layout: Layout) -> Pieces:
         raise DataError(
             f"{row.place}: {columns.messages} must be a list of messages, and is {kind(items)}; {layout.expected}"
         )
-    turns = [*_system(row, layout), *_turns(items, row.place, layout)]
+    turns = _headed(_turns(items, row.place, layout), row, layout)
     pair = any(name in row.fields for name in (columns.chosen, columns.rejected))
     if columns.messages == "prompt" and columns.response in row.fields:
         turns.append(Turn("assistant", _answer(row, columns.response, layout, ()) or ""))
@@ -146,7 +146,7 @@ def _whole_answers(row: Row, layout: Layout) -> Pieces:
             "answer, and they differ before it; or give what they answer as prompt"
         )
     return Pieces(
-        (*_system(row, layout), *prompt),
+        tuple(_headed(prompt, row, layout)),
         _last_answer(chosen, f"{row.place}: {columns.chosen}"),
         _last_answer(rejected, f"{row.place}: {columns.rejected}"),
         tools=_tools(row, layout),
@@ -274,14 +274,21 @@ def _system(row: Row, layout: Layout) -> list[Turn]:
     return [Turn("system", text)] if text else []
 
 
+def _headed(turns: Sequence[Turn], row: Row, layout: Layout) -> list[Turn]:
+    """Messages after the system text of their row. Their own counts before it, as in LLaMA-Factory."""
+    own = bool(turns) and turns[0].role == "system"
+    return [*([] if own else _system(row, layout)), *turns]
+
+
 def _tools(row: Row, layout: Layout) -> str:
     value = row.fields.get(str(layout.columns.tools))
     if value in (None, "", [], "[]"):
         return ""
     listed = _parsed(value) if isinstance(value, str) else value
     if not isinstance(listed, list):
+        found = "text that is no JSON list" if isinstance(value, str) else kind(value)
         raise DataError(
-            f"{row.place}: {layout.columns.tools} must be a list of functions, or its JSON text, and is {kind(value)}"
+            f"{row.place}: {layout.columns.tools} must be a list of functions, or its JSON text, and is {found}"
         )
     return json.dumps(_filled(listed), ensure_ascii=False)
 
@@ -289,5 +296,5 @@ def _tools(row: Row, layout: Layout) -> str:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         return text

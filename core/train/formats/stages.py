@@ -15,7 +15,7 @@ from core.train.formats.rows import (
     Text,
     Turn,
 )
-from core.train.formats.words import kind, names
+from core.train.formats.words import names, shown
 
 
 def read_row(row: Row, layout: Layout, stage: str, system: str | None = None) -> AnyRow:
@@ -107,7 +107,7 @@ def _judged(row: Row, layout: Layout, pieces: Pieces) -> Judged:
         )
     good = _truth(pieces.tag)
     if good is None:
-        raise DataError(f"{row.place}: {tag} must be true or false, and is {kind(pieces.tag)}")
+        raise DataError(f"{row.place}: {tag} must be true or false, and is {shown(pieces.tag)}")
     if not pieces.turns or pieces.turns[-1].role != "assistant":
         raise DataError(
             f"{row.place}: there is no answer that {tag} is about: the last message must be the assistant's"

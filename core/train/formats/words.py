@@ -1,5 +1,6 @@
 """How a value and a row's fields are named to a person, and reading one field that must be text."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,19 @@ _KINDS = {
 }
 
 
+_SHORT = 20
+"""Characters of a value that is shown as it is."""
+
+
 def kind(value: Any) -> str:
     """What a value is, in words."""
     return "empty (null)" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def shown(value: Any) -> str:
+    """A short value as it stands there, any other in words."""
+    text = json.dumps(value) if isinstance(value, str | int | float) else ""
+    return text if 0 < len(text) <= _SHORT else kind(value)
 
 
 def names(fields: Mapping[str, Any]) -> str:

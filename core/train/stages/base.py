@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import Trainer
 
 from core.study.files import Phase
-from core.train import checkpoints, pissa
+from core.train import checkpoints
 from core.train.errors import SettingsError, first_line
 from core.train.examples import IGNORED
 from core.train.limits import is_out_of_memory
@@ -30,7 +30,7 @@ from core.train.scores import Scores
 from core.train.shares import RankCollator, unpadded
 from core.train.signals import Requests
 from core.train.stored import group_sizes
-from core.train.weights import save_weights, weights_to_save
+from core.train.weights import save_weights, take_up_adapter, weights_to_save
 
 _OPTIM_FILE = "optim.txt"
 """In a checkpoint: which optimizer made its states, as train.optim says. Checkpoints without it are AdamW's."""
@@ -128,8 +128,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return int(rows), int(width)
 
     def learnt_in(self, inputs: Any) -> Any:
-        """What the Trainer gives a batch's loss as num_items_in_batch, which the loss of an update is a mean over: tokens
-        to learn, or rows (`by_row`)."""
+        """What the Trainer gives a batch's loss as num_items_in_batch, which an update's loss is a mean over: tokens to
+        learn, or rows (`by_row`)."""
         return (inputs["labels"][:, 1:] != IGNORED).sum()
 
     def widest_batch(self) -> Any:
@@ -456,12 +456,12 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The weights of a checkpoint."""
         into = self.model if model is None else model
-        if not pissa.take_up(into, Path(resume_from_checkpoint)):
+        if not take_up_adapter(into, Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
         """The weights that the run ends with, where it keeps its best."""
-        if not pissa.take_up(self.model, Path(self.state.best_model_checkpoint)):
+        if not take_up_adapter(self.model, Path(self.state.best_model_checkpoint)):
             super()._load_best_model()
 
     def _load_scheduler(self, checkpoint: Path) -> None:

@@ -43,7 +43,7 @@ class KtoStage(PreferenceStage):
 
 
 def imbalance(good: int, bad: int, alignment: AlignmentTable) -> str | None:
-    """What to change where weight × number of the good answers is not 1 to 4/3 times that of the bad ones (equation 9
+    """What to change where weight × number of the good answers is not 1 to 4/3 times that of the bad ones (equation 8
     of the paper); None where it is, or where there is only one kind."""
     if not good or not bad:
         return None

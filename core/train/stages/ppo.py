@@ -10,7 +10,6 @@ How it goes on. A checkpoint holds the answers of its round, so that a run may p
 round draws depends on the seed and the round's number alone.
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -299,11 +298,9 @@ class PpoTrainer(StageTrainer):
         """Draw within as the seed and `numbers` say, without gradients, and leave the random state as it was."""
         devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
         seeds = np.random.SeedSequence([self.args.seed, *numbers])
-        state = random.getstate()
         with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
             torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
             yield
-        random.setstate(state)
 
     def _batch(self, answers: Sequence[Judged]) -> dict[str, Any]:
         batch = batch_of(answers, self._actors.pad, self._multiple)

@@ -40,11 +40,9 @@ class Turns:
     @property
     def jinja(self) -> str:
         """The template. `messages` hold `role` (system, user, assistant) and `content`."""
-        user = f"{_value(self.user, 'system.text + message.content')}"
-        if self.merged:
-            system = "{% set system.text = " + _value(self.system) + " %}"
-        else:
-            system = _shown(self.system)
+        user = _value(self.user, "system.text + message.content")
+        kept = "{% set system.text = " + _value(self.system) + " %}"
+        system = kept if self.merged else _shown(self.system)
         default = ""
         if self.default is not None:
             said = f"{{% set message = {{'content': {json.dumps(self.default)}}} %}}"
@@ -288,12 +286,15 @@ CHATML = TURNS["chatml"].jinja
 
 QWEN3 = (
     "{% set last = namespace(user=-1) %}"
-    "{% for message in messages %}{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}"
+    "{% endfor %}"
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' }}"
     "{% set content = message.content %}"
     "{% if message.role == 'assistant' %}"
-    "{% set thought = content.split('</think>')[0].split('<think>')[-1].strip('\\n') if '</think>' in content else '' %}"
-    "{% set content = content.split('</think>')[-1].lstrip('\\n') %}"
+    "{% set said = content.split('</think>') %}"
+    "{% set thought = said[0].split('<think>')[-1].strip('\\n') if said[1:] else '' %}"
+    "{% set content = said[-1].lstrip('\\n') %}"
     "{% if loop.index0 > last.user %}{{ '<think>\\n' + thought + '\\n</think>\\n\\n' }}{% endif %}"
     "{% endif %}"
     "{{ content + '<|im_end|>\\n' }}{% endfor %}"

@@ -97,6 +97,12 @@ def test_rows_of_one_length_need_no_padding(make: Any) -> None:
     assert measure(make([200] * 9, data__cutoff_len=60)).padded
 
 
+def test_packed_rows_that_do_not_see_each_other_need_a_mask_without_padding(make: Any) -> None:
+    packed = {"data__cutoff_len": 64, "data__packing": True}
+    assert measure(make([200] * 9, **packed)).padded
+    assert not measure(make([200] * 9, data__neat_packing=False, **packed)).padded
+
+
 def test_what_cannot_be_read_is_told(make: Any, tmp_path: Path) -> None:
     profile = make([3])
     (tmp_path / "rows.jsonl").unlink()

@@ -15,6 +15,7 @@ from core.engine.client import (
 )
 from core.engine.messages import Request
 from core.profile import load
+from core.study.files import RangeTest
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, recent
 
@@ -45,6 +46,13 @@ class TestCreate:
         (tmp_path / "file").write_text("")
         with pytest.raises(StudyError, match="cannot be made"):
             create_study(profile_of({}, {}), tmp_path / "file" / "study")
+
+    def test_a_range_test_of_ppo_is_refused(self, tmp_path: Path, profile_of) -> None:
+        made = profile_of({}, {})
+        ppo = made.with_changes({"method.stage": "ppo", "alignment.reward_model": "judge"})
+        with pytest.raises(StudyError, match="does not fall as its policy gets better"):
+            create_study(ppo, tmp_path / "study", RangeTest())
+        assert not (tmp_path / "study").exists()
 
     def test_a_name_that_is_no_text_is_refused(self, tmp_path: Path, profile_of) -> None:
         name = os.fsdecode(os.fsencode(tmp_path) + b"/\xe9tude")

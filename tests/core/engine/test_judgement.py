@@ -109,6 +109,11 @@ def test_a_run_is_told_by_its_settings_and_what_its_worker_found(
     assert (facts.ended, facts.diverged, facts.finetuning_type) == (ended, reason, "full")
     assert run_facts(trial, {**settings, "gpus_per_trial": 2}).effective_batch == 16
     assert run_facts(trial, settings, replace(run, warmup_steps=3)).warmup_steps == 3
+    assert (facts.stage, facts.kl_target) == ("sft", None)
+    ppo = run_facts(trial, {"stage": "ppo"})
+    assert (ppo.stage, ppo.kl_target) == ("ppo", 6.0)
+    assert run_facts(trial, {"stage": "ppo", "ppo_target": 3.0}).kl_target == 3.0
+    assert run_facts(trial, {"stage": "ppo", "ppo_kl_coef": 0.0}).kl_target is None
     unknown = run_facts(trial, {})
     assert (unknown.total_steps, unknown.effective_batch, unknown.learning_rate) == (7, None, None)
 

@@ -37,6 +37,7 @@ def test_a_worker_finds_its_settings_and_its_task(folder: TrialFolder, profile_o
         budget=0.25,
         device="cuda",
         gpus=("GPU-a",),
+        cache="../../cache",
         save_model=False,
         threads=4,
         own_batch=profile.effective_batch(),

@@ -23,13 +23,16 @@ def watch(
     guarded: bool = True,
     resumed: bool = False,
     precision: str = "fp32",
+    stage: str = "sft",
+    kl_target: float | None = None,
     **train: Any,
 ) -> Watch:
     run = RunInfo(attempt, 20, 100, 10.0, 1, 1, 0, 1, 1, precision, "CPU", {}, 0.1)
     write_record(folder / "run.json", run)
     return Watch(
-        TrialFolder(folder), attempt, TrainTable(**train), guarded=guarded, resumed=resumed
-    )
+        TrialFolder(folder), attempt, TrainTable(**train), guarded=guarded, resumed=resumed,
+        stage=stage, kl_target=kl_target,
+    )  # fmt: skip
 
 
 def test_a_loss_that_is_no_number_stops_and_is_told_once(tmp_path: Path) -> None:
@@ -177,6 +180,16 @@ def test_a_trial_that_waits_at_a_rung_goes_on_with_all_its_earlier_points(tmp_pa
     write(tmp_path, [12.0] * 8, attempt=3, first=9)
     said = watch(tmp_path, attempt=3, resumed=True).poll()
     assert [v.action for v in said if v.action == "stop"]
+
+
+def test_of_ppo_the_distance_from_the_reference_is_watched_and_not_the_loss(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    for step, (loss, kl) in enumerate([(0.0, 1.0), (9.0, 70.0), (0.0, 80.0), (-1.0, 90.0)], 1):
+        writer.write(Point(t=1.0, step=step, loss=loss, grad_norm=1.0, more={"kl": kl}))
+    writer.close()
+    (said,) = watch(tmp_path, stage="ppo", kl_target=6.0).poll()
+    assert (said.action, said.step) == ("stop", 4) and "ppo_target" in said.reason
+    assert watch(tmp_path, stage="ppo").poll() == []
 
 
 def test_a_range_test_is_left_to_diverge(tmp_path: Path) -> None:

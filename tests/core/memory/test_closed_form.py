@@ -14,7 +14,9 @@ from core.memory.architecture import Architecture, read_config
 from core.memory.closed_form import estimate
 from core.memory.estimate.passes import Batch, Kind, layer_cost
 from core.memory.estimate.regime import decide
+from core.memory.estimate.states import Group, optimizer_states
 from core.memory.forecast import GIB, MIB, Forecast, Lengths, Target
+from core.params import TrainTable
 from core.profile import Profile, ProfileError, from_document
 
 A100 = Target(kind="cuda", total=80 * GIB, free=80 * GIB, capability=(8, 0))

@@ -112,9 +112,12 @@ def test_a_module_that_trains_whole_is_saved_with_the_adapter_and_loads(
 
     kept: list[Any] = []
     init = StageTrainer.__init__
-    monkeypatch.setattr(
-        StageTrainer, "__init__", lambda self, **a: (kept.append(a["model"]), init(self, **a))[1]
-    )
+
+    def keep(self: Any, **arguments: Any) -> None:
+        kept.append(arguments["model"])
+        init(self, **arguments)
+
+    monkeypatch.setattr(StageTrainer, "__init__", keep)
     base = tied_dir if tied else model_dir
     settings = {"additional_target": named, "model_name_or_path": str(base), "lora_rank": 2}
     ran = run_trial(task={"save_model": True}, **settings)

@@ -94,3 +94,31 @@ def test_a_template_that_does_not_fit_is_refused_before_the_model_is_loaded(
     assert ran.report.outcome == "failed" and ran.report.usage_error
     assert 'model.template = "gemma" does not fit' in ran.report.error
     assert '"auto"' in ran.report.error and '"chatml"' in ran.report.error
+
+
+@pytest.mark.parametrize("settings", [{"group_by_length": True}, {"packing": True}])
+def test_a_paused_trial_goes_on_exactly_with_grouped_and_with_packed_rows(
+    run_trial: Run, settings: dict[str, Any]
+) -> None:
+    settings = settings | {"max_steps": 8, "val_size": 4, "gradient_accumulation_steps": 1}
+    task = {"cache": "../cache"}
+    straight = run_trial("straight", task=task, **settings)
+    paused = run_trial("paused", task=task, ask=("paused", 5), **settings)
+    again = task | {"attempt": 2, "resume_from": paused.report.checkpoint}
+    resumed = run_trial("paused", task=again, **settings)
+    assert paused.report.outcome == "paused" and resumed.report.outcome == "completed"
+    assert resumed.losses == straight.losses and len(straight.losses) == 8
+    assert [p.tokens for p in resumed.points] == [p.tokens for p in straight.points]
+
+
+def test_a_budget_in_tokens_counts_them_in_the_grouped_order(run_trial: Run) -> None:
+    task = {"kind": "probe", "budget_tokens": 500}
+    settings = {
+        "max_steps": None,
+        "num_train_epochs": 2.0,
+        "val_size": 0,
+        "gradient_accumulation_steps": 1,
+    }
+    ran = run_trial(task=task, group_by_length=True, **settings)
+    tokens = [p.tokens for p in ran.points if p.loss is not None]
+    assert tokens[-1] >= 500 and all(t < 500 for t in tokens[:-1])

@@ -115,6 +115,7 @@ def test_a_text_begins_with_the_token_that_the_tokenizer_begins_texts_with(token
         single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
     )
     (made,) = encoder(tokenizer).encode([Text("Hello", "f, row 1")])
+    assert isinstance(made, Example)
     assert tokenizer.decode(made.ids) == "<s>Hello</s>"
 
 
@@ -142,7 +143,12 @@ def test_tools_reach_the_template_or_else_the_system_text(tokenizer: Any) -> Non
     tools = '[{"name": "weather"}]'
     row = Conversation((Turn("user", "1"), Turn("assistant", "2")), "f, row 1", tools)
     bare = Conversation(row.turns, "f, row 2")
-    told, plain = (tokenizer.decode(e.ids) for e in encoder(tokenizer).encode([row, bare]))
+
+    def texts() -> list[str]:
+        made: list[Any] = encoder(tokenizer).encode([row, bare])
+        return [tokenizer.decode(example.ids) for example in made]
+
+    told, plain = texts()
     assert told.startswith(f"<|im_start|>system\nYou may call these functions:\n{tools}<|im_end|>")
     assert "weather" not in plain
     tokenizer.chat_template = (
@@ -150,7 +156,7 @@ def test_tools_reach_the_template_or_else_the_system_text(tokenizer: Any) -> Non
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    told, plain = (tokenizer.decode(e.ids) for e in encoder(tokenizer).encode([row, bare]))
+    told, plain = texts()
     assert told.startswith("[weather]<|im_start|>user") and plain.startswith("<|im_start|>user")
 
 

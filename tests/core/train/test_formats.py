@@ -116,6 +116,23 @@ def test_a_row_of_no_known_format_lists_all_of_them() -> None:
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("a.jsonl", "conversations must be a list of messages, and is text"), ("a.csv", "cannot hold one")],
+)  # fmt: skip
+def test_messages_that_are_no_list_are_said_to_be_none(file: str, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        detect(Row(file, 1, {"conversations": "[]"}))
+
+
+def test_a_conversation_has_one_system_text_its_own_before_its_column_s() -> None:
+    talk = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
+    own = [{"from": "system", "value": "own"}, *talk]
+    for messages, text in ((own, "own"), (talk, "column")):
+        turns = read("sharegpt", conversations=messages, system="column").turns
+        assert [t.text for t in turns if t.role == "system"] == [text]
+
+
 def test_turns_are_values() -> None:
     assert Turn("user", "a") == Turn("user", "a")
 

@@ -1,6 +1,8 @@
 """What train.optim means: the optimizer that transformers would build, and what each of them holds."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,7 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from core.params import TrainTable
 from core.profile import loads
 from core.train.errors import SettingsError
-from core.train.optimizers import Rates, build_optimizer, find_optimizer
+from core.train.optimizers import (
+    Rates,
+    build_optimizer,
+    check_optimizer,
+    find_optimizer,
+    same_states,
+)
 from core.train.source import needs_bitsandbytes
 
 
@@ -150,3 +158,136 @@ def test_an_optimizer_of_bitsandbytes_has_it_imported(tmp_path: Path) -> None:
     assert needs == {
         "adamw_torch": False, "adafactor": False, "adamw_8bit": True, "paged_adamw_32bit": True,
     }  # fmt: skip
+
+
+# Other optimizers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("optim", "given"),
+    [("sgd", "momentum=0.9"), ("sgd", "momentum=0.9,nesterov=true"), ("lion_32bit", None), ("lion_8bit", None)],
+)  # fmt: skip
+def test_further_optimizers_are_those_that_transformers_builds(
+    optim: Any, given: str | None, tmp_path: Path
+) -> None:
+    table = TrainTable(optim=optim, optim_args=given, learning_rate=1e-2, weight_decay=0.1)
+    theirs, ours = make(), make()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), optim=optim, optim_args=given, learning_rate=1e-2, weight_decay=0.1, use_cpu=True,
+        report_to="none",
+    )  # fmt: skip
+    expected = Trainer(model=theirs, args=arguments).create_optimizer()
+    built = build_optimizer(ours, table, "cpu")
+    assert type(built) is type(expected)
+    for one, two in zip(step(ours, built), step(theirs, expected), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_sgd_and_lion_hold_what_their_explanation_says() -> None:
+    held = {}
+    for optim, given in (
+        ("sgd", None),
+        ("sgd", "momentum=0.9"),
+        ("lion_32bit", None),
+        ("lion_8bit", None),
+    ):
+        model = make()
+        optimizer = build_optimizer(model, TrainTable(optim=optim, optim_args=given), "cpu")  # type: ignore[arg-type]
+        step(model, optimizer)
+        weight = model.model.layers[0].mlp.down_proj.weight
+        held[optim, given] = states(optimizer, weight) / weight.numel()
+    assert list(held.values()) == [0, 4, 4, 1]
+
+
+def test_adamw_is_fused_on_cuda_and_where_the_host_does_not_update() -> None:
+    fused = [
+        find_optimizer(TrainTable(optim=optim, offload_optimizer=away), device).arguments.get("fused", False)
+        for optim in ("adamw_torch", "adamw_torch_fused")
+        for away in (False, True)
+        for device in ("cuda", "cpu")
+    ]  # fmt: skip
+    assert fused == [True, False, False, False, True, True, True, True]
+
+
+def test_the_fused_update_is_the_plain_one_s() -> None:
+    one, two = make(), make()
+    plain = build_optimizer(one, TrainTable(learning_rate=1e-2), "cpu")
+    fused = build_optimizer(two, TrainTable(learning_rate=1e-2, optim="adamw_torch_fused"), "cpu")
+    for a, b in zip(step(one, plain), step(two, fused), strict=True):
+        assert torch.allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_the_states_of_one_family_fit_and_no_others() -> None:
+    assert same_states("adamw_torch", "adamw_torch_fused")
+    assert same_states("lion_8bit", "paged_lion_8bit") and not same_states(
+        "lion_8bit", "adamw_8bit"
+    )
+    assert not same_states("sgd", "adamw_torch")
+
+
+# galore and apollo, whose packages are installed apart ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optim", ["galore_adamw", "galore_adamw_8bit", "apollo_adamw"])
+def test_a_package_that_is_not_installed_is_told_with_its_pip_line(
+    optim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.train.optimizers.find_spec", lambda name: None)
+    package = optim.split("_")[0] + "-torch"
+    for run in (
+        lambda: check_optimizer(TrainTable(optim=optim), "cpu"),
+        lambda: build_optimizer(make(), TrainTable(optim=optim), "cpu"),
+    ):
+        with pytest.raises(SettingsError, match=f"pip install {package}") as caught:
+            run()
+        assert f'"{optim}"' in str(caught.value)
+
+
+@pytest.mark.parametrize("modules", [None, "down_proj"])
+def test_with_its_package_galore_is_made_by_transformers(
+    modules: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class GaLoreAdamW(torch.optim.AdamW):  # type: ignore[misc]
+        """The package's: settings of the projection stand in the groups."""
+
+    fake = ModuleType("galore_torch")
+    for name in ("GaLoreAdamW", "GaLoreAdamW8bit", "GaLoreAdafactor"):
+        setattr(fake, name, GaLoreAdamW)
+    monkeypatch.setitem(sys.modules, "galore_torch", fake)
+    monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
+    monkeypatch.setattr("core.train.optimizers.find_spec", lambda name: name)
+    model = make()
+    table = TrainTable(
+        optim="galore_adamw",
+        optim_args="rank=4, scale=0.5",
+        weight_decay=0.2,
+        optim_target_modules=modules,
+    )
+    check_optimizer(table, "cpu")
+    built = build_optimizer(model, table, "cpu")
+    plain, projected = built.param_groups
+    assert (projected["rank"], projected["scale"], projected["update_proj_gap"]) == (4, 0.5, 200)
+    assert plain["weight_decay"] == projected["weight_decay"] == 0.2
+    names = {id(p): n for n, p in model.named_parameters()}
+    found = {names[id(p)].split(".")[-2] for p in projected["params"]}
+    linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert found == (linear if modules is None else {modules})
+
+
+def test_wrong_further_settings_are_told_before_anything_is_loaded() -> None:
+    with pytest.raises(SettingsError, match=r"train\.optim_args.*momentun.*momentum, dampening"):
+        check_optimizer(TrainTable(optim="sgd", optim_args="momentun=0.9"), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("optim", "state"),
+    [("adamw_torch", torch.bfloat16), ("sgd", torch.bfloat16), ("lion_32bit", torch.float32)],
+)
+def test_pure_bf16_holds_states_as_the_optimizer_has_them(optim: Any, state: Any) -> None:
+    model = make().to(torch.bfloat16)
+    given = "momentum=0.9" if optim == "sgd" else None
+    optimizer = build_optimizer(model, TrainTable(optim=optim, optim_args=given), "cpu")
+    step(model, optimizer)
+    weight = model.model.layers[0].mlp.down_proj.weight
+    kinds = {t.dtype for t in optimizer.state[weight].values() if torch.is_tensor(t) and t.ndim}
+    assert kinds == {state} and weight.dtype == torch.bfloat16

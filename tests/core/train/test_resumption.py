@@ -71,7 +71,7 @@ def test_changed_settings_take_effect_and_are_said(
     rates = {p.step: p.lr for p in again.points if p.lr is not None}
     assert rates[3] == pytest.approx(0.01) and rates[4] == rates[6] == pytest.approx(0.001)
     log = capsys.readouterr().out
-    assert "train.learning_rate 0.01 → 0.001" in log and "train.weight_decay 0.01 → 0.5" in log
+    assert "train.learning_rate 0.01 → 1e-3" in log and "train.weight_decay 0.01 → 0.5" in log
     assert "train.gradient_checkpointing false → true" in log
 
 
@@ -90,7 +90,7 @@ def test_the_same_settings_are_not_talked_about(
         ({"lora_target": "q_proj"}, 'method.lora_target "all" → "q_proj"'),
         ({"use_dora": True}, "method.use_dora false → true"),
         ({"pissa_init": True}, "method.pissa_init false → true"),
-        ({"loraplus_lr_ratio": 4.0}, "method.loraplus_lr_ratio not set → 4.0"),
+        ({"loraplus_lr_ratio": 4.0}, "method.loraplus_lr_ratio not set → 4"),
         ({"optim": "sgd"}, 'train.optim "adamw_torch" → "sgd"'),
         ({"cutoff_len": 100}, "data.cutoff_len 64 → 100"),
         ({"packing": True}, "data.packing false → true"),

@@ -73,7 +73,9 @@ def test_the_loss_is_the_one_that_training_logged(
     method: str, trained: Train, measured: Measure
 ) -> None:
     ran = trained(data__val_size=6.0, **METHODS[method])
+    before = sorted(p.name for p in ran.folder.iterdir())
     reply = measured(ran)
+    assert sorted(p.name for p in ran.folder.iterdir()) == before, "a run is left as it is"
     found = reply.results[0].metrics
     assert reply.rows == 6 and reply.tokens > 6
     for name, value in _logged(ran).items():

@@ -1,6 +1,7 @@
 """Models of other shapes, what stands beside their weights, and what is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,19 @@ def test_the_card_tells_profile_curve_and_checks(
     last = ran.losses[-1]
     assert f"| {last[0]} | {last[1]:.4g} |" in card
     assert "see the base model's" in card and "transformers" in card
+
+
+def test_an_adapter_whose_base_is_not_here_is_copied_all_the_same(
+    trained: Train, tmp_path: Path, line: Any
+) -> None:
+    ran = trained(train__max_steps=1)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(ran.folder / "output" / name, adapter / name)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = str(tmp_path / "gone")
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    weights = Weights(str(adapter))
+    request = ExportRequest(weights=weights, output=str(tmp_path / "model"), adapter_only=True)
+    assert "tokenizer.json" not in export(request, line).files
