@@ -170,9 +170,7 @@ def _json(path: Path, report: Report | None) -> FileSize:
     except UnicodeDecodeError:
         raise DataSizeError(str(path), "is not UTF-8 text") from None
     except RecursionError:
-        raise DataSizeError(
-            str(path), "has lists or objects too deep inside one another"
-        ) from None
+        raise DataSizeError(str(path), "has lists or objects too deep inside one another") from None
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list)]
         content = lists[0] if len(lists) == 1 else None

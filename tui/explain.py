@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.catalogue import Parameter
 from core.problems import Problem
 from tui.draft import SPACE, Draft, Review, default_text
-from tui.form import needs
+from tui.form import needs, works
 from tui.space_text import how_to
 
 
@@ -36,8 +36,8 @@ def explain(
     problem = problems.get(parameter.key)
     facts: list[tuple[str, str]] = []
     if parameter.table != "tuned":
-        if parameter.doc.works:
-            facts.append(("Works", parameter.doc.works))
+        if usual := works(parameter, review):
+            facts.append(("Works", usual))
         if not review.applies(parameter):
             facts.append(("Now", needs(parameter.doc.when, review)))
         if parameter.key in draft.space:

@@ -8,6 +8,7 @@ from core.params import TABLES, When
 from core.problems import Problem
 from core.values import toml_value
 from tui.draft import SPACE, Draft, Review, text_of
+from tui.rates import RATE, usual_rates
 
 TITLES: Mapping[str, str] = {
     "profile": "Profile",
@@ -120,7 +121,7 @@ def field(
     elif not applies:
         hint = needs(parameter.doc.when, review)
     else:
-        hint = parameter.doc.works or _bounds(parameter)
+        hint = works(parameter, review) or _bounds(parameter)
     return Field(
         key=key,
         title=parameter.doc.title,
@@ -142,6 +143,13 @@ def shown_value(parameter: Parameter, draft: Draft) -> str:
         names = [k.rpartition(".")[2] for k in draft.space]
         return ", ".join(names) if names else "nothing yet: x on a parameter"
     return draft.space.get(key, draft.text(key))
+
+
+def works(parameter: Parameter, review: Review) -> str:
+    """What usually works; for the learning rate with the draft's stage and method."""
+    return (
+        usual_rates(review.values).words() if parameter.key == RATE else parameter.doc.works or ""
+    )
 
 
 def needs(when: Sequence[When], review: Review) -> str:

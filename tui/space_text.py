@@ -2,11 +2,13 @@
 
 import csv
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from core.catalogue import Parameter, space_problem
 from core.params import Range
 from core.values import Scalar, number, read_toml, toml_value
+from tui.rates import RATE, usual_rates
 
 Entry = list[Scalar] | Range
 
@@ -46,10 +48,14 @@ def parse_space(parameter: Parameter, text: str) -> Entry:
     return entry
 
 
-def suggested_space(parameter: Parameter, value: Any, finetuning_type: str = "lora") -> str:
-    """What to propose when a person marks a parameter: what is known to work, or values around the present one."""
-    if parameter.key == "train.learning_rate" and finetuning_type == "full":
-        return "2e-6 .. 5e-5 log"
+def suggested_space(parameter: Parameter, values: Mapping[str, Any]) -> str:
+    """What to propose when a person marks a parameter: what is known to work, or values around the present one.
+
+    `values` are all of the draft's, by full key.
+    """
+    value = values[parameter.key]
+    if parameter.key == RATE:
+        return usual_rates(values).space()
     if parameter.key in _SUGGESTED:
         return _SUGGESTED[parameter.key]
     if parameter.kind == "bool":
@@ -66,7 +72,6 @@ def suggested_space(parameter: Parameter, value: Any, finetuning_type: str = "lo
 
 
 _SUGGESTED = {
-    "train.learning_rate": "3e-5 .. 1e-3 log",
     "train.num_train_epochs": "1, 2, 3",
     "train.lr_scheduler_type": "linear, cosine, constant_with_warmup",
     "train.warmup_ratio": "0.03, 0.1",

@@ -6,6 +6,10 @@ from pydantic import Field
 
 from core.params.table import Doc, Table, When
 
+ANSWERS = (When("method.stage", ("sft",)),)
+CHATS = (When("method.stage", ("sft", "rm", "dpo", "kto", "ppo")),)
+PACKED = (When("method.stage", ("pt", "sft")),)
+
 
 class DataTable(Table):
     """What the model learns from."""
@@ -98,7 +102,7 @@ class DataTable(Table):
             description="Count the loss on the prompt as well. False means that only the answers are learnt, which is what "
             "nearly everyone wants.",
         ),
-        Doc("Train on prompt", works="false", llamafactory="train_on_prompt"),
+        Doc("Train on prompt", works="false", when=ANSWERS, llamafactory="train_on_prompt"),
     ] = False
     mask_history: Annotated[
         bool,
@@ -106,7 +110,11 @@ class DataTable(Table):
             description="Learn only the last answer of a conversation, and take the earlier ones as given."
         ),
         Doc(
-            "Learn the last answer only", works="false", llamafactory="mask_history", advanced=True
+            "Learn the last answer only",
+            works="false",
+            when=ANSWERS,
+            llamafactory="mask_history",
+            advanced=True,
         ),
     ] = False
     default_system: Annotated[
@@ -114,7 +122,13 @@ class DataTable(Table):
         Field(
             description="The system text of rows that have none of their own. Not set: what the template does without one."
         ),
-        Doc("Default system text", works="not set", llamafactory="default_system", advanced=True),
+        Doc(
+            "Default system text",
+            works="not set",
+            when=CHATS,
+            llamafactory="default_system",
+            advanced=True,
+        ),
     ] = None
     packing: Annotated[
         bool,
@@ -122,7 +136,7 @@ class DataTable(Table):
             description="Join short rows into sequences of at most cutoff_len tokens: no padding, so that rows of mixed length train up to "
             "several times as fast. A batch then counts sequences, so that an epoch has fewer updates. Pretraining always packs.",
         ),
-        Doc("Packing", works="true for short rows", llamafactory="packing"),
+        Doc("Packing", works="true for short rows", when=ANSWERS, llamafactory="packing"),
     ] = False
     neat_packing: Annotated[
         bool,
@@ -133,7 +147,7 @@ class DataTable(Table):
         Doc(
             "Packed rows apart",
             works="true",
-            when=(When("data.packing", (True,)),),
+            when=PACKED,
             llamafactory="neat_packing",
             advanced=True,
         ),

@@ -21,7 +21,11 @@ from core.train.errors import first_line
 from core.train.report import say
 from core.train.stored import Kind, Rows
 
-FORMAT = 1
+Check = Callable[[], None]
+"""Called now and then; it may raise to end the work."""
+Make = Callable[[Path | None, Check], Examples]
+"""Makes examples: in the folder `train` and `evaluation` of a folder, or in memory."""
+FORMAT = 2
 """Changes whenever the same rows would become other examples, or examples other files."""
 KEPT = 4
 """Entries of a study that are kept, the last ones used: a search over data.cutoff_len needs one for each value."""
@@ -52,9 +56,7 @@ def has_some(cache: Path, beginning: str) -> bool:
         return False
 
 
-def through_cache(
-    cache: Path, key: str, *, grouped: bool, make: Callable[[], Examples], check: Callable[[], None]
-) -> Examples:
+def through_cache(cache: Path, key: str, *, grouped: bool, make: Make, check: Check) -> Examples:
     """The examples of the entry `key`; where there is none, `make` makes them, and they are kept.
 
     `check` is called while another process is waited for, and may raise to end that. `grouped`: as of Rows.
@@ -68,19 +70,18 @@ def through_cache(
         lock = _Lock(cache / f"{key}.lock", check)
     except (OSError, LockError) as error:
         say(f"tokenised data is not kept: {first_line(error)}")
-        return make()
+        return make(None, check)
     with lock.held():
         found = _load(entry, grouped) if lock.waited else None
         if found is not None:
             return _told(found)
-        made = make()
-        return _keep(entry, made, grouped)
+        return _kept(entry, make, check)
 
 
 class _Lock:
     """The right to make an entry, which one process has at a time."""
 
-    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+    def __init__(self, path: Path, check: Check) -> None:
         self._path = path
         self._check = check
         self.waited = False
@@ -131,36 +132,41 @@ def _load(entry: Path, grouped: bool) -> Examples | None:
     return Examples(train, evaluation, meta.train_rows, meta.eval_rows, meta.dropped)
 
 
-def _keep(entry: Path, made: Examples, grouped: bool) -> Examples:
-    """Write an entry and return what it holds, mapped; where it cannot be written, `made` as it is."""
+def _kept(entry: Path, make: Make, check: Check) -> Examples:
+    """Make an entry and return what it holds, mapped; where it cannot be written, what is made in memory instead."""
     partial = entry.with_name(f"{entry.name}.partial")
+    made: Examples | None = None
     try:
-        _write(partial, made)
+        made = _made(partial, make, check)
         shutil.rmtree(entry, ignore_errors=True)
         partial.rename(entry)
         _remove_old(entry)
-        return _load(entry, grouped) or made
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         say(f"tokenised data is not kept: {error.strerror or error}")
-        return made
+    finally:
+        # What is mapped of it stays readable.
+        shutil.rmtree(partial, ignore_errors=True)
+    return make(None, check) if made is None else made
 
 
-def _write(folder: Path, made: Examples) -> None:
+def _made(folder: Path, make: Make, check: Check) -> Examples:
+    """The examples, in files of `folder`, as long as they leave room on the disk."""
+
+    def go_on() -> None:
+        check()
+        if shutil.disk_usage(folder).free < _SPARE:
+            raise OSError(errno.ENOSPC, "the disk is nearly full")
+
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    needed = made.train.nbytes + made.evaluation.nbytes
-    if shutil.disk_usage(folder).free < needed + _SPARE:
-        raise OSError(errno.ENOSPC, "the disk is nearly full")
-    for part, rows in zip(_PARTS, (made.train, made.evaluation), strict=True):
-        (folder / part).mkdir()
-        rows.save(folder / part)
+    made = make(folder, go_on)
     counts = made.train_rows, made.eval_rows, made.dropped
     meta = _Meta(FORMAT, made.train.kind, *counts, _sizes(folder))
     with (folder / _META).open("wb") as file:
         file.write(msgspec.json.encode(meta))
         file.flush()
         os.fsync(file.fileno())
+    return made
 
 
 def _sizes(folder: Path) -> dict[str, int]:

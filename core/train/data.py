@@ -4,7 +4,7 @@ What is set aside and the order of training depend on `data.*` and `train.data_s
 study see the same rows in the same order, whatever their batch size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from core.train.errors import DataError
 from core.train.examples import IGNORED, AnyExample, Example
 from core.train.formats import AnyRow
 from core.train.order import epoch_order
-from core.train.packing import blocks, pack, positions
+from core.train.packing import blocks, pack, packs, positions
 from core.train.rows import Split, read_split
 from core.train.stored import Kind, Rows, stored
 from core.train.streaming import StreamedRows
@@ -46,7 +46,7 @@ class Examples:
     """Rows to train on, before packing."""
     eval_rows: int
     dropped: int
-    """Rows that had nothing to learn within cutoff_len."""
+    """Rows that had nothing to learn within cutoff_len, pairs of equal answers among them."""
 
     @property
     def largest(self) -> int:
@@ -86,40 +86,116 @@ def tokenise(
     table: DataTable,
     stage: str,
     check: Callable[[], None],
+    folder: Path | None = None,
 ) -> Examples:
-    """As `build_examples`, without a cache."""
-    kind = KINDS[stage]
-    packed = stage == "pt" or (stage == "sft" and table.packing)
-    most: int | None = None
-    if packed and isinstance(split.train, StreamedRows):
-        most = len(split.train)
-        train, lost = _encode_on(
-            split.train.onward(), most * (table.cutoff_len + 2), encoder, check
-        )
-    else:
-        train, lost = _encode(split.train, encoder, check)
-    evaluation, lost_too = _encode(split.evaluation, encoder, check)
+    """As `build_examples`, without a cache: in memory, or in the folders `train` and `evaluation` of `folder`.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    learnt, judged = _Encoding(encoder, check), _Encoding(encoder, check)
+    train = stored(
+        KINDS[stage],
+        _to_train(split.train, learnt, table, stage),
+        folder and folder / "train",
+        grouped=table.group_by_length,
+    )
+    evaluation = stored(
+        KINDS[stage],
+        sorted(_to_evaluate(split.evaluation, judged, table, stage), key=lambda row: -row.size),
+        folder and folder / "evaluation",
+    )
     for name, rows, kept in (
         ("train", split.train, train),
         ("evaluate", split.evaluation, evaluation),
     ):
-        if len(rows) and not kept:
+        if len(rows) and not len(kept):
             raise DataError(_nothing_left(name, len(rows), table.cutoff_len, stage))
-    counts = len(train), len(evaluation), lost + lost_too
-    if stage == "pt":
-        train, evaluation = (
-            _blocks(kept, table, name)
-            for name, kept in (("train", train), ("evaluate", evaluation))
-        )
-    elif stage == "sft" and table.packing:
-        train = cast(
-            list[AnyExample],
-            pack(cast(list[Example], train), table.cutoff_len, apart=table.neat_packing),
-        )
-    evaluation = sorted(evaluation, key=lambda row: -row.size)
-    train = train[:most]
-    both = (stored(kind, train, grouped=table.group_by_length), stored(kind, evaluation))
-    return Examples(*both, *counts)
+    return Examples(train, evaluation, learnt.kept, judged.kept, learnt.lost + judged.lost)
+
+
+class _Encoding:
+    """Rows become examples, one chunk after the other. `kept` and `lost` count those that have something to learn and
+    those that have not, which are left out; `barren` the latter since the last of the former."""
+
+    def __init__(self, encoder: ChatEncoder, check: Callable[[], None]) -> None:
+        self._encoder = encoder
+        self._check = check
+        self.kept = 0
+        self.lost = 0
+        self.barren = 0
+
+    def examples(self, rows: Iterable[AnyRow], wanted: int | None = None) -> Iterator[AnyExample]:
+        """The examples of all rows, or the first `wanted` ones, for which no more rows are read than it takes."""
+        source = iter(rows)
+        while wanted is None or self.kept < wanted:
+            self._check()
+            most = _CHUNK if wanted is None else min(_CHUNK, wanted - self.kept)
+            chunk = list(islice(source, most))
+            if not chunk:
+                return
+            for example in self._encoder.encode(chunk):
+                if example.learnt:
+                    self.kept += 1
+                    self.barren = 0
+                    yield example
+                else:
+                    self.lost += 1
+                    self.barren += 1
+
+
+def _to_train(
+    rows: Sequence[AnyRow], encoding: _Encoding, table: DataTable, stage: str
+) -> Iterator[AnyExample]:
+    """What is trained on; of a stream as many examples as `rows` has, however many rows they take."""
+    if not isinstance(rows, StreamedRows):
+        return _joined(encoding.examples(rows), table, stage)
+    wanted, onward = len(rows), _learnable(rows, encoding, table, stage)
+    if not packs(table, stage):
+        return encoding.examples(onward, wanted)
+    # So many tokens fill the sequences: each has at most cutoff_len, and leaves out two where texts are cut.
+    enough = _up_to(encoding.examples(onward), wanted * (table.cutoff_len + 2))
+    return islice(_joined(enough, table, stage), wanted)
+
+
+def _to_evaluate(
+    rows: Sequence[AnyRow], encoding: _Encoding, table: DataTable, stage: str
+) -> Iterator[AnyExample]:
+    """What is evaluated on, which is packed in pretraining alone."""
+    examples = encoding.examples(rows)
+    return _joined(examples, table, stage) if stage == "pt" else examples
+
+
+def _joined(examples: Iterable[AnyExample], table: DataTable, stage: str) -> Iterator[AnyExample]:
+    """The examples, joined into sequences where the stage does so."""
+    if not packs(table, stage):
+        return iter(examples)
+    join = blocks if stage == "pt" else pack
+    return join(cast(Iterable[Example], examples), table.cutoff_len, apart=table.neat_packing)
+
+
+def _up_to(examples: Iterable[AnyExample], tokens: int) -> Iterator[AnyExample]:
+    """The first examples, as many as have `tokens` tokens."""
+    for example in examples:
+        yield example
+        tokens -= example.size
+        if tokens <= 0:
+            return
+
+
+def _learnable(
+    rows: StreamedRows, encoding: _Encoding, table: DataTable, stage: str
+) -> Iterator[AnyRow]:
+    """The rows of a stream without end.
+
+    Raises:
+        DataError: nothing is to be learnt from as many rows one after the other as were wanted.
+    """
+    patience = max(len(rows), _CHUNK)
+    for row in rows.onward():
+        if encoding.barren >= patience:
+            raise DataError(_nothing_left("train", patience, table.cutoff_len, stage))
+        yield row
 
 
 class Collator:
@@ -170,13 +246,6 @@ def _in_a_row(batch: Sequence[Example]) -> Example:
     )
 
 
-def _blocks(texts: Sequence[AnyExample], table: DataTable, name: str) -> list[AnyExample]:
-    made = list(blocks(cast(Sequence[Example], texts), table.cutoff_len, apart=table.neat_packing))
-    if texts and not made:
-        raise DataError(_nothing_left(name, len(texts), table.cutoff_len, "pt"))
-    return cast(list[AnyExample], made)
-
-
 def _nothing_left(name: str, rows: int, cutoff_len: int, stage: str) -> str:
     match stage:
         case "pt":
@@ -187,43 +256,7 @@ def _nothing_left(name: str, rows: int, cutoff_len: int, stage: str) -> str:
             )
         case "rm" | "dpo":
             what = f"none of {rows} rows to {name} on has two different answers within the first {cutoff_len} tokens"
+            return f"{what}; give pairs of different answers, or raise data.cutoff_len"
         case _:
             what = f"none of the {rows} rows to {name} on has an answer within the first {cutoff_len} tokens"
     return f"{what}; raise data.cutoff_len"
-
-
-def _encode(
-    rows: Sequence[AnyRow], encoder: ChatEncoder, check: Callable[[], None]
-) -> tuple[list[AnyExample], int]:
-    """The examples that have something to learn, and how many do not."""
-    kept: list[AnyExample] = []
-    for chunk in _chunks(rows):
-        check()
-        kept += [example for example in encoder.encode(chunk) if example.learnt]
-    return kept, len(rows) - len(kept)
-
-
-def _encode_on(
-    rows: Iterator[AnyRow], tokens: int, encoder: ChatEncoder, check: Callable[[], None]
-) -> tuple[list[AnyExample], int]:
-    """The examples of a stream, as many as have `tokens` tokens: packed, they fill that many tokens' sequences."""
-    kept: list[AnyExample] = []
-    seen = found = 0
-    while found < tokens:
-        check()
-        chunk = list(islice(rows, _CHUNK))
-        made = [example for example in encoder.encode(chunk) if example.learnt]
-        if not made:
-            raise DataError(
-                f"none of the {len(chunk)} rows from row {seen + 1} of the stream on has anything to learn; "
-                "raise data.cutoff_len"
-            )
-        kept += made
-        seen += len(chunk)
-        found += sum(example.size for example in made)
-    return kept, seen - len(kept)
-
-
-def _chunks(rows: Sequence[AnyRow]) -> Iterator[Sequence[AnyRow]]:
-    for start in range(0, len(rows), _CHUNK):
-        yield rows[start : start + _CHUNK]

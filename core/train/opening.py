@@ -16,6 +16,8 @@ from core.train.schedule import describe
 from core.train.templates.fit import note
 from core.train.trainable import count
 
+_COMPARED = ("rm", "dpo")
+"""Stages that compare two answers."""
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbytes", "tokenizers")
 
 
@@ -59,9 +61,11 @@ def opening_lines(
     yield f"model {model_path(profile)}, {method}" + (f", {bits} bits" if bits else "")
     trainable, parameters = run.trainable_parameters, run.parameters
     yield f"{trainable:,} of {parameters:,} parameters train ({100 * trainable / parameters:.2f} %)"
+    why = "nothing to learn within cutoff_len" + ", or equal answers" * (
+        profile.method.stage in _COMPARED
+    )
     yield (
-        f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped "
-        "(nothing to learn within cutoff_len)"
+        f"{run.train_rows:,} rows to train on, {run.eval_rows:,} to evaluate on, {run.dropped_rows:,} dropped ({why})"
     )
     taken = note(profile.model.template, tokenizer)
     if taken is not None and profile.method.stage != "pt":

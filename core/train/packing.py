@@ -8,6 +8,7 @@ masking_utils).
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,35 +22,34 @@ _LEAST = 2
 """Tokens of a row from which something can be learnt."""
 
 
+def packs(table: DataTable, stage: str) -> bool:
+    """Whether a stage joins rows into longer sequences: pretraining always does."""
+    return stage == "pt" or (stage == "sft" and table.packing)
+
+
 def packs_apart(table: DataTable, stage: str) -> bool:
-    """Whether a stage packs rows that are not to see each other: pretraining always packs."""
-    return table.neat_packing and (stage == "pt" or (stage == "sft" and table.packing))
+    """Whether a stage packs rows that are not to see each other."""
+    return table.neat_packing and packs(table, stage)
 
 
-def pack(rows: Sequence[Example], length: int, *, apart: bool = True) -> list[Example]:
+def pack(rows: Iterable[Example], length: int, *, apart: bool = True) -> Iterator[Example]:
     """Join rows into sequences of at most `length` tokens. With `apart` they do not see each other.
 
     The first token of each row stays unlearnt: the end of another row does not predict it. The result depends on the
-    rows and their order alone; sequences come in the order of their first rows.
+    rows and their order alone; sequences come in the order of their first rows, a window of rows after the other.
     """
-    sizes = [row.size for row in rows]
-    return [_joined([rows[i] for i in members], apart) for members in bins(sizes, length)]
+    source = iter(rows)
+    while window := list(islice(source, _WINDOW)):
+        for members in bins([row.size for row in window], length):
+            yield _joined([window[i] for i in members], apart)
 
 
 def bins(sizes: Sequence[int], length: int) -> list[list[int]]:
-    """Which rows (of `sizes` tokens) share a sequence: best fit, the longest first, within a window of rows."""
-    made: list[list[int]] = []
-    for start in range(0, len(sizes), _WINDOW):
-        part = range(start, min(start + _WINDOW, len(sizes)))
-        made += _best_fit(part, sizes, length)
-    return made
-
-
-def _best_fit(rows: Sequence[int], sizes: Sequence[int], length: int) -> list[list[int]]:
+    """Which rows (of `sizes` tokens) share a sequence: best fit, the longest first."""
     members: list[list[int]] = []
     rooms: list[tuple[int, int]] = []
     """What is left of each sequence, and its number; sorted."""
-    for row in sorted(rows, key=lambda row: (-sizes[row], row)):
+    for row in sorted(range(len(sizes)), key=lambda row: (-sizes[row], row)):
         at = bisect_left(rooms, (sizes[row], -1))
         if at < len(rooms):
             room, number = rooms.pop(at)

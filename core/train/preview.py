@@ -38,7 +38,7 @@ from core.train.errors import DataError, ModelError, UsageError, first_line
 from core.train.examine import Examiner
 from core.train.examples import AnyExample, Example
 from core.train.formats import AnyRow
-from core.train.packing import blocks, pack
+from core.train.packing import blocks, pack, packs
 from core.train.rows import Split, read_split
 from core.train.shown import Picture, sayable
 from core.train.source import Source, cached_folder, find_model
@@ -151,7 +151,6 @@ class Sight:
         uncut = self._table.model_copy(update={"cutoff_len": UNCUT})
         self._uncut = ChatEncoder.of(tokenizer, profile.model.template, uncut)
         self._picture = Picture(tokenizer)
-        self._notes = split.notes
         self._of = len(split.train)
         self._most = self._of if most is None else min(most, self._of)
         # Of a stream nothing is held, and going back reads it again from its beginning.
@@ -173,8 +172,7 @@ class Sight:
     @property
     def packed(self) -> bool:
         """Whether rows are joined into longer sequences."""
-        stage = self._profile.method.stage
-        return stage == "pt" or (stage == "sft" and self._table.packing)
+        return packs(self._table, self._profile.method.stage)
 
     def both(self, rows: Sequence[AnyRow]) -> Both:
         """The examples of some rows; what is not too long is made once."""
@@ -242,7 +240,6 @@ class Sight:
         more = [
             *template_findings(self._profile, self._encoder),
             *stage_findings(self._profile, self._rows[:LOOKED_INTO]),
-            *(Finding("equal answers", "warning", note) for note in self._notes),
         ]
         sequences = len(self._pack(kept)) if self.packed else None
         counted = examiner.counted(self._of, sequences, more)
@@ -267,7 +264,7 @@ class Sight:
         length, apart = self._table.cutoff_len, self._table.neat_packing
         if self._profile.method.stage == "pt":
             return list(blocks(rows, length, apart=apart))
-        return pack(rows, length, apart=apart)
+        return list(pack(rows, length, apart=apart))
 
 
 def find_tokenizer(profile: Profile, tell: Tell) -> Any:

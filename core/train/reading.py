@@ -74,11 +74,11 @@ class Reading:
             DataError: a row cannot be used, or none has anything to learn within cutoff_len.
         """
 
-        def make() -> Examples:
-            return tokenise(self._rows(), encoder, self._table, self._stage, check)
+        def make(folder: Path | None, check: Callable[[], None]) -> Examples:
+            return tokenise(self._rows(), encoder, self._table, self._stage, check, folder)
 
         if self._cache is None or self._key is None:
-            return make()
+            return make(None, check)
         return caching.through_cache(
             self._cache,
             f"{self._key}-{settings_key(encoder, self._table, self._stage)}",

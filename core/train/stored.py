@@ -1,10 +1,16 @@
-"""Examples as a few flat arrays: a tenth of what as many objects hold, and files that several processes share."""
+"""Examples as a few flat arrays: a tenth of what as many objects hold, and files that several processes share.
+
+They are made of one example after the other: what is held of those that go into files is where each begins and how
+long it is, so that the tokens of a stream need no memory.
+"""
 
 import os
+from array import array
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, BinaryIO, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,20 +96,6 @@ class Rows(Sequence[AnyExample]):
         """The largest token id of all rows."""
         return int(self._measures[:, 2].max(initial=0))
 
-    @property
-    def nbytes(self) -> int:
-        """What the arrays hold."""
-        return int(self._values.nbytes + self._bounds.nbytes + self._measures.nbytes)
-
-    def save(self, folder: Path) -> None:
-        """Write the arrays into `folder`, and see that the disk has them."""
-        arrays: tuple[NDArray[Any], ...] = (self._values, self._bounds, self._measures)
-        for name, array in zip(_FILES, arrays, strict=True):
-            with Path(folder, name).open("wb") as file:
-                np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
-
     @staticmethod
     def load(kind: Kind, folder: Path, *, grouped: bool = False) -> "Rows":
         """The rows of `folder`. Their pages are shared by all processes of a machine that read them."""
@@ -125,18 +117,57 @@ def group_sizes(rows: Sequence[AnyExample]) -> NDArray[np.int64] | None:
     return rows.sizes if isinstance(rows, Rows) and rows.grouped else None
 
 
-def stored(kind: Kind, rows: Iterable[AnyExample], *, grouped: bool = False) -> Rows:
-    """Rows of one kind as arrays."""
-    parts: list[Tokens] = []
-    measures: list[tuple[int, int, int]] = []
+def stored(
+    kind: Kind, rows: Iterable[AnyExample], folder: Path | None = None, *, grouped: bool = False
+) -> Rows:
+    """Rows of one kind as arrays: in memory, or in new files of `folder`, which the disk has when this returns.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+    if folder is None:
+        held = BytesIO()
+        bounds, measures = _write(rows, held)
+        values = np.frombuffer(held.getbuffer(), dtype=np.int32)
+        return Rows(kind, values, bounds, measures, grouped=grouped)
+    folder.mkdir()
+    with Path(folder, _FILES[0]).open("wb") as file:
+        _write_header(file, 0)
+        bounds, measures = _write(rows, file)
+        file.seek(0)
+        _write_header(file, int(bounds[-1]))
+        _sync(file)
+    for name, content in zip(_FILES[1:], (bounds, measures), strict=True):
+        with Path(folder, name).open("wb") as file:
+            np.save(file, content)
+            _sync(file)
+    return Rows.load(kind, folder, grouped=grouped)
+
+
+def _write(
+    rows: Iterable[AnyExample], file: BinaryIO
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Write the values of rows; returns their bounds and measures, as of `Rows`."""
+    bounds, measures = array("q", [0]), array("q")
     for row in rows:
-        parts += _apart(row)
-        measures.append((row.size, row.tokens, row.largest))
-    bounds = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum([len(part) for part in parts], out=bounds[1:])
-    values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
-    measured = np.asarray(measures, dtype=np.int64).reshape(-1, 3)
-    return Rows(kind, values, bounds, measured, grouped=grouped)
+        for part in _apart(row):
+            file.write(np.ascontiguousarray(part, dtype=np.int32).data)
+            bounds.append(bounds[-1] + len(part))
+        measures.extend((row.size, row.tokens, row.largest))
+    measured = np.frombuffer(measures, dtype=np.int64) if measures else np.zeros(0, dtype=np.int64)
+    return np.frombuffer(bounds, dtype=np.int64), measured.reshape(-1, 3)
+
+
+def _write_header(file: BinaryIO, count: int) -> None:
+    """The beginning of an .npy file of `count` values. Its length is the same for any count: the format leaves room."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(np.int32))
+    header = {"descr": descr, "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _apart(row: AnyExample) -> list[Tokens]:

@@ -23,7 +23,7 @@ from core.mixture import CONCAT, UNDER, exact_shares, order
 from core.params import DataTable
 from core.train.errors import DataError
 from core.train.files import Record, records
-from core.train.formats import AnyRow, Compared, Layout, layout_of, read_row
+from core.train.formats import AnyRow, Layout, layout_of, read_row
 
 T = TypeVar("T")
 _DRAWS = 1024
@@ -57,8 +57,6 @@ class Stream:
                 if key in held:
                     continue
                 row = self._read(key[0], record, layouts)
-                if isinstance(row, Compared) and row.chosen == row.rejected:
-                    continue  # It would teach nothing.
                 if number < aside:
                     held.add(key)
                 if number >= skip:

@@ -52,6 +52,38 @@ def test_what_was_changed_searched_or_is_wrong_is_never_hidden() -> None:
     assert "not allowed" in shown["train.seed"].hint
 
 
+@pytest.mark.parametrize(
+    ("stage", "has", "lacks"),
+    [
+        ("sft", {"data.packing"}, {"alignment.pref_loss", "alignment.reward_model"}),
+        ("pt", set(), {"data.packing", "data.train_on_prompt", "alignment.pref_loss"}),
+        ("dpo", {"alignment.pref_loss"}, {"data.packing", "alignment.kto_chosen_weight"}),
+        ("kto", {"alignment.kto_chosen_weight"}, {"alignment.pref_loss", "data.train_on_prompt"}),
+        ("ppo", {"alignment.reward_model"}, {"alignment.pref_loss", "data.packing"}),
+    ],
+)
+def test_a_stage_shows_what_it_needs_and_nothing_else(
+    stage: str, has: set[str], lacks: set[str]
+) -> None:
+    shown = set(fields(BASE.with_text("method.stage", stage)))
+    assert has <= shown
+    assert not lacks & shown
+
+
+def test_packed_rows_can_be_kept_apart_wherever_rows_are_packed() -> None:
+    shown = fields(BASE.with_text("method.stage", "pt"), Shown(advanced=True))
+    assert shown["data.neat_packing"].applies
+
+
+def test_the_rates_that_work_are_those_of_the_stage() -> None:
+    draft = BASE.with_text("method.stage", "dpo")
+    hint = "5e-7 – 5e-5, start at 5e-6"
+    assert fields(draft)["train.learning_rate"].hint == hint
+    checked = review(draft)
+    facts = explain(find("learning_rate"), draft, checked, checked.problems).facts
+    assert ("Works", hint) in facts
+
+
 def test_a_search_looks_at_hidden_parameters_too() -> None:
     found = fields(BASE, Shown(query="freeze layers"))
     assert "method.freeze_trainable_layers" in found

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.catalogue import find, searchable, space_problem
+from core.catalogue import find, parameters, searchable, space_problem
 from core.params import Range
 from tui.space_text import parse_space, space_text, suggested_space
+
+DEFAULTS = {parameter.key: parameter.default for parameter in parameters()}
 
 
 @pytest.mark.parametrize(
@@ -66,19 +68,22 @@ def test_what_cannot_be_read_says_what_would_be_right(name: str, text: str, wron
 @pytest.mark.parametrize("parameter", searchable(), ids=lambda p: p.key)
 def test_what_is_proposed_can_be_searched(parameter: object) -> None:
     assert hasattr(parameter, "default")
-    text = suggested_space(parameter, parameter.default)  # type: ignore[arg-type]
+    text = suggested_space(parameter, DEFAULTS)  # type: ignore[arg-type]
     if text:
         entry = parse_space(parameter, text)  # type: ignore[arg-type]
         assert space_problem(parameter, entry) is None  # type: ignore[arg-type]
 
 
-def test_full_fine_tuning_is_proposed_lower_rates() -> None:
+@pytest.mark.parametrize(
+    "lower", [("method.finetuning_type", "full"), ("method.stage", "dpo"), ("method.stage", "ppo")]
+)
+def test_lower_rates_are_proposed_where_they_are_usual(lower: tuple[str, str]) -> None:
     rate = find("learning_rate")
-    lora = parse_space(rate, suggested_space(rate, 2e-4, "lora"))
-    full = parse_space(rate, suggested_space(rate, 2e-4, "full"))
+    lora = parse_space(rate, suggested_space(rate, DEFAULTS))
+    less = parse_space(rate, suggested_space(rate, {**DEFAULTS, lower[0]: lower[1]}))
     assert isinstance(lora, Range)
-    assert isinstance(full, Range)
-    assert full.high < lora.high
+    assert isinstance(less, Range)
+    assert less.high < lora.high
 
 
 @given(st.lists(st.floats(1e-9, 99), min_size=1, max_size=6, unique=True))

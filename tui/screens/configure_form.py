@@ -330,11 +330,7 @@ class ConfigureForm(DeckScreen):
         draft = self.draft
         suggester = None
         if kind == "space":
-            fallback = suggested_space(
-                parameter,
-                self._review.values[parameter.key],
-                self._review.values["method.finetuning_type"],
-            )
+            fallback = suggested_space(parameter, self._review.values)
             text = draft.space.get(parameter.key, fallback)
             placeholder = how_to(parameter)
         else:

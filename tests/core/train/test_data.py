@@ -9,7 +9,7 @@ import pytest
 
 from core.params import DataTable
 from core.train.chat import ChatEncoder
-from core.train.data import Collator, build_examples, epoch_order, pack, read_split
+from core.train.data import Collator, Examples, build_examples, epoch_order, pack, read_split
 from core.train.errors import DataError
 from core.train.examples import IGNORED, Example
 
@@ -100,13 +100,61 @@ def test_rows_with_nothing_to_learn_are_dropped_and_counted(
         build_examples(read_split(tight, "sft", [str(file)], [], 0), encoder, tight, "sft", nothing)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_pairs_of_one_answer_are_dropped_and_counted(
+    tmp_path: Path, model_dir: Path, streaming: bool
+) -> None:
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "a.jsonl"
+    rows = [
+        {"instruction": f"{n}", "chosen": "a", "rejected": "a" if n % 2 else "b"} for n in range(6)
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    table = DataTable(dataset=str(file), val_size=0, streaming=streaming, buffer_size=1)
+    encoder = ChatEncoder(AutoTokenizer.from_pretrained(model_dir), "auto", 64, False)
+
+    def build() -> Examples:
+        split = read_split(table, "dpo", [str(file)], [], 0, wanted=3 if streaming else None)
+        return build_examples(split, encoder, table, "dpo", nothing)
+
+    built = build()
+    assert (len(built.train), built.train_rows) == (3, 3) and built.dropped == (3 - streaming)
+    file.write_text(json.dumps(rows[1]))
+    with pytest.raises(
+        DataError, match=r"two different answers.*; give pairs of different answers"
+    ):
+        build()
+
+
+def test_a_stream_goes_on_until_it_has_as_many_examples_as_were_wanted(
+    tmp_path: Path, model_dir: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "a.jsonl"
+    rows = [
+        {"instruction": "long " * 50 if n % 3 else f"Say {n}", "output": f"{n}"} for n in range(30)
+    ]
+    # A row too many would be one that is broken.
+    file.write_text("\n".join([*map(json.dumps, rows), "broken"]))
+    table = DataTable(dataset=str(file), val_size=0, streaming=True, buffer_size=1, cutoff_len=24)
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    encoder = ChatEncoder(tokenizer, "auto", 24, False)
+    split = read_split(table, "sft", [str(file)], [], 0, wanted=9)
+    built = build_examples(split, encoder, table, "sft", nothing)
+    said = [tokenizer.decode(e.ids) for e in built.train if isinstance(e, Example)]
+    assert len(said) == 9 and built.dropped == 16
+    assert all(f"Say {3 * n}" in text for n, text in enumerate(said))
+
+
 def example(*ids: int) -> Example:
     tokens = np.array(ids, dtype=np.int32)
     return Example(tokens, np.array([IGNORED, *ids[1:]], dtype=np.int32))
 
 
 def test_packing_joins_whole_rows_in_their_order() -> None:
-    packed = pack([example(1, 2, 3), example(4, 5), example(6, 7, 8), example(9)], 5)
+    packed = list(pack([example(1, 2, 3), example(4, 5), example(6, 7, 8), example(9)], 5))
     assert [p.ids.tolist() for p in packed] == [[1, 2, 3, 4, 5], [6, 7, 8, 9]]
     assert packed[0].labels.tolist() == [IGNORED, 2, 3, IGNORED, 5]
 

@@ -39,7 +39,11 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', ["a.jsonl, line 2", "not valid JSON"]),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', ["row 2", "must be an object", "a list of rows must end in .json"]),
+        (
+            "a.jsonl",
+            b'{"a": 1}\n[1]\n',
+            ["row 2", "must be an object", "list of rows must end in .json"],
+        ),
         ("a.jsonl", b'{"a": ' + b"[" * 9999 + b"]" * 9999 + b"}\n", ["line 1", "too deep"]),
         ("a.json", b'[{"a": ' + b"[" * 9999 + b"]" * 9999 + b"}]", ["a.json", "too deep"]),
         ("a.json", b'[{"a": "x"},\n{"a": "caf\xe9"}]', ["not UTF-8"]),

@@ -1,5 +1,6 @@
 """Rows that are packed fill sequences and compute what they compute apart; models that cannot do that are refused."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
+from core.train import packing
 from core.train.data import Collator
 from core.train.errors import SettingsError
 from core.train.examples import IGNORED, Example
@@ -99,13 +101,32 @@ def test_sequences_of_mixed_rows_are_nearly_full() -> None:
     assert sum(sizes) / (len(made) * 1024) > 0.99
 
 
+def test_rows_are_packed_as_they_come_and_no_more_of_them_are_held_than_a_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "_WINDOW", 8)
+    rows = [row(2 + n % 5, n) for n in range(50)]
+    taken = 0
+
+    def given() -> Iterator[Example]:
+        nonlocal taken
+        for one in rows:
+            taken += 1
+            yield one
+
+    packed = pack(given(), 12)
+    first = next(packed)
+    assert taken == 8
+    assert sum(p.size for p in (first, *packed)) == sum(r.size for r in rows)
+
+
 @pytest.mark.parametrize("make", [llama, gpt2, sliding])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_packed_rows_compute_what_they_compute_apart(make: Any, attention: str) -> None:
     torch.manual_seed(1)
     model = make() if make is sliding else make(attention)
     rows = [row(size, size) for size in (7, 12, 3, 9, 5, 15)]
-    packed = pack(rows, 24)
+    packed = list(pack(rows, 24))
     assert sum(len(p.starts) for p in packed) == 6 > len(packed)
     together = Collator(0, 8)(packed)
     assert "attention_mask" not in together
@@ -139,7 +160,7 @@ def test_without_neat_packing_a_row_sees_those_before_it() -> None:
     torch.manual_seed(1)
     model = llama()
     rows = [row(7, 1), row(9, 2)]
-    mixed, neat = pack(rows, 16, apart=False), pack(rows, 16)
+    mixed, neat = list(pack(rows, 16, apart=False)), list(pack(rows, 16))
     assert mixed[0].starts == (0,) and neat[0].starts == (0, 7)
     batch = Collator(0)(mixed)
     assert batch["attention_mask"].sum() == 16
@@ -168,14 +189,14 @@ def test_models_that_cannot_keep_rows_apart_are_refused(make: Any, reason: str) 
 
 def test_tokens_of_packed_batches_are_counted_without_padding() -> None:
     rows = [row(size, size) for size in (7, 12, 3, 9, 5, 2)]
-    batch = Collator(0, 8)(pack(rows, 20))
+    batch = Collator(0, 8)(list(pack(rows, 20)))
     assert int(unpadded(batch)) == seen_tokens(batch) == 38 < batch["input_ids"].numel()
     plain = Collator(0)(rows)
     assert int(unpadded(plain)) == 38
 
 
 def test_flash_attention_gets_one_long_row() -> None:
-    packed = pack([row(size, size) for size in (7, 12, 3, 9)], 20)
+    packed = list(pack([row(size, size) for size in (7, 12, 3, 9)], 20))
     flat = Collator(0, flat=True)(packed)
     assert flat["input_ids"].shape == (1, 31)
     assert (flat["position_ids"] == 0).sum() == 4 and int(unpadded(flat)) == 31

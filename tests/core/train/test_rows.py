@@ -48,7 +48,6 @@ def test_every_stage_has_demo_data(stage: str, name: str, kind: type) -> None:
     read = split([name], stage=stage, val_size=0.1)
     assert len(read.train) > 400 and read.evaluation
     assert all(isinstance(row, kind) for row in (*read.train, *read.evaluation))
-    assert read.notes == ()
 
 
 def test_data_sets_are_interleaved_in_proportion_and_the_rest_is_left(tmp_path: Path) -> None:
@@ -131,20 +130,6 @@ def test_rows_without_a_system_text_get_the_default_one(tmp_path: Path) -> None:
     file.write_text("\n".join(map(json.dumps, rows)))
     read = split([str(file)], default_system="given")
     assert [row.turns[0].text for row in read.train] == ["given", "own"]  # type: ignore[union-attr]
-
-
-def test_pairs_of_one_answer_are_left_out_and_told(tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    rows = [
-        {"instruction": "q", "chosen": "a", "rejected": "a" if n % 2 else "b"} for n in range(6)
-    ]
-    file.write_text("\n".join(map(json.dumps, rows)))
-    read = split([str(file)], stage="dpo")
-    assert len(read.train) == 3
-    assert "3 of 6 rows" in read.notes[0] and "row 2" in read.notes[0]
-    file.write_text(json.dumps(rows[1]))
-    with pytest.raises(DataError, match="nothing to compare"):
-        split([str(file)], stage="dpo")
 
 
 def test_a_folder_of_files_is_one_data_set(tmp_path: Path) -> None:

@@ -162,13 +162,3 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(DataError, match="has no rows"):
         first(1, [str(tmp_path / "empty.jsonl")])
-
-
-def test_a_stream_of_pairs_leaves_out_those_of_one_answer(tmp_path: Path) -> None:
-    file = tmp_path / "a.jsonl"
-    rows = [
-        {"instruction": f"{n}", "chosen": "a", "rejected": "a" if n % 2 else "b"} for n in range(10)
-    ]
-    file.write_text("\n".join(map(json.dumps, rows)))
-    read = islice(stream([str(file)], stage="dpo").rows(), 5)
-    assert sorted(int(row.turns[0].text) for row in read) == [0, 2, 4, 6, 8]  # type: ignore[union-attr]
