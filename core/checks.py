@@ -252,5 +252,5 @@ def _sharing_problems(
 def _unnamed_files(data: DataTable) -> Iterator[Problem]:
     for key, value in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
         names = [value] if isinstance(value, str) else value or []
-        if not all(n.strip() for n in names) or (key == "dataset" and not names):
+        if not all(n.replace(",", "").strip() for n in names) or (key == "dataset" and not names):
             yield Problem(f"data.{key}", "names no file", 'as "data.jsonl", or "demo"')

@@ -1,6 +1,6 @@
 """What does not go together in the table [data], nor with the stage: told before any data is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePath
 from typing import cast
 
@@ -27,6 +27,9 @@ def data_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         yield from _streaming_problems(data, train, search)
     if method is not None:
         yield from _stage_problems(data, method.stage)
+    stage = None if method is None else method.stage
+    for key, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
+        yield from unfit_files(f"data.{key}", split_names(names), data, stage)
 
 
 def _mixing_problems(data: DataTable) -> Iterator[Problem]:
@@ -76,17 +79,6 @@ def _streaming_problems(
             f"{toml_value(data.val_size)} is a share, and data.streaming = true has no number of rows to take it of",
             "a number of rows, as 500; or 0, or set eval_dataset",
         )
-    whole = [name for name in split_names(data.dataset) if PurePath(name).suffix.lower() == ".json"]
-    if whole:
-        yield Problem("data.streaming", *streamed_whole(whole[0]))
-
-
-def streamed_whole(name: str) -> tuple[str, str]:
-    """What is wrong with a .json file that is to be streamed, and what would be right."""
-    return (
-        f"{name} is one list, which can only be read whole",
-        "write one object a line into a .jsonl file, or set streaming = false",
-    )
 
 
 def _stage_problems(data: DataTable, stage: str) -> Iterator[Problem]:
@@ -108,16 +100,23 @@ def _stage_problems(data: DataTable, stage: str) -> Iterator[Problem]:
             f'true does not go with method.stage = "{stage}", whose batches are of whole rows',
             'leave it out, or method.stage = "sft"',
         )
-    for key, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
-        for name in split_names(names):
-            yield from _unfit_file(f"data.{key}", name, stage)
 
 
-def _unfit_file(key: str, name: str, stage: str) -> Iterator[Problem]:
-    """A data set of which the name alone says that the stage cannot use it."""
-    if PurePath(name).suffix.lower() == ".txt" and stage != "pt":
-        yield Problem(
-            key,
-            f'{name} is plain text, and method.stage = "{stage}" needs rows with fields',
-            'method.stage = "pt", or a .jsonl file',
-        )
+def unfit_files(
+    key: str, names: Iterable[str], data: DataTable, stage: str | None
+) -> Iterator[Problem]:
+    """Files of which the name alone says that they cannot be used: by the stage, or as a stream."""
+    for name in names:
+        suffix = PurePath(name).suffix.lower()
+        if suffix == ".json" and data.streaming and key == "data.dataset":
+            yield Problem(
+                "data.streaming",
+                f"{name} is one list, which can only be read whole",
+                "write one object a line into a .jsonl file, or set streaming = false",
+            )
+        if suffix == ".txt" and stage not in ("pt", None):
+            yield Problem(
+                key,
+                f'{name} is plain text, and method.stage = "{stage}" needs rows with fields',
+                'method.stage = "pt", or a .jsonl file',
+            )

@@ -204,7 +204,7 @@ def _named(name: str, info: Info) -> DataSet:
         close = nearest(strange, _KNOWN)
         right = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(_KNOWN)}"
         raise DataSetError(where, f"{strange} is not known", right)
-    if "file_name" not in entry:
+    if not entry.get("file_name"):
         raise _not_here(where, entry)
     subset = _optional(where, entry, "subset", str)
     path = info.folder / Path(_optional(where, entry, "file_name", str) or "").expanduser()

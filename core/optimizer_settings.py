@@ -3,6 +3,7 @@ and further settings (train.optim_args)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from core.values import Scalar
 
@@ -34,6 +35,12 @@ PACKAGES: Mapping[str, Package] = {
     "galore_adamw_8bit": _GALORE,
     "apollo_adamw": _APOLLO,
 }
+
+
+def lacking(optim: str) -> Package | None:
+    """The package that an optimizer needs and that is not installed; nothing is imported."""
+    package = PACKAGES.get(optim)
+    return package if package is not None and find_spec(package.module) is None else None
 
 
 @dataclass(frozen=True, slots=True)

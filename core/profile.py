@@ -27,7 +27,7 @@ from core.checks import (
     unknown_in_space,
     validates,
 )
-from core.dataset_info import DEMO_SETS, DataSetError, find_info, is_named, split_names
+from core.dataset_info import DEMO_SETS, split_names
 from core.logged import usual_metric
 from core.params import (
     TABLES,
@@ -46,6 +46,7 @@ from core.params import (
     TunedTable,
 )
 from core.problems import Problem, did_you_mean, line_of
+from core.profile_paths import with_absolute_paths
 from core.search_keys import SUFFIX, spell
 from core.space_checks import contradictions
 from core.values import toml_value
@@ -221,7 +222,7 @@ def loads(
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
     for key, value in (changes or {}).items():
-        _change(document, key, value)
+        set_value(document, key, value)
     return from_document(document, source=source, folder=folder, text=text)
 
 
@@ -235,8 +236,8 @@ def _belongs(name: str) -> str:
     return f"write it below [{table}]"
 
 
-def _change(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set one value in a profile's document; None takes it out."""
+def set_value(document: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value (by its full key) in a document that is to be a profile; None takes it out."""
     *tables, name = key.split(".")
     table = document
     for part in tables:
@@ -298,8 +299,9 @@ def from_document(
     if problems:
         told = map(spelled.at_written, problems)
         raise ProfileError(source, [replace(p, line=line_of(text, p.key)) for p in told])
-    profile = Profile(**cast(dict[str, Any], tables))
-    return profile if folder is None else _with_absolute_paths(profile, folder)
+    if folder is not None:
+        tables = with_absolute_paths(tables, folder)
+    return Profile(**cast(dict[str, Any], tables))
 
 
 def save(profile: Profile, path: str | os.PathLike[str], *, comment: str = "") -> None:
@@ -417,77 +419,6 @@ def _spelled_space(search: SearchTable) -> dict[str, Any]:
         else:
             spelled[parameter.name] = [parameter.validate(v) for v in entry]
     return spelled
-
-
-def find_path(name: str, folder: Path) -> Path | None:
-    """The existing file or folder that `name` means: from `folder`, else from the current one; or None."""
-    given = Path(name).expanduser()
-    candidates = [given] if given.is_absolute() else [folder / given, Path.cwd() / given]
-    return next((c.resolve() for c in candidates if c.exists()), None)
-
-
-def _with_absolute_paths(profile: Profile, folder: Path) -> Profile:
-    def absolute(name: str) -> str:
-        if name == "demo":
-            return name
-        found = find_path(name, folder)
-        return str(found) if found else name
-
-    def each(names: list[str] | str | None) -> list[str] | str | None:
-        if isinstance(names, list):
-            return [absolute(n) for n in names]
-        return None if names is None else absolute(names)
-
-    adapter = profile.model.adapter_name_or_path
-    model = profile.model.model_copy(
-        update={
-            "model_name_or_path": absolute(profile.model.model_name_or_path),
-            "adapter_name_or_path": adapter and absolute(adapter),
-        }
-    )
-    data = _with_absolute_data(profile.data, folder)
-    alignment = profile.alignment.model_copy(
-        update={
-            "ref_model": each(profile.alignment.ref_model),
-            "reward_model": each(profile.alignment.reward_model),
-        }
-    )
-    space = dict(profile.search.space)
-    models = space.get("model_name_or_path")
-    if isinstance(models, list):
-        space["model_name_or_path"] = [absolute(str(m)) for m in models]
-    search = profile.search.model_copy(update={"space": space})
-    return replace(profile, model=model, data=data, alignment=alignment, search=search)
-
-
-def _with_absolute_data(data: DataTable, folder: Path) -> DataTable:
-    """The data table with absolute paths. Names in dataset_info.json stay, and its folder is kept for them."""
-    try:
-        info = find_info(data.dataset_dir, folder)
-    except DataSetError:
-        info = None  # Whoever reads the data says what is wrong with it.
-
-    def absolute(name: str) -> str:
-        found = None if is_named(name, info) else find_path(name, folder)
-        return str(found) if found else name
-
-    def each(names: list[str] | str | None) -> list[str] | str | None:
-        if names is None:
-            return None
-        listed = [absolute(name) for name in split_names(names, folder)]
-        return listed[0] if isinstance(names, str) and len(listed) == 1 else listed
-
-    train, evaluation = each(data.dataset), each(data.eval_dataset)
-    listed = [*split_names(train), *split_names(evaluation)]
-    used = info is not None and any(name in info.entries for name in listed)
-    place = data.dataset_dir and str(find_path(data.dataset_dir, folder) or data.dataset_dir)
-    return data.model_copy(
-        update={
-            "dataset": train,
-            "eval_dataset": evaluation,
-            "dataset_dir": str(info.folder) if info is not None and used else place,
-        }
-    )
 
 
 def dataset_files(profile: Profile) -> list[str]:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from pydantic import ValidationError
 
 from core.catalogue import nearest
 from core.missing import missing_files
 from core.params import ProfileTable
 from core.problems import Problem, did_you_mean
-from core.profile import Profile, ProfileError, from_document, read_text
+from core.profile import Profile, ProfileError, from_document, read_text, set_value
 from core.recipe_problems import BASE, STEP_KEYS, structure_problems, with_line
 
 OF_STEP = "step:"
@@ -66,7 +67,7 @@ class Step:
     def searches(self) -> bool:
         return bool(self.profile.search.space)
 
-    def starting_from(self, model: Path | None, reward: Path | None) -> Profile:
+    def starting_from(self, model: str | Path | None, reward: str | Path | None) -> Profile:
         """The profile that it runs with once the steps before it are done: `model` is the folder of the weights to
         start from (None: the profile's own model), `reward` that of the reward model.
 
@@ -172,11 +173,11 @@ def missing_in(recipe: Recipe) -> list[Problem]:
 def dumps(recipe: Recipe, *, comment: str = "") -> str:
     """A recipe as TOML text that `loads` makes the same recipe of: every step with all that it runs with."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    base = recipe.steps[0].profile.model.model_dump(exclude_none=True)
     document: dict[str, Any] = {
         "profile": recipe.profile.model_dump(exclude_none=True),
         "recipe": {"keep_models": recipe.keep_models},
-        "model": {key: base[key] for key in _OF_THE_BASE if key in base},
+        # Only the name, which every table needs: what a step does not start from must not be laid under it.
+        "model": {"model_name_or_path": recipe.steps[0].profile.model.model_name_or_path},
         "step": [_step_document(step) for step in recipe.steps],
     }
     return head + tomli_w.dumps(document)
@@ -191,18 +192,18 @@ def _make_changes(document: dict[str, Any], changes: Mapping[str, Any]) -> Itera
     # The shared ones first: whoever changes both gives a step a value of its own.
     for key, value in sorted(changes.items(), key=lambda change: change[0].startswith("step.")):
         if key.startswith("step."):
-            _, name, *path = key.split(".")
+            _, name, own_key = key.split(".", 2)
             if name not in steps:
                 yield Problem(key, f"there is no step {name}", f"there are {', '.join(steps)}")
             else:
-                _change(steps[name], path, value)
+                set_value(steps[name], own_key, value)
             continue
         own = [name for name, step in steps.items() if _has(step, key.split("."))]
         if own:
             right = " and ".join(f"step.{name}.{key}" for name in own)
             yield Problem(key, f"step {', '.join(own)} has a value of its own", f"change {right}")
             continue
-        _change(document, key.split("."), value)
+        set_value(document, key, value)
 
 
 def _has(table: Any, path: Sequence[str]) -> bool:
@@ -211,19 +212,6 @@ def _has(table: Any, path: Sequence[str]) -> bool:
             return False
         table = table[part]
     return True
-
-
-def _change(table: dict[str, Any], path: Sequence[str], value: Any) -> None:
-    """Set one value by its path; None takes it out."""
-    *tables, name = path
-    for part in tables:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            return  # the check of the document names the table that is none
-    if value is None:
-        table.pop(name, None)
-    else:
-        table[name] = value
 
 
 # -- checking ---------------------------------------------------------------------------------
@@ -238,7 +226,8 @@ def _checked(document: dict[str, Any], source: str, folder: Path | None, text: s
     for number, step in enumerate(listed, 1):
         own = {key: table for key, table in step.items() if key not in STEP_KEYS}
         whole = _overlaid(shared, own)
-        whole["profile"] = {**_table(shared, "profile"), "name": f"{name}-{step['name']}"[:80]}
+        if name is not None:
+            whole["profile"] = {**_table(shared, "profile"), "name": _study_name(name, step)}
         wrong: list[Problem] = []
         begins, wrong_begin = _beginning(step, listed[: number - 1], document)
         try:
@@ -257,18 +246,24 @@ def _checked(document: dict[str, Any], source: str, folder: Path | None, text: s
     if found:
         raise ProfileError(source, [with_line(p, text, document) for p in found])
     keep = bool(document.get("recipe", {}).get("keep_models", True))
-    table = ProfileTable.model_validate({"name": name, **_notes(shared)})
+    table = ProfileTable.model_validate({"name": "recipe", **_table(shared, "profile")})
     return Recipe(table, tuple(steps), keep)
 
 
-def _recipe_name(shared: Mapping[str, Any]) -> str:
+def _recipe_name(shared: Mapping[str, Any]) -> str | None:
+    """The recipe's name; None where it is none, which the check of the first step's profile tells."""
+    if not isinstance(shared.get("profile", {}), Mapping):
+        return None
     name = _table(shared, "profile").get("name", "recipe")
-    return name if isinstance(name, str) and name else "recipe"
+    try:
+        return ProfileTable.model_validate({"name": name}).name
+    except ValidationError:
+        return None
 
 
-def _notes(shared: Mapping[str, Any]) -> dict[str, Any]:
-    notes = _table(shared, "profile").get("notes")
-    return {} if notes is None else {"notes": notes}
+def _study_name(recipe: str, step: Mapping[str, Any]) -> str:
+    """The name of a step's study, no longer than names may be. A step's name has at most 40 characters."""
+    return f"{recipe[: 79 - len(step['name'])]}-{step['name']}"
 
 
 def _table(document: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -308,6 +303,10 @@ def _beginning(
     source = next((s for s in before if s["name"] == wanted), None)
     if source is None:
         names = [BASE, *(s["name"] for s in before)]
+        if wanted in [s["name"] for s in document["step"]]:
+            itself = "the step itself" if wanted == step["name"] else "a step after this one"
+            right = f"start from one before it: {', '.join(names)}"
+            return None, [Problem(key, f"{wanted} is {itself}", right)]
         close = did_you_mean(nearest(wanted, names)) or f"there are {', '.join(names)}"
         return None, [Problem(key, f"{wanted} is no step before this one", close)]
     if _stage(source, document) == "rm":

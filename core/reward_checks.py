@@ -37,6 +37,7 @@ def reward_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     alignment = cast(AlignmentTable | None, tables.get("alignment"))
     if alignment:
         yield from _models(alignment, model)
+        yield from _compared(alignment, cast(TrainTable | None, tables.get("train")))
 
 
 def _common(
@@ -113,6 +114,20 @@ def _budget(search: SearchTable | None) -> Iterator[Problem]:
             "search.budget_tokens",
             f"{search.budget_tokens} cannot be kept to: how long the answers of ppo become is not known before",
             "search.budget, a share of the full training",
+        )
+
+
+def _compared(alignment: AlignmentTable, train: TrainTable | None) -> Iterator[Problem]:
+    """A round of one answer, whose advantages are brought to mean 0 by themselves."""
+    if train is None:
+        return
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    if batch * alignment.ppo_buffer_size == 1:
+        yield Problem(
+            "train.per_device_train_batch_size",
+            "1 with gradient_accumulation_steps = 1 and ppo_buffer_size = 1 draws one answer at a time: ppo learns "
+            "from how the answers of a round differ, and there is no other one",
+            "a higher gradient_accumulation_steps or ppo_buffer_size; 8 answers or more",
         )
 
 

@@ -88,7 +88,10 @@ def example_head(
 ) -> str:
     """An example in a line: where it stands, how long it is."""
     name = f"Example {number}: " if number is not None else ""
-    told = [f"{name}{short_place(shown.place, ascii=ascii)}", _many(shown.size, "token")]
+    told = [f"{name}{short_place(shown.place, ascii=ascii)}"]
+    if shown.why is not None:
+        told.append(f"shown for: {shown.why}")
+    told.append(_many(shown.size, "token"))
     if shown.learnt:
         told.append(f"{shown.learnt:,} {marked(stage)}")
     if shown.lost:
@@ -97,8 +100,6 @@ def example_head(
         told.append("to evaluate on")
     if not shown.used:
         told.append("LEFT OUT of the training")
-    if shown.why is not None:
-        told.append(f"shown for: {shown.why}")
     return ", ".join(told)
 
 

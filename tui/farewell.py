@@ -28,6 +28,8 @@ def _of_recipe(view: StudyView) -> list[str]:
     recipe, place = view.reading.recipe, shell_path(view.folder.parent)
     if recipe is not None and recipe.after and (recipe.waits or recipe.done):
         return [f"{recipe.recipe}: {recipe.after}"]
+    if view.status in ("paused", "stopped"):
+        return [f"The recipe is {view.status}. tunedeck resume {place} lets it go on."]
     return [
         f"The recipe goes on without the dashboard. tunedeck attach {place} shows it again,",
         f"tunedeck stop {place} ends it.",

@@ -14,7 +14,7 @@ from core.study.store import StudyError, StudyReader
 from tui.curve import LOSS, Curve, CurveBuilder
 from tui.log_lines import log_lines
 from tui.paths import short_path
-from tui.recipe_view import RecipePlace, after_step, is_done, place_in_recipe
+from tui.recipe_view import RecipePlace, after_step, place_in_recipe
 from tui.snapshot import EngineState, LogTail, StudyReading
 from tui.study_facts import profile_document, profile_values, search_space, search_table
 
@@ -123,8 +123,7 @@ class DiskFeed:
     def _in_recipe(self) -> RecipePlace | None:
         if self._recipe is None or self._reader.state.status != "finished":
             return self._recipe
-        after, waits = after_step(self._folder)
-        return replace(self._recipe, after=after, waits=waits, done=is_done(self._folder))
+        return after_step(self._recipe, self._folder)
 
     def _follow(self) -> str:
         """Read on in the journal; what is wrong with it, if something is."""

@@ -14,6 +14,7 @@ _MEASURES: dict[str, Callable[[TrialRow], float | None]] = {
     "loss": lambda row: row.loss,
     "eval_loss": lambda row: row.eval_loss,
     "eval": lambda row: row.eval_loss,
+    "value": lambda row: row.value,
     "step": lambda row: row.step,
     "number": lambda row: row.number,
     "place": lambda row: row.place,
@@ -28,8 +29,8 @@ def matches(row: TrialRow, query: str) -> bool:
     """Whether a trial matches every word of `query`.
 
     A word is a text to find, `key:text`, or `key<number` with <, >, <=, >= or =. A key is `state`,
-    `kind`, `source`, `loss`, `eval_loss`, `step`, `memory` (GiB), `place`, `rung` (how many it came to), `parent`, or
-    a parameter's name.
+    `kind`, `source`, `loss`, `eval_loss`, `value` (of what the study ranks by), `step`, `memory` (GiB), `place`,
+    `rung` (how many it came to), `parent`, or a parameter's name.
     """
     return all(_word_matches(row, word) for word in query.lower().split())
 
@@ -138,6 +139,8 @@ def sort_value(row: TrialRow, key: str) -> float | str | None:
             return _finite(row.loss)
         case "eval_loss":
             return _finite(row.eval_loss)
+        case "value":
+            return _finite(row.value)
         case "memory":
             return None if row.peak_memory is None else float(row.peak_memory)
         case "eta":

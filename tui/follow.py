@@ -119,7 +119,7 @@ def happening(event: AnyEvent, state: StudyState) -> str:
         case FixSuggested():
             return f"trial {event.trial}: suggested: {event.text}"
         case TrialEnded():
-            return f"trial {event.trial}: {_ending(event)}"
+            return f"trial {event.trial}: {_ending(event, state.rank_by)}"
     return ""
 
 
@@ -142,17 +142,21 @@ def _decided(event: RungDecided) -> str:
     return decision_text(event) + (f" (dropped: {dropped})" if dropped else "")
 
 
-def _ending(event: TrialEnded) -> str:
+def _ending(event: TrialEnded, rank_by: str) -> str:
+    ranked = ""
+    if event.value is not None and rank_by not in ("loss", "eval_loss"):
+        ranked = f", {words.metric(rank_by)} {words.loss(event.value)}"
     if event.ending == "completed":
         held_out = (
             f", eval loss {words.loss(event.eval_loss)}" if event.eval_loss is not None else ""
         )
         return (
-            f"completed, loss {words.loss(event.loss)}{held_out}, {words.duration(event.seconds)}"
+            f"completed, loss {words.loss(event.loss)}{held_out}{ranked}, "
+            f"{words.duration(event.seconds)}"
         )
     if event.ending == "rung":
         value = f", {words.loss(event.value)}" if event.value is not None else ""
-        return f"at its rung, step {event.step}{value}"
+        return f"at its rung, step {event.step}{ranked or value}"
     word = "out of memory" if event.ending == "oom" else event.ending
     return f"{word}: {event.reason}" if event.reason else word
 

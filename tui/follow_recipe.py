@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from core.engine.recipe_plan import Finish, Rest, place
+from core.engine.recipe_plan import Rest, due_step, place, trouble_of
 from core.engine.recipes import carrier_alive, stands, take_up
 from core.study.recipes import (
     AnyRecipeEvent,
@@ -20,6 +20,7 @@ from core.study.recipes import (
 from core.study.store import StudyReader
 from tui import words
 from tui.follow import TICK, follow
+from tui.paths import shell_path
 
 
 def follow_recipe(folder: Path, out: TextIO | None = None) -> int:
@@ -43,9 +44,8 @@ def follow_recipe(folder: Path, out: TextIO | None = None) -> int:
                 _say(happening(event, reader.state), out)
     except KeyboardInterrupt:
         print("\nThe recipe goes on without you.", file=out)
-        print(
-            f"  watch it:  tunedeck attach {folder}\n  end it:    tunedeck stop {folder}", file=out
-        )
+        shown = shell_path(folder)
+        print(f"  watch it:  tunedeck attach {shown}\n  end it:    tunedeck stop {shown}", file=out)
         return 0
 
 
@@ -85,11 +85,10 @@ def _look(reader: RecipeReader, out: TextIO) -> int | None:
     reader.poll()
     action = stands(reader)
     if not isinstance(action, Rest):
-        number = reader.state.current if isinstance(action, Finish) else action.step
-        trouble = reader.state.steps[number - 1].trouble
+        trouble = trouble_of(reader.state, action)
         if trouble and not at_work:
-            print(f"\n{_place(reader.state, number)}: {trouble}", file=out)
-            print(f"  try again:  tunedeck resume {folder}", file=out)
+            print(f"\n{_place(reader.state, due_step(reader.state, action))}: {trouble}", file=out)
+            print(f"  try again:  tunedeck resume {shell_path(folder)}", file=out)
             return 1
         if not at_work:
             take_up(folder)
@@ -102,7 +101,7 @@ def _look(reader: RecipeReader, out: TextIO) -> int | None:
         return 0
     print(f"{action.text[:1].upper()}{action.text[1:]}.", file=out)
     if action.kind in ("paused", "stopped"):
-        print(f"  go on:  tunedeck resume {folder}", file=out)
+        print(f"  go on:  tunedeck resume {shell_path(folder)}", file=out)
     return 1
 
 

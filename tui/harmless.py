@@ -1,4 +1,4 @@
-"""Text of others, made harmless for a terminal. Pure."""
+"""Text of others to be read, made harmless for a terminal; `tui.data_view` spells out text to be inspected. Pure."""
 
 import re
 import unicodedata

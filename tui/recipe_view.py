@@ -1,10 +1,11 @@
 """A study as a step of a recipe, in the words that the dashboard has for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.study.recipes import RecipeReader, recipe_of
 from core.study.store import StudyError
+from tui.paths import shell_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +21,13 @@ class RecipePlace:
     """What comes of the recipe now that this step is over; empty while it is not."""
     waits: bool = False
     """Whether somebody has to do something before it goes on."""
-
     done: bool = False
     """Whether all steps of the recipe are."""
 
     @property
     def title(self) -> str:
-        """The study's name, as lists and headers show it."""
-        return f"{self.recipe}, {self.short}: {self.step}"
+        """The study's name, as lists and headers show it: what tells the steps of a recipe apart is not cut off."""
+        return f"{self.number}/{self.count} {self.step} of {self.recipe}"
 
     @property
     def short(self) -> str:
@@ -44,38 +44,29 @@ def place_in_recipe(study: Path) -> RecipePlace | None:
     return RecipePlace(recipe.name, steps[number - 1].planned.name, number, len(steps))
 
 
-def is_done(study: Path) -> bool:
-    """Whether all steps of the recipe are done of which a study is one."""
-    recipe = recipe_of(study)
-    return recipe is not None and RecipeReader(recipe).state.done
-
-
-def after_step(study: Path) -> tuple[str, bool]:
-    """What comes of a recipe now that the step in the folder `study` is over, and whether that waits for a person."""
+def after_step(place: RecipePlace, study: Path) -> RecipePlace:
+    """The same place with what comes of the recipe now that the step in the folder `study` is over."""
     # Imported here: who looks at an ordinary study should not pay for the catalogue.
-    from core.engine.recipe_plan import Rest
+    from core.engine.recipe_plan import Rest, trouble_of
     from core.engine.recipes import carrier_alive, stands
 
-    recipe = recipe_of(study)
-    if recipe is None:
-        return "", False
+    recipe = study.resolve().parent
     try:
         reader = RecipeReader(recipe)
         action = stands(reader)
     except StudyError as error:
-        return str(error), True
+        return replace(place, after=str(error), waits=True)
     if isinstance(action, Rest):
         if action.kind == "done":
-            return f"the recipe is done: {_result(reader)}", False
+            return replace(place, after=f"the recipe is done: {_result(reader)}", done=True)
         if action.kind == "running":
-            return f"the recipe goes on: {action.text}. 1 lists the studies", False
-        return action.text, True
-    state = reader.state
-    number = getattr(action, "step", state.current)
-    trouble = state.steps[number - 1].trouble
+            return replace(place, after=f"the recipe goes on: {action.text}. 1 lists the studies")
+        return replace(place, after=action.text, waits=True)
+    trouble = trouble_of(reader.state, action)
     if trouble and not carrier_alive(recipe):
-        return f"{trouble}: `tunedeck resume {recipe}` tries it again", True
-    return "the recipe goes on: the next step is being prepared", False
+        again = f"`tunedeck resume {shell_path(recipe)}` tries it again"
+        return replace(place, after=f"{trouble}: {again}", waits=True)
+    return replace(place, after="the recipe goes on: the next step is being prepared")
 
 
 def carry_on(study: Path) -> None:

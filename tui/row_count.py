@@ -7,9 +7,10 @@ from typing import Any
 
 from core.data_size import CountStoppedError, DataSizeError, FileSize, RowCounter
 from core.dataset_info import DataSet, DataSetError, find_sets, size_of, split_names
+from core.missing import missing_reward
 from core.mixture import CONCAT
 from core.problems import Problem
-from core.profile import find_path
+from core.profile_paths import find_path
 from tui.draft import Review
 from tui.plan import DataCount
 
@@ -31,6 +32,8 @@ class Names:
     strategy: str = CONCAT
     """How several data sets become one, as `data.mix_strategy` has it, and their weights."""
     weights: tuple[float, ...] | None = None
+    reward_model: str = ""
+    """What scores the answers in PPO."""
 
 
 def names_of(review: Review, folder: Path) -> Names:
@@ -52,8 +55,15 @@ def names_of(review: Review, folder: Path) -> Names:
         folder=folder,
         dataset_dir=given("data.dataset_dir"),
         streaming=bool(given("data.streaming")),
+        reward_model=_reward_model(review),
         **_mixture(given("data.mix_strategy"), given("data.interleave_probs")),
     )
+
+
+def _reward_model(review: Review) -> str:
+    key = "alignment.reward_model"
+    wanted = review.values["method.stage"] == "ppo" and key not in review.problems
+    return str(review.values[key] or "") if wanted else ""
 
 
 def _mixture(strategy: str | None, weights: list[float] | None) -> dict[str, Any]:
@@ -69,7 +79,7 @@ def look(names: Names, counter: RowCounter, show: Show) -> DataCount:
     Raises:
         CountStoppedError: `show` returned False.
     """
-    problems = [*_model_problem(names)]
+    problems = [*_model_problem(names), *_reward_problem(names)]
     train: list[FileSize] = []
     evaluation: list[FileSize] = []
     shown = DataCount(strategy=names.strategy, weights=names.weights)
@@ -131,3 +141,12 @@ def _model_problem(names: Names) -> list[Problem]:
         return []
     wrong = f"{name}: there is no such folder or file"
     return [Problem("model.model_name_or_path", wrong, _looked_in(name, names.folder))]
+
+
+def _reward_problem(names: Names) -> list[Problem]:
+    """A reward model that is not there."""
+    name = names.reward_model
+    if not name:
+        return []
+    found = find_path(name, names.folder)
+    return missing_reward(name, found is not None and found.is_dir())

@@ -95,6 +95,8 @@ class TrialRow:
     """Time still to train; None where it is not known or the trial is not live."""
     place: int | None
     """From 1, the best; None where it has no place."""
+    value: float | None = None
+    """What the study ranks by, as far as the trial has come; None where it is not known yet."""
 
     @property
     def number(self) -> int:
@@ -162,12 +164,6 @@ class StudyView:
             return "cannot be read"
         return "engine not running" if self.reading.engine == "missing" else self.reading.status
 
-    def value(self, row: TrialRow) -> float | None:
-        """What the study ranks by, as far as the trial has come."""
-        if row.trial.value is not None and not row.trial.live:
-            return row.trial.value
-        return {"eval_loss": row.eval_loss, "loss": row.loss}.get(self.reading.rank_by)
-
 
 @dataclass(frozen=True, slots=True)
 class StudySummary:
@@ -215,6 +211,7 @@ def study_view(reading: StudyReading, now: float, before: StudyView | None = Non
             tally.places.get(number),
             now,
             old.get(number),
+            reading.rank_by,
         )
         changed = changed or row is not old.get(number)
         by_number[number] = row
@@ -315,7 +312,12 @@ def _tally(reading: StudyReading, before: StudyView | None) -> Tally:
 
 
 def _row(
-    trial: Trial, curve: Curve | None, place: int | None, now: float, old: TrialRow | None
+    trial: Trial,
+    curve: Curve | None,
+    place: int | None,
+    now: float,
+    old: TrialRow | None,
+    rank_by: str,
 ) -> TrialRow:
     if curve is None and old is not None and not trial.live:
         curve = old.curve
@@ -331,7 +333,16 @@ def _row(
         eval_loss = curve.eval_loss if trial.live or eval_loss is None else eval_loss
         peak = max(peak or 0, curve.peak_memory or 0) or None
     eta = _trial_eta(curve, step, _aim(curve, total), now) if trial.live else None
-    row = TrialRow(trial, curve, step, total, loss, eval_loss, peak, eta, place)
+    if trial.live:
+        known = {
+            **(curve.logged if curve is not None else {}),
+            "eval_loss": eval_loss,
+            "loss": loss,
+        }
+        value = known.get(rank_by)
+    else:
+        value = standing.value_of_trial(trial, rank_by)
+    row = TrialRow(trial, curve, step, total, loss, eval_loss, peak, eta, place, value)
     return old if old == row else row
 
 

@@ -35,7 +35,7 @@ def study_line(view: StudyView, width: int, *, ascii: bool) -> list[Piece]:
         groups.append([(f"{waiting}", text), (" at a rung", muted)])
     if view.best is not None:
         first = next((r for r in view.ranked if r.trial == view.best.number), None)
-        value = words.loss(first.value if first is not None else view.value(view.best))
+        value = words.loss(first.value if first is not None else view.best.value)
         runs = f", mean of {first.runs}" if first is not None and first.runs > 1 else ""
         name = _METRICS.get(view.reading.rank_by, view.reading.rank_by)
         groups.append(

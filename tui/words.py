@@ -199,6 +199,22 @@ def metric(name: str) -> str:
     return METRICS.get(name, name)
 
 
+_IN_A_COLUMN: Mapping[str, str] = {
+    "perplexity": "perpl.",
+    "tokens_per_s": "tokens/s",
+    "clip_fraction": "clipped",
+    "mem_peak": "peak",
+}
+
+
+def metric_column(name: str) -> str:
+    """The title of what a study ranks by over a column, in at most ten characters."""
+    if name in METRICS:
+        return METRICS[name]
+    own = name.removeprefix("eval_").removeprefix("reward_")
+    return _IN_A_COLUMN.get(own, own.replace("_", " "))
+
+
 ABBREVIATIONS: Mapping[str, str] = {
     "learning_rate": "lr",
     "per_device_train_batch_size": "batch",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ TITLES = {
     "packed": "tunedeck, data.packing",
     "grouped": "tunedeck, data.group_by_length",
 }
-CUTOFF, BATCH, EVAL_ROWS, RATE, SEED = 512, 8, 8, 2e-4, 42
-WIDTH = 1024
-"""Tokens of a packed sequence: about what a padded batch holds of tokens."""
+CUTOFF, BATCH, EVAL_ROWS, RATE, SEED = 1024, 8, 4, 2e-4, 41
+SEQUENCES = 2
+"""Packed sequences to a batch; they are as long as it takes for an update to be of as many rows as the others'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class Setup:
     lengths: tuple[int, ...]
     """Tokens of the rows in the order in which they come."""
 
+    @property
+    def width(self) -> int:
+        """Tokens of a packed sequence."""
+        return max(*self.lengths, round(BATCH / SEQUENCES * sum(self.lengths) / len(self.lengths)))
+
     def describe(self) -> str:
         """A line about the rows."""
         batches = [self.lengths[i : i + BATCH] for i in range(0, len(self.lengths), BATCH)]
@@ -46,7 +52,8 @@ class Setup:
         tokens = sum(self.lengths)
         return (
             f"SmolLM2-135M, LoRA, CPU, {os.cpu_count()} cores: {len(self.lengths)} rows of {min(self.lengths)} to "
-            f"{max(self.lengths)} tokens ({tokens:,} in all), of batches of {BATCH} {1 - tokens / width:.0%} is padding"
+            f"{max(self.lengths)} tokens (median {statistics.median(self.lengths):.0f}, {tokens:,} in all); "
+            f"of batches of {BATCH} {1 - tokens / width:.0%} is padding"
         )
 
 
@@ -55,6 +62,7 @@ class Ran:
     """What came of an arm."""
 
     tokens_per_s: float
+    updates: int
     eval_loss: float
 
 
@@ -118,9 +126,7 @@ def _run_plain(setup: Setup, number: int) -> Ran:
         cwd=ROOT,
     )
     found = json.loads(result.read_text())
-    ends = found["ends"]
-    tokens = sum(setup.lengths[2 * BATCH :])
-    return Ran(tokens / (ends[-1] - ends[1]), found["eval_loss"])
+    return Ran(sum(setup.lengths) / found["seconds"], found["updates"], found["eval_loss"])
 
 
 def _run_ours(setup: Setup, name: str, number: int) -> Ran:
@@ -133,13 +139,13 @@ def _run_ours(setup: Setup, name: str, number: int) -> Ran:
             "data": {
                 "dataset": str(setup.train),
                 "eval_dataset": str(setup.evaluation),
-                "cutoff_len": WIDTH if packed else CUTOFF,
+                "cutoff_len": setup.width if packed else CUTOFF,
                 "packing": packed,
                 "group_by_length": name == "grouped",
                 "max_samples": len(setup.lengths),
             },
             "train": {
-                "per_device_train_batch_size": 1 if packed else BATCH,
+                "per_device_train_batch_size": SEQUENCES if packed else BATCH,
                 "per_device_eval_batch_size": BATCH,
                 "gradient_accumulation_steps": 1,
                 "num_train_epochs": 1.0,
@@ -162,7 +168,11 @@ def _run_ours(setup: Setup, name: str, number: int) -> Ran:
     run, report = read_record(trial.run, RunInfo), read_record(trial.report, WorkerReport)
     if run is None or report is None or report.eval_loss is None:
         raise SystemExit(f"{TITLES[name]} failed:\n{trial.log.read_text()[-2000:]}")
-    updates = {p.step: p for p in read_points(trial.metrics) if p.loss is not None}
-    second, last = updates[2], updates[max(updates)]
-    assert second.tokens is not None and last.tokens is not None
-    return Ran((last.tokens - second.tokens) / (last.t - second.t), report.eval_loss)
+    updates = [p for p in read_points(trial.metrics) if p.loss is not None]
+    seconds, before = 0.0, 0
+    for point in updates:
+        assert point.tokens is not None and point.tokens_per_s is not None
+        seconds += (point.tokens - before) / point.tokens_per_s
+        before = point.tokens
+    assert before == sum(setup.lengths), "all have the same rows, each once"
+    return Ran(before / seconds, len(updates), report.eval_loss)

@@ -101,13 +101,25 @@ def examine(
     band, remark = _band(judged, metric)
     edges = _edges(judged, space, metric, found)
     steps = tuple(_steps(trials, judged, space, metric, found, edges, band))
-    remarks = [remark] if remark else []
+    remarks = [text for text in (remark, _unheld(space, metric)) if text]
     if space and 0 < len(judged) < FEWEST_TRIALS:
         few = f"{len(judged)} trials are" if len(judged) > 1 else "1 trial is"
         remarks.append(
             f"{few} too few to tell which parameter matters: {FEWEST_TRIALS} or more would."
         )
     return Examination(found, band, edges, steps, tuple(remarks))
+
+
+def _unheld(space: Mapping[str, object], metric: Metric) -> str:
+    """Of ppo: a search that its reward alone decides, and that is free to let go of the reference."""
+    held = next((name for name in ("ppo_kl_coef", "ppo_target") if name in space), None)
+    if held is None or metric.name not in ("reward", "eval_reward"):
+        return ""
+    return (
+        f"{held} is searched and {metric.name} decides: the trial that is held least to the reference may win by what "
+        "fools the reward model. Compare eval_kl too and read some answers before you take it, or do not search "
+        f"{held}."
+    )
 
 
 def _edges(

@@ -28,6 +28,8 @@ from core.memory.forecast import AMPERE, Forecast, Lengths, Target
 from core.profile import Profile
 from core.train.build import check_fits, prepare
 from core.train.errors import UsageError
+from core.train.isolation import check_positions
+from core.train.packing import packs_apart
 from core.train.precision import Numbers, decide
 
 
@@ -71,7 +73,10 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         )
         tracker.begin("load", 0)
         model, notes = _model(config, profile, numbers, tracker, target)
-        check_fits(model, 0, max(shape.length, shape.eval_length), profile.model.model_name_or_path)
+        longest = min(max(lengths.train, lengths.evaluation), profile.data.cutoff_len)
+        check_fits(model, 0, longest, profile.model.model_name_or_path)
+        if shape.packed:
+            check_positions(model, profile.model.model_name_or_path)
         with tracker:
             optimizer = make_optimizer(profile.train, profile.method, model, cuda=cuda)
         recipe = _recipe(profile, numbers, cublas_workspace(target))
@@ -98,12 +103,17 @@ def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
     def width(longest: int) -> int:
         return batch_width(min(longest, profile.data.cutoff_len), cuda=target.kind == "cuda")
 
+    size = train.per_device_train_batch_size, width(lengths.train)
+    eval_rows = train.per_device_eval_batch_size or train.per_device_train_batch_size
+    eval_size = eval_rows, width(lengths.evaluation)
+    packed = packs_apart(profile.data, profile.method.stage)
+    eval_packed = packed and profile.method.stage == "pt"
+    if profile.model.attn == "flash_attention_2":
+        # Packed rows become one long row (core.train.data.Collator).
+        size = (1, size[0] * size[1]) if packed else size
+        eval_size = (1, eval_size[0] * eval_size[1]) if eval_packed else eval_size
     return Shape(
-        batch=train.per_device_train_batch_size,
-        length=width(lengths.train),
-        accumulation=train.gradient_accumulation_steps,
-        eval_batch=train.per_device_eval_batch_size or train.per_device_train_batch_size,
-        eval_length=width(lengths.evaluation),
+        *size, train.gradient_accumulation_steps, *eval_size, packed=packed, eval_packed=eval_packed
     )
 
 

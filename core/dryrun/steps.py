@@ -31,6 +31,10 @@ class Shape:
     eval_batch: int = 0
     eval_length: int = 0
     """0 where nothing is evaluated."""
+    packed: bool = False
+    """Whether rows to train on are packed and are not to see each other: positions tell them apart, of which
+    transformers makes the mask."""
+    eval_packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,9 @@ class _Loop:
         """The forward and backward passes of an update."""
         shape = self._shape
         self._tracker.begin("forward", update)
-        self._batches = [_batch(shape.batch, shape.length) for _ in range(shape.accumulation)]
+        self._batches = [
+            _batch(shape.batch, shape.length, shape.packed) for _ in range(shape.accumulation)
+        ]
         count = sum(batch["labels"][..., 1:].ne(IGNORED).sum() for batch in self._batches)
         for number, batch in enumerate(self._batches[:MICRO_BATCHES]):
             if number:
@@ -157,7 +163,8 @@ class _Loop:
         self._tracker.begin("eval", UPDATES)
         self._model.eval()
         with torch.no_grad():
-            batch = _batch(self._shape.eval_batch, self._shape.eval_length)
+            shape = self._shape
+            batch = _batch(shape.eval_batch, shape.eval_length, shape.eval_packed)
             loss = self._forward(**batch).loss
             del loss
 
@@ -191,8 +198,8 @@ def _accepts_count(model: Any) -> bool:
     return any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
-def _batch(rows: int, length: int) -> dict[str, Any]:
+def _batch(rows: int, length: int, packed: bool) -> dict[str, Any]:
+    third = "position_ids" if packed else "attention_mask"
     return {
-        name: torch.ones(rows, length, dtype=torch.int64)
-        for name in ("input_ids", "attention_mask", "labels")
+        name: torch.ones(rows, length, dtype=torch.int64) for name in ("input_ids", third, "labels")
     }

@@ -203,16 +203,19 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=5)
         self._said.seek(0)
-        said = self._said.read().decode(errors="replace")
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        code = self._child.poll()
-        name = self._role.removeprefix("_")
-        if code is None:
-            return f"the process of {name} closed its output"
-        if code == -signal.SIGKILL:
-            return f"the process of {name} was killed: most likely the machine's memory ran out"
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return f"the process of {name} ended ({how})" + (f": {lines[-1]}" if lines else "")
+        return last_words(self._role, self._child.poll(), self._said.read())
+
+
+def last_words(role: Role, code: int | None, said: bytes) -> str:
+    """How a process of a role ended that gave no answer: its exit code (None: it lives), and what it wrote last."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    name = role.removeprefix("_")
+    if code is None:
+        return f"the process of {name} closed its output"
+    if code == -signal.SIGKILL:
+        return f"the process of {name} was killed: most likely the machine's memory ran out"
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"the process of {name} ended ({how})" + (f": {lines[-1]}" if lines else "")
 
 
 class Chat:

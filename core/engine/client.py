@@ -15,6 +15,7 @@ from core.engine.address import MOST_BYTES, read_info
 from core.engine.launch import PROGRAM
 from core.engine.messages import Reply, Request
 from core.study.files import RangeTest, write_record
+from core.study.recipes import RecipeReader, recipe_of
 from core.study.state import StudyState
 from core.study.store import StudyError, StudyFolder, TrialFolder, remember
 
@@ -128,11 +129,18 @@ def delete_study(folder: Path) -> None:
     """Delete a study with everything in it.
 
     Raises:
-        EngineError: its daemon or one of its trials lives, there is no study, or it cannot be deleted.
+        EngineError: its daemon or one of its trials lives, there is no study, steps of a recipe need what it made, or
+            it cannot be deleted.
     """
     study = StudyFolder(folder.resolve())
     if not study.journal.is_file() and not study.profile.is_file():
         raise EngineError(f"{folder} holds no study")
+    recipe = recipe_of(study.path)
+    if recipe is not None and not RecipeReader(recipe).state.done:
+        raise EngineError(
+            f"{folder} is a step of a recipe that is not done, and the steps after it start from its model; "
+            f"without the recipe, delete its whole folder: {recipe}"
+        )
     try:
         lock = try_lock(study.lock)
     except LockError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from core.engine.after import last_words
 from core.engine.launch import PROGRAM
 from core.study.after import (
     ExportReply,
@@ -24,8 +25,6 @@ from core.study.store import TrialFolder
 
 LOOKS_EVERY = 0.5
 """Seconds between two looks at whether the export is still wanted."""
-LAST_WORDS = 2000
-"""Characters of what a process wrote before it died that are looked at."""
 
 
 class HandoverError(Exception):
@@ -43,19 +42,22 @@ def export_command() -> list[str]:
 
 def export_step(
     trial: TrialFolder,
+    base: Path | None,
     output: Path,
     wanted: Callable[[], bool],
     command: Callable[[], list[str]] = export_command,
 ) -> int:
     """Make the weights of a full training a model in the folder `output`, which must not be there; bytes of the model.
 
-    `wanted` is asked now and then; the export ends when it says no. The process ends with this one, as its input does,
-    and leaves the whole model or none.
+    `base` is the model that the training started from; None: the one that its profile names. `wanted` is asked now and
+    then; the export ends when it says no. The process ends with this one, as its input does, and leaves the whole model
+    or none.
 
     Raises:
         HandoverError: it could not be done.
     """
-    weights = Weights(folder=str(trial.output), trial=str(trial.path))
+    named = None if base is None else str(base)
+    weights = Weights(folder=str(trial.output), trial=str(trial.path), base=named)
     request = ExportRequest(weights=weights, output=str(output))
     with tempfile.TemporaryFile() as said:
         try:
@@ -72,10 +74,7 @@ def export_step(
                     process.terminate()
         if reply is None:
             said.seek(0)
-            words = said.read()[-LAST_WORDS:].decode(errors="replace").strip().splitlines()
-            raise HandoverError(
-                f"the export ended without a word: {words[-1] if words else 'no error either'}"
-            )
+            raise HandoverError(last_words("_export", process.returncode, said.read()))
     if isinstance(reply, Failure):
         raise HandoverError(f"the weights could not be exported: {reply.reason}")
     return reply.bytes

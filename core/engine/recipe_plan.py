@@ -64,7 +64,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """All steps are done; the models of those in `remove` are needed no more."""
+    """All steps are done; the models of those in `remove` are needed no more, also if their removal was begun."""
 
     remove: tuple[int, ...]
 
@@ -92,6 +92,16 @@ def next_action(state: RecipeState, views: Sequence[StepView], held: str = "") -
             continue
         return _next_of(view, len(views), held)
     return Finish(_not_needed(state))
+
+
+def due_step(state: RecipeState, action: Action) -> int:
+    """The number of the step that `action` is about."""
+    return state.current if isinstance(action, Finish) else action.step
+
+
+def trouble_of(state: RecipeState, action: Action) -> str:
+    """Why what is due failed when it was tried last; empty where it did not, or nothing is due any more."""
+    return "" if isinstance(action, Rest) else state.steps[due_step(state, action) - 1].trouble
 
 
 def result_trial(state: StudyState) -> Trial | None:
@@ -165,7 +175,5 @@ def _not_needed(state: RecipeState) -> tuple[int, ...]:
     return tuple(
         number
         for number, step in enumerate(state.steps, 1)
-        if step.planned.name not in kept
-        and not step.planned.makes_reward_model
-        and not step.removed
+        if step.planned.name not in kept and not step.planned.makes_reward_model
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.engine.client import send
 from core.engine.messages import Command, Reply, Request
-from core.engine.recipe_plan import Rest, place
+from core.engine.recipe_plan import Rest, place, trouble_of
 from core.engine.recipes import carrier_alive, hold, release, stands, take_up
 from core.study.recipes import RecipeReader
 from core.study.store import StudyReader, is_study
@@ -39,9 +39,9 @@ def _rest(reader: RecipeReader, command: Command) -> Reply:
     study = reader.folder.study(planned).path
     where = place(state.current, len(state.steps), planned.name)
     status = StudyReader(study).state.status if is_study(study) else None
-    if status == word:
+    if status in (word, "stopped"):
         release(folder)
-        return Reply(True, f"{where} is {word} already")
+        return Reply(True, f"{where} is {status} already")
     if status == "running" or (status == "paused" and command == "stop"):
         reply = send(study, Request(command))
         if reply.ok:
@@ -75,8 +75,8 @@ def _resume(reader: RecipeReader) -> Reply:
         text = reply.text
     take_up(folder)
     reader.poll()
-    record = state.steps[state.current - 1]
-    where = place(state.current, len(state.steps), record.planned.name)
-    if record.trouble:
-        return Reply(False, f"{where}: {record.trouble}")
+    trouble = trouble_of(state, stands(reader))
+    where = place(state.current, len(state.steps), state.steps[state.current - 1].planned.name)
+    if trouble:
+        return Reply(False, f"{where}: {trouble}")
     return Reply(True, f"{where}: {text}" if text else f"the recipe goes on, {where}")

@@ -7,6 +7,7 @@ One at a time works: it holds the recipe's lock.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from core.engine.recipe_plan import (
     Rest,
     Serve,
     StepView,
+    due_step,
     next_action,
     place,
 )
@@ -61,8 +63,8 @@ COMMENT = """The recipe as it was started, with all that each step runs with. Ru
 class Hands:
     """What a carrier does its work with; tests give others."""
 
-    export: Callable[[TrialFolder, Path, Callable[[], bool]], int] = export_step
-    """Makes a trial's weights a model in a folder, as long as the function says so; returns the model's bytes."""
+    export: Callable[[TrialFolder, Path | None, Path, Callable[[], bool]], int] = export_step
+    """Makes a trial's weights, on their base, a model in a folder as long as the function says so; its bytes."""
     serve: Callable[[Path], None] = start_daemon
 
 
@@ -84,7 +86,9 @@ def create_recipe(recipe: Recipe, folder: Path) -> Path:
     try:
         made.path.mkdir(parents=True, exist_ok=True)
         if any(made.path.iterdir()):
-            raise StudyError(f"{folder} exists and is not empty: choose another folder")
+            raise StudyError(
+                f"{folder} exists and is not empty: choose another folder, or `tunedeck attach` it if it is a recipe"
+            )
         made.recipe.write_text(dumps(recipe, comment=COMMENT), encoding="utf-8")
         writer = JournalWriter(made.journal)
         writer.append(encode(created))
@@ -207,7 +211,7 @@ def carry(path: Path, hands: Hands, tell: Callable[[str], None]) -> int:
                 ready()
                 return 0
             with open(lock, "rb"):
-                going = Carrier(folder, hands).work(ready)
+                going = Carrier(folder, hands, ready).work()
             # A step may have ended after the last look, whose daemon found the lock taken.
             # One whose daemon died at once is not started again and again.
             if not going or isinstance(stands(RecipeReader(path)), Rest | Serve):
@@ -229,33 +233,38 @@ def _trouble(folder: RecipeFolder, tell: Callable[[str], None], reason: str) -> 
 class Carrier:
     """Carries a recipe on; the caller holds its lock."""
 
-    def __init__(self, folder: RecipeFolder, hands: Hands) -> None:
-        self._folder, self._hands = folder, hands
+    def __init__(self, folder: RecipeFolder, hands: Hands, ready: Callable[[], None]) -> None:
+        """`ready` is called before what may take long and was recorded, and once nothing is left to do."""
+        self._folder, self._hands, self._ready = folder, hands, ready
         self._log = DaemonLog(folder.log)
         self._journal = JournalWriter(folder.journal)
         self._reader = RecipeReader(folder.path)
         self._recipe: Recipe | None = None
 
-    def work(self, ready: Callable[[], None]) -> bool:
+    def work(self) -> bool:
         """Act until nothing is to be done or a step runs; False where something failed.
 
-        `ready` is called before what may take long, and at the end.
+        Raises:
+            StudyError: the recipe or a study of it cannot be read.
+            OSError: what is to be done cannot be recorded.
         """
         try:
-            while True:
-                action = stands(self._reader)
-                if isinstance(action, Rest):
-                    self._log.say(action.text)
-                    return True
-                if isinstance(action, Export):
-                    ready()
-                if not self._act(action):
-                    return False
-                if isinstance(action, Begin | Serve):
-                    return True
+            going = self._go_on()
         finally:
             self._journal.close()
-            ready()
+        self._ready()
+        return going
+
+    def _go_on(self) -> bool:
+        while True:
+            action = stands(self._reader)
+            if isinstance(action, Rest):
+                self._log.say(action.text)
+                return True
+            if not self._act(action):
+                return False
+            if isinstance(action, Begin | Serve):
+                return True
 
     def _act(self, action: Action) -> bool:
         """Do one thing; False where it failed, which is then in the journal."""
@@ -290,7 +299,10 @@ class Carrier:
         planned = self._planned(number)
         study = self._folder.study(planned)
         step = self._step(planned)
-        profile = step.starting_from(self._result(planned.source), self._result(planned.reward))
+        results = [self._result(name) for name in (planned.source, planned.reward)]
+        # From the profile's own folder, so that the recipe's may be moved.
+        model, reward = (p and os.path.relpath(p, study.path) for p in results)
+        profile = step.starting_from(model, reward)
         self._record(StepStarting(t=now(), step=number))
         study.path.mkdir(exist_ok=True)
         save(profile, study.profile)
@@ -306,7 +318,10 @@ class Carrier:
             shutil.rmtree(target)
         self._record(StepExporting(t=now(), step=action.step, trial=action.trial))
         self._log.say(f"{self._place(action.step)}: exports the weights of trial {action.trial}")
-        size = self._hands.export(trial, target, lambda: not self._folder.held())
+        self._ready()
+        # Where it lies now: the trial's own profile has the place where it lay when the training started.
+        base = self._result(planned.source)
+        size = self._hands.export(trial, base, target, lambda: not self._folder.held())
         self._record(StepExported(t=now(), step=action.step, trial=action.trial, bytes=size))
         self._log.say(f"{self._place(action.step)} is done")
 
@@ -318,7 +333,7 @@ class Carrier:
         self._record(RecipeDone(t=now()))
 
     def _fail(self, action: Action, reason: str) -> None:
-        number = self._reader.state.current if isinstance(action, Finish) else action.step
+        number = due_step(self._reader.state, action)
         self._log.say(f"{self._place(number)}: {reason}")
         self._record(HandoverFailed(t=now(), step=number, reason=reason))
 
@@ -335,6 +350,8 @@ class Carrier:
     def _step(self, planned: PlannedStep) -> Step:
         if self._recipe is None:
             self._recipe = load(self._folder.recipe)
+        if planned.name not in [step.name for step in self._recipe.steps]:
+            raise StudyError(f"{self._folder.recipe} has no step {planned.name} any more")
         return self._recipe.step(planned.name)
 
     def _result(self, name: str | None) -> Path | None:
@@ -353,8 +370,8 @@ def _planned(step: Step) -> PlannedStep:
 
 
 def _shown(path: Path) -> str:
-    """A path as short as a person may write it: from the current folder where that is above it."""
+    """A path as a person may write it in a command: from the current folder where that is above it."""
     try:
-        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        return shlex.quote(os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path))
     except OSError:
-        return str(path)
+        return shlex.quote(str(path))

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from core.catalogue import find
 from core.engine.endings import Outcome
 from core.engine.launch import LaunchError, LaunchSpec, LeaseTakenError, Mark
 from core.engine.prepare import prepare
@@ -114,6 +115,7 @@ def make_watch(service: Service, trial: Trial) -> Watch:
         patience=service.settings.stall_patience,
         stage=profile.method.stage,
         kl_target=held,
+        decided={find(name).key for name in trial.changes},
     )
 
 

@@ -2,6 +2,7 @@
 its limit."""
 
 import math
+from collections.abc import Collection
 
 from core.engine.silence import PATIENCE, Silence, evaluation_updates
 from core.memory.creep import Creep
@@ -27,17 +28,20 @@ class Watch:
         patience: float = PATIENCE,
         stage: str = "sft",
         kl_target: float | None = None,
+        decided: Collection[str] = (),
     ) -> None:
         """`resumed`: the attempt goes on from a checkpoint (after a pause or a rung), so what earlier attempts logged
         belongs to its curve. `stalled`: the journal says that it had stalled when an earlier daemon looked last.
         `patience`: seconds without a log after which it may count as stalled. `stage` and `kl_target` are the
-        guard's."""
+        guard's. `decided`: the parameters, by full key, in which the study has decided that the trial is other than its
+        profile: a change of these from one attempt to the next is known."""
         self.folder = folder
         self.attempt = attempt
         self._train = train
         self._guarded = guarded
         self._stage = stage
         self._kl_target = kl_target
+        self._decided = frozenset(decided)
         self._resumed = resumed
         self._tail = MetricsTail(folder.metrics)
         self._earlier: list[Point] = []
@@ -62,7 +66,9 @@ class Watch:
                 continue
             if not self.started:
                 self.started = True
-                self._begin(point.step)
+                changed = self._begin(point.step)
+                if changed is not None and not self._told_before(point):
+                    said.append(Verdict("warn", changed, point.step))
             self._silence.heard(point)
             heard = (self._observe(point), self._mind_memory(point))
             said.extend(verdict for verdict in heard if verdict is not None)
@@ -76,8 +82,11 @@ class Watch:
         """
         return None if self.asked_at is not None else self._silence.look(now)
 
-    def _begin(self, first_step: int) -> None:
-        """Make what judges the attempt, at its first point: the worker has told the trial's length by then."""
+    def _begin(self, first_step: int) -> str | None:
+        """Make what judges the attempt, at its first point: the worker has told the trial's length by then.
+
+        Returns what is to be said of settings that were changed by hand since its checkpoint.
+        """
         run = read_record(self.folder.run, RunInfo)
         task = read_record(self.folder.task, TrialTask)
         self._silence.evaluation = evaluation_updates(run)
@@ -85,6 +94,13 @@ class Watch:
         # A range test is meant to diverge.
         if self._guarded and (task is None or task.kind != "range"):
             self._guard = self._make_guard(first_step, run, task)
+        changed = run.changed if run is not None and run.attempt == self.attempt else {}
+        by_hand = [text for key, text in changed.items() if key not in self._decided]
+        if not by_hand:
+            return None
+        return (
+            f"it goes on from a checkpoint that was made with other settings: {', '.join(by_hand)}"
+        )
 
     def _observe(self, point: Point) -> Verdict | None:
         if self._guard is None or (point.loss is None and point.grad_norm is None):

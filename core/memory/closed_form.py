@@ -21,7 +21,14 @@ from core.memory.estimate.passes import (
 )
 from core.memory.estimate.regime import Regime, decide
 from core.memory.estimate.sharing import sharing
-from core.memory.estimate.stages import TILE, cache_of_answers, needs_of, note_of
+from core.memory.estimate.stages import (
+    TILE,
+    cache_of_answers,
+    further_models,
+    needs_of,
+    note_of,
+    scored,
+)
 from core.memory.estimate.states import (
     EMBEDDINGS,
     HEADS,
@@ -74,13 +81,13 @@ class _Run:
         lengths: Lengths,
     ) -> None:
         self._profile = profile
-        self._shape = shape
+        self._needs = needs_of(profile)
+        self._shape = shape = scored(shape) if self._needs.tail == "score" else shape
         self._target = target
         self._regime = regime
         self._lengths = lengths
         self._groups = trained_groups(shape, regime, profile.method)
         self._sharing = sharing(profile, shape, regime, self._groups)
-        self._needs = needs_of(profile)
         self._moments: dict[Moment, _Most] = {}
         self._held = self._what_stays()
 
@@ -92,25 +99,20 @@ class _Run:
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
         states = optimizer_states(self._groups, profile.train, regime.trained, cuda=regime.cuda)
         weights = base_weights(self._shape, regime, profile.method)
-        if self._needs.tail == "score" and not self._shape.tied:
-            # One score in place of the output head.
-            weights -= rounded(self._shape.embedding * regime.weight)
+        further = further_models(profile, self._shape, regime, loading=False)
         return {
-            "weights": weights // shared.weights + self._further_models(weights),
+            "weights": weights // shared.weights + further,
             "adapters": adapters // shared.weights,
             "optimizer": states // shared.states,
             "workspace": 2 * cublas_workspace(self._target),
         }
 
-    def _further_models(self, weights: int) -> int:
-        """Models that are held frozen beside the one that trains."""
-        frozen = weights * self._regime.frozen // self._regime.weight
-        return (self._needs.references + self._needs.rewards) * frozen
-
     def load(self) -> None:
         """Weights arrive one by one; one that is quantised arrives in 16 bits first."""
-        regime, shape = self._regime, self._shape
-        weights = self._held["weights"]
+        regime, shape, profile = self._regime, self._shape, self._profile
+        unshared = further_models(profile, shape, regime, loading=True)
+        shared = further_models(profile, shape, regime, loading=False)
+        weights = self._held["weights"] + unshared - shared
         largest = max((m.weight for m in shape.linears), default=0)
         arriving = largest * 2 if regime.bits < 16 else 0
         self._note("load", {"weights": weights + arriving})
@@ -139,14 +141,13 @@ class _Run:
             chunk=self._chunk(),
             accumulated=accumulated,
             offload=train.offload_activations and regime.cuda,
+            answers=self._answers(),
         )
         inputs = 3 * rounded(8 * batch.tokens) * train.gradient_accumulation_steps
         held = self._computing()
         held["activations"] = inputs
         if accumulated:
             held["gradients"] = kept + shared.passing
-        if self._needs.drawn:
-            self._draw(rows, batch.length)
         aside = self._pass_aside(batch) if self._needs.aside else None
         _Passes(self._shape, regime, self._profile, batch, held, self._note, aside=aside).run()
         updating = dict(self._held)
@@ -157,16 +158,22 @@ class _Run:
         self._note("optimizer", updating)
 
     def evaluate(self) -> None:
-        """Forward alone, without gradients."""
+        """Forward alone, without gradients. Stage ppo does so with the answers of every round."""
         train = self._profile.train
-        if not self._lengths.evaluation:
+        longest = self._lengths.evaluation
+        if self._needs.drawn:
+            longest = max(longest, self._lengths.train)
+        if not longest:
             return
         rows = train.per_device_eval_batch_size or train.per_device_train_batch_size
         batch = Batch(
             rows=rows * self._needs.rows,
-            length=self._width_of(self._lengths.evaluation),
+            length=self._width_of(longest),
             chunk=self._chunk(),
+            answers=self._answers(),
         )
+        if self._needs.drawn:
+            self._draw(batch)
         held = self._computing()
         held["activations"] = 3 * rounded(8 * batch.tokens)
         if self._sharing.weights == 1 and self._sharing.buckets:
@@ -186,7 +193,11 @@ class _Run:
         """Tokens whose scores exist at once; None for all of a batch."""
         if self._needs.tail == "tokens":
             return self._profile.train.loss_chunk_tokens
-        return TILE if self._needs.tail == "tiles" else 1
+        return TILE if self._needs.tail == "tiles" else None
+
+    def _answers(self) -> int | None:
+        """Tokens of a row that are scored where not all are: what is drawn, and the one before it."""
+        return self._needs.drawn + 1 if self._needs.tail == "answers" else None
 
     def _pass_aside(self, batch: Batch) -> Peak:
         """The most of a pass without gradients over the same rows."""
@@ -203,14 +214,14 @@ class _Run:
         parts = [most[0].get(label, 0) for label in LABELS]
         return Peak(sum(parts), parts)
 
-    def _draw(self, rows: int, length: int) -> None:
+    def _draw(self, batch: Batch) -> None:
         """Answers that are drawn: a token at a time, from keys and values that are kept of all before it."""
         shape = self._shape
         held = self._computing()
-        held["activations"] = cache_of_answers(shape, self._regime, rows, length)
+        held["activations"] = cache_of_answers(shape, self._regime, batch.rows, batch.length)
         # The scores of the last token in the model's numbers, in fp32, sorted and as shares.
-        held["logits"] = rows * shape.vocabulary * (self._regime.weight + 3 * 4)
-        self._note("forward", held)
+        held["logits"] = batch.rows * shape.vocabulary * (self._regime.weight + 3 * 4)
+        self._note("eval", held)
 
     def _computing(self) -> Held:
         """What stays, and the weights that are whole while layers compute."""
@@ -360,7 +371,7 @@ class _Passes:
             self._regime,
             self._batch,
             self._width,
-            head_trains=plan.head,
+            head_trains=plan.head or self._shape.scored,
             norm_trains=plan.norm,
             flows=self._training and (last.trains or last.flows),
             head_waits=plan.embedding and self._shape.tied,

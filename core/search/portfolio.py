@@ -39,7 +39,7 @@ _REWARD_FULL = (
 )
 _REWARD_FREEZE = "between reward models with all weights and with adapters; no published sweep"
 _PPO_FREEZE = "PPO, 1e-6 to 2e-5, between all weights and adapters; no published sweep"
-_PPO = "PPO, 1e-6 to 2e-5: TRL long began with 1.41e-5, lower is safer"
+_PPO = "PPO, 1e-6 to 2e-5: TRL's PPO trainer began with 1e-5, its examples with 1.41e-5; lower is safer"
 
 _RATES: dict[tuple[str, str], tuple[tuple[float, ...], str]] = {
     ("sft", "lora small"): ((1e-3, 3e-4, 1e-4), _SWEEP),

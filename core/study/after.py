@@ -63,15 +63,16 @@ class Check(msgspec.Struct, frozen=True):
     what: Literal["merged", "written"]
     """`merged`: in memory, after merging. `written`: loaded again from the files."""
     error: float
-    """Root mean square of the logits' differences over that of the reference (each position's mean removed)."""
+    """Root mean square of the logits' differences over that of the reference (each position's mean removed); of reward
+    models of the scores'."""
     largest: float
     """The largest difference of a logit, over the same."""
     tolerance: float
     """What `error` may be at most."""
-    agreement: float
-    """The share of positions at which both find the same token likeliest."""
+    agreement: float | None
+    """The share of positions at which both find the same token likeliest; None of reward models."""
     tokens: int
-    """Positions that were compared."""
+    """Positions that were compared; of reward models scores."""
 
     @property
     def passed(self) -> bool:
@@ -90,7 +91,8 @@ class ExportReply(msgspec.Struct, frozen=True, kw_only=True, tag="exported"):
     files: tuple[str, ...]
     bytes: int
     effect: float | None = None
-    """How far training moved the logits, measured as `Check.error` is; None where the base was not at hand."""
+    """How far training moved the logits, measured as `Check.error` is; None where the base was not at hand, and of
+    reward models, whose base scores nothing."""
     checks: tuple[Check, ...] = ()
     serve: tuple[str, ...] = ()
     """Command lines that serve the model."""
@@ -251,7 +253,7 @@ UNFINISHED = ".unfinished"
 
 def partial_of(output: Path) -> Path:
     """The folder in which an export writes before it is whole: beside `output`, so that renaming it is one act."""
-    return output.with_name(f"{output.name}.partial")
+    return output.parent / f"{output.name}.partial"
 
 
 def encode(message: msgspec.Struct) -> bytes:

@@ -142,6 +142,9 @@ class RunInfo(msgspec.Struct, frozen=True):
     """Tokens of one pass over the training rows, padding left out."""
     longest_eval_row: int | None = None
     """The same of the rows to evaluate on; None where there are none."""
+    changed: dict[str, str] = {}
+    """Where it goes on from a checkpoint: the settings that are others than those that made that, by full key, each as
+    a sentence."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -215,6 +216,10 @@ def find_study(name: str) -> Path:
     named = [p for p in recent() if p.name == name and (is_study(p) or recipe_steps(p))]
     if named:
         return named[0] if is_study(named[0]) else recipe_steps(named[0])[-1]
+    if any((p / RECIPE_JOURNAL).is_file() for p in (given, studies_root() / name)):
+        raise StudyError(
+            f"no step of the recipe {name} has begun: `tunedeck resume {shlex.quote(name)}` begins it"
+        )
     known = [p.name for p in all_studies()]
     hint = f"; studies here: {', '.join(known[:8])}" if known else "; there are no studies here yet"
     raise StudyError(f"{name} is no study{hint}")

@@ -23,7 +23,10 @@ def check_adapter(profile: Profile) -> None:
         return
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise ModelError(f"model.adapter_name_or_path: there is no folder {name}")
+        raise ModelError(
+            f"model.adapter_name_or_path: there is no folder {name}; an adapter on the hub is fetched with "
+            "`hf download NAME --local-dir FOLDER`"
+        )
     if not (folder / _CONFIG).is_file():
         whole = (folder / "config.json").is_file()
         raise ModelError(

@@ -155,21 +155,31 @@ def check_fits(model: Any, largest_id: int, longest: int, path: str) -> None:
     Raises:
         ModelError: it has not.
     """
-    words = model.get_input_embeddings()
-    known = words.weight.shape[0]
+    known = model.get_input_embeddings().weight.shape[0]
     if largest_id >= known:
         raise ModelError(
             f"the tokenizer of {path} makes token {largest_id}, and the model knows {known} tokens: "
             "tokenizer and model do not belong together"
         )
-    for name, module in model.named_modules():
-        size = getattr(module, "num_embeddings", None)
-        positions = "pos" in name or name.endswith("wpe")
-        if size is not None and positions and module is not words and longest > size:
-            raise ModelError(
-                f"the model {path} takes at most {size} tokens, and rows have up to {longest}; "
-                f"set data.cutoff_len = {size}"
-            )
+    size = learnt_positions(model)
+    if size is not None and longest > size:
+        raise ModelError(
+            f"the model {path} takes at most {size} tokens, and rows have up to {longest}; "
+            f"set data.cutoff_len = {size}"
+        )
+
+
+def learnt_positions(model: Any) -> int | None:
+    """How many positions a model has learnt; None where it computes them, and so takes more than it was made for."""
+    words = model.get_input_embeddings()
+    sizes = [
+        module.num_embeddings
+        for name, module in model.named_modules()
+        if ("pos" in name or name.endswith("wpe"))
+        and module is not words
+        and hasattr(module, "num_embeddings")
+    ]
+    return min(sizes, default=None)
 
 
 def _check_complete(missing: Iterable[str], path: str) -> None:

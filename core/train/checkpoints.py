@@ -4,7 +4,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,15 @@ class Beginning:
     """The update that a probe ended with whose training this one continues; of later attempts too."""
     continues: bool = False
     """Whether this attempt is the one that goes on from the probe's checkpoint."""
-    changes: tuple[str, ...] = ()
-    """Sentences for the log: the settings that are others than those that made the checkpoint."""
+    changes: tuple[resumption.Change, ...] = ()
+    """The settings that are others than those that made the checkpoint."""
+    untold: bool = False
+    """Whether the checkpoint does not tell the settings that made it."""
+
+    @property
+    def new_best(self) -> bool:
+        """Whether the best evaluation before this attempt is no measure for it."""
+        return self.continues or any(change.key == resumption.JUDGED for change in self.changes)
 
 
 def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning:
@@ -62,8 +69,8 @@ def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning
     if refused is not None:
         told = whose if from_probe else f"the trial cannot go on from {checkpoint.name}"
         raise SettingsError(f"{told} with {refused}; start it over")
-    differ = tuple(resumption.told(resumption.changes(was or now, now)))
-    return Beginning(checkpoint, ended, continues=from_probe, changes=differ)
+    differ = tuple(resumption.changes(was or now, now))
+    return Beginning(checkpoint, ended, from_probe, differ, was is None and not from_probe)
 
 
 def _made_with(checkpoint: Path, from_probe: bool) -> dict[str, Any] | None:
@@ -115,9 +122,9 @@ class Keeper:
     begun: int | None = None
     """The update of the checkpoint that this attempt went on from, which stays while it runs."""
 
-    def tidy(self, folder: Path, history: Sequence[Mapping[str, Any]], best: str | None) -> None:
-        """Remove the checkpoints in `folder` that need not stay. `history` is the Trainer's log; `best` the checkpoint
-        whose weights the run will end with."""
+    def tidy(self, folder: Path, state: Any) -> None:
+        """Remove the checkpoints in `folder` that need not stay: also those of later updates, which an attempt left
+        that this one does not go on from. `state` is the Trainer's."""
         there = {
             int(found[1]): path
             for path in folder.iterdir()
@@ -125,12 +132,12 @@ class Keeper:
         }
         values = {
             int(entry["step"]): self.metric.signed(float(entry[self.metric.name]))
-            for entry in history
+            for entry in state.log_history
             if self.metric.name in entry
         }
-        kept = self.kept(there, values)
+        kept = self.kept((s for s in there if s <= state.global_step), values)
         for step, path in there.items():
-            if step not in kept and path.name != Path(best or "").name:
+            if step not in kept and step != state.best_global_step:
                 shutil.rmtree(path, ignore_errors=True)
 
     def kept(self, steps: Iterable[int], values: Mapping[int, float]) -> set[int]:

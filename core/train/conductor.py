@@ -43,6 +43,9 @@ class EarlyStop(TrainerCallback):  # type: ignore[misc]
         for entry in state.log_history:
             if self._metric.name in entry and entry["step"] > self._since:
                 self._take(float(entry[self._metric.name]))
+        if self._worse >= self._patience:
+            self.fired = True
+            raise Arrived
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **unused: Any) -> None:
         self._take(float(metrics[self._metric.name]))
@@ -99,7 +102,7 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         on_first_step: Callable[[], None],
     ) -> None:
         """`saves_evaluated`: a checkpoint is saved after each evaluation, `save_waiting`: where the run is to go on,
-        `keep_last`: at its end. `keeper` says which checkpoints stay, `record` keeps in one what made it: both where
+        `keep_last`: at its end, as with `save_every`. `keeper` says which checkpoints stay, `record` keeps in one what made it: both where
         this process has them in order. `new_best`: which evaluation was the best before this attempt is forgotten.
         `take_up_window` is called as training begins, `on_first_step` once, as the first update begins."""
         self._requests = requests
@@ -173,7 +176,8 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
             # The best weights so far are the end's business; what is saved here goes on training.
             args.load_best_model_at_end = False
         ended = control.should_training_stop and self.outcome == "completed"
-        if (waits and self._save_waiting) or (ended and self._keep_last):
+        kept = self._keep_last or self._save_every is not None
+        if (waits and self._save_waiting) or (ended and kept):
             control.should_save = self._saved != state.global_step
 
     def on_save(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
@@ -182,4 +186,4 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         if self._record is not None:
             self._record(folder / f"checkpoint-{state.global_step}")
         if self._keeper is not None:
-            self._keeper.tidy(folder, state.log_history, state.best_model_checkpoint)
+            self._keeper.tidy(folder, state)

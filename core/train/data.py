@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from core.train.errors import DataError
 from core.train.examples import IGNORED, AnyExample, Example
 from core.train.formats import AnyRow
 from core.train.order import epoch_order
-from core.train.packing import blocks, pack, packs, positions
+from core.train.packing import joined, pack, packs, positions
 from core.train.rows import Split, read_split
 from core.train.stored import Kind, Rows, stored
 from core.train.streaming import StreamedRows
@@ -149,13 +149,14 @@ def _to_train(
 ) -> Iterator[AnyExample]:
     """What is trained on; of a stream as many examples as `rows` has, however many rows they take."""
     if not isinstance(rows, StreamedRows):
-        return _joined(encoding.examples(rows), table, stage)
+        examples = encoding.examples(rows)
+        return joined(examples, table, stage) if packs(table, stage) else examples
     wanted, onward = len(rows), _learnable(rows, encoding, table, stage)
     if not packs(table, stage):
         return encoding.examples(onward, wanted)
     # So many tokens fill the sequences: each has at most cutoff_len, and leaves out two where texts are cut.
     enough = _up_to(encoding.examples(onward), wanted * (table.cutoff_len + 2))
-    return islice(_joined(enough, table, stage), wanted)
+    return islice(joined(enough, table, stage), wanted)
 
 
 def _to_evaluate(
@@ -163,15 +164,7 @@ def _to_evaluate(
 ) -> Iterator[AnyExample]:
     """What is evaluated on, which is packed in pretraining alone."""
     examples = encoding.examples(rows)
-    return _joined(examples, table, stage) if stage == "pt" else examples
-
-
-def _joined(examples: Iterable[AnyExample], table: DataTable, stage: str) -> Iterator[AnyExample]:
-    """The examples, joined into sequences where the stage does so."""
-    if not packs(table, stage):
-        return iter(examples)
-    join = blocks if stage == "pt" else pack
-    return join(cast(Iterable[Example], examples), table.cutoff_len, apart=table.neat_packing)
+    return joined(examples, table, stage) if stage == "pt" else examples
 
 
 def _up_to(examples: Iterable[AnyExample], tokens: int) -> Iterator[AnyExample]:

@@ -234,6 +234,8 @@ class Examiner:
             text = (
                 f"none of the {self._eval_rows:,} rows to evaluate on has anything to learn within cutoff_len = "
                 f"{limit}: raise data.cutoff_len"
+                + ", or evaluate on pairs of different answers"
+                * (stage in ("rm", "dpo"))
             )
             yield Finding("nothing learnt", "error", text)
 

@@ -8,10 +8,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from core.data_size import validation_rows
-from core.mixture import CONCAT, SetSize, exact_shares, interleaved, order
+from core.mixture import CONCAT, UNDER, SetSize, exact_shares, interleaved, order
 from core.train.errors import DataError
 
 T = TypeVar("T")
+_MOST = 10**8
+"""Rows that are put into a list at most, repeated ones counted: of these it takes a gigabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ def mix(
         raise DataError(
             f"data.val_size sets all {len(few.rows)} rows of {few.name} aside, so that none is left to train on; "
             "make it smaller, or set it to 0"
+        )
+    if sum(portions.train) > _MOST:
+        raise DataError(
+            f'data.interleave_probs and data.mix_strategy = "{strategy}" come to more than {_MOST:,} rows: '
+            f'a small weight has the others begin again so often; take mix_strategy = "{UNDER}", or other weights'
         )
     shares = exact_shares(len(parts), weights)
     train: list[list[T]] = []

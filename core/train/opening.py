@@ -12,6 +12,7 @@ from core.train.checkpoints import Beginning
 from core.train.data import Examples
 from core.train.plan import Plan
 from core.train.precision import Numbers
+from core.train.resumption import told
 from core.train.schedule import describe
 from core.train.templates.fit import note
 from core.train.trainable import count
@@ -22,7 +23,13 @@ _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "bitsandbyte
 
 
 def run_info(
-    task: TrialTask, plan: Plan, model: Any, examples: Examples, numbers: Numbers, seconds: float
+    task: TrialTask,
+    plan: Plan,
+    model: Any,
+    examples: Examples,
+    numbers: Numbers,
+    beginning: Beginning,
+    seconds: float,
 ) -> RunInfo:
     """What is known when the first update begins; `seconds` is how long that took."""
     trainable, parameters = count(model)
@@ -45,6 +52,7 @@ def run_info(
         rung_step=plan.rung_step,
         warmup_steps=plan.warmup_steps,
         epoch_tokens=int(examples.train.tokens.sum()),
+        changed={change.key: str(change) for change in beginning.changes},
     )
 
 
@@ -71,9 +79,11 @@ def opening_lines(
     if taken is not None and profile.method.stage != "pt":
         yield taken
     yield from describe(profile.train, task, plan, beginning.probe_end)
-    for line in (adapter.describe(profile), *beginning.changes):
+    for line in (adapter.describe(profile), *told(beginning.changes)):
         if line is not None:
             yield line
+    if beginning.untold:
+        yield "its checkpoint does not tell which settings made it: they are taken to be these"
 
 
 def _device_name(device: str) -> str:

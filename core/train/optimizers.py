@@ -1,11 +1,21 @@
 """Which optimizer `train.optim` means: its class, its arguments and its groups of weights."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
-from core.optimizer_settings import BITSANDBYTES, PACKAGES, PROJECTED, OptimArgsError, optim_args
+from core.optimizer_settings import (
+    BITSANDBYTES,
+    PACKAGES,
+    PROJECTED,
+    OptimArgsError,
+    lacking,
+    optim_args,
+)
 from core.params import MethodTable, TrainTable
 from core.train.errors import SettingsError, first_line
 from core.train.precision import Device
@@ -84,8 +94,8 @@ def build_optimizer(
     """
     rates = Rates.of(train, method)
     if train.optim in PROJECTED:
-        _check_package(train.optim)
-        return _projected(model, train, device)
+        _check_projected(train, device)
+        return _projected(model, train)
     found = find_optimizer(train, device)
     if sharding in ("zero1", "fsdp"):
         from core.train.sharding import ShardedAdamW, ZeroOptimizer
@@ -109,7 +119,7 @@ def check_optimizer(train: TrainTable, device: Device) -> None:
     """
     if train.optim in PROJECTED:
         _arguments(train)
-        _check_package(train.optim)
+        _check_projected(train, device)
     else:
         find_optimizer(train, device)
 
@@ -183,35 +193,59 @@ def _arguments(train: TrainTable) -> dict[str, Any]:
         raise SettingsError(f"train.optim_args: {error} ({error.right})") from None
 
 
-def _check_package(optim: str) -> None:
-    package = PACKAGES[optim]
-    if find_spec(package.module) is None:
+def _check_projected(train: TrainTable, device: Device) -> None:
+    package = lacking(train.optim)
+    if package is not None:
         raise SettingsError(
-            f'train.optim = "{optim}" needs the package {package.install}, which is not installed: pip install '
+            f'train.optim = "{train.optim}" needs the package {package.install}, which is not installed: pip install '
             f"{package.install}"
+        )
+    if train.optim.endswith("8bit") and device == "cpu":
+        raise SettingsError(
+            f'train.optim = "{train.optim}" needs a GPU. Take "{train.optim.removesuffix("_8bit")}"'
         )
 
 
-def _projected(model: Any, train: TrainTable, device: Device) -> Any:
+@contextmanager
+def readable_states(optim: str) -> Iterator[None]:
+    """Within it, torch.load takes a checkpoint's states of galore and apollo, which hold objects of their packages."""
+    if optim not in PROJECTED:
+        yield
+        return
+    import torch
+
+    package = PACKAGES[optim].module
+    import_module(package)
+    kinds = {
+        kind
+        for name, module in tuple(sys.modules.items())
+        if name.partition(".")[0] == package
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__.partition(".")[0] == package
+    }
+    with torch.serialization.safe_globals(list(kinds)):
+        yield
+
+
+def _projected(model: Any, train: TrainTable) -> Any:
     """galore or apollo, as transformers makes it: its states are of a projection of the linear layers' gradients.
 
     Raises:
         SettingsError: transformers cannot make it.
     """
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer
+    from transformers.training_args import OptimizerNames
 
     targets = [n.strip() for n in (train.optim_target_modules or "").split(",") if n.strip()]
-    arguments = TrainingArguments(
-        output_dir=".",
-        optim=train.optim,
-        optim_args=(train.optim_args or "").replace(" ", "") or None,
+    # What is read of TrainingArguments. New ones would reset the state of the Trainer's accelerator, which is running.
+    arguments: Any = SimpleNamespace(
+        optim=OptimizerNames(train.optim),
+        optim_args=train.optim_args,
         optim_target_modules=targets or _inner_linears(model),
         learning_rate=train.learning_rate,
         adam_beta1=train.adam_beta1,
         adam_beta2=train.adam_beta2,
         adam_epsilon=train.adam_epsilon,
-        use_cpu=device == "cpu",
-        report_to="none",
     )
     try:
         kind, given = Trainer.get_optimizer_cls_and_kwargs(arguments, model)
@@ -219,9 +253,15 @@ def _projected(model: Any, train: TrainTable, device: Device) -> Any:
         raise SettingsError(
             f'train.optim = "{train.optim}" cannot be made: {first_line(error)}'
         ) from None
-    for group in given["params"]:
-        group["weight_decay"] = train.weight_decay
-    return kind(**given)
+    # transformers divides the weights into two groups, those that are projected last, and decays none of them.
+    *_, projected = given["params"]
+    apart = {id(p) for p in projected["params"]}
+    plain = [
+        group | {"params": [p for p in group["params"] if id(p) not in apart]}
+        for group in parameter_groups(model, Rates.of(train))
+    ]
+    groups = [*plain, projected | {"weight_decay": train.weight_decay}]
+    return kind(**{**given, **_adam(train), "params": [g for g in groups if g["params"]]})
 
 
 def _inner_linears(model: Any) -> list[str]:

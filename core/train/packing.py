@@ -9,12 +9,13 @@ masking_utils).
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.params import DataTable
-from core.train.examples import IGNORED, Example
+from core.train.examples import IGNORED, AnyExample, Example
 
 _WINDOW = 8192
 """Rows among which a sequence is filled: enough to fill it to nearly the last token."""
@@ -30,6 +31,12 @@ def packs(table: DataTable, stage: str) -> bool:
 def packs_apart(table: DataTable, stage: str) -> bool:
     """Whether a stage packs rows that are not to see each other."""
     return table.neat_packing and packs(table, stage)
+
+
+def joined(rows: Iterable[AnyExample], table: DataTable, stage: str) -> Iterator[Example]:
+    """The sequences of a stage that packs: of texts cut into blocks, or of whole rows."""
+    join = blocks if stage == "pt" else pack
+    return join(cast(Iterable[Example], rows), table.cutoff_len, apart=table.neat_packing)
 
 
 def pack(rows: Iterable[Example], length: int, *, apart: bool = True) -> Iterator[Example]:

@@ -24,7 +24,6 @@ from core.profile import Profile, ProfileError, dataset_files, eval_files, from_
 from core.study.preview import (
     Began,
     Failed,
-    Finding,
     Kind,
     PreviewRequest,
     Progress,
@@ -38,7 +37,7 @@ from core.train.errors import DataError, ModelError, UsageError, first_line
 from core.train.examine import Examiner
 from core.train.examples import AnyExample, Example
 from core.train.formats import AnyRow
-from core.train.packing import blocks, pack, packs
+from core.train.packing import joined, packs
 from core.train.rows import Split, read_split
 from core.train.shown import Picture, sayable
 from core.train.source import Source, cached_folder, find_model
@@ -260,11 +259,7 @@ class Sight:
 
     def _pack(self, examples: Sequence[AnyExample]) -> list[Example]:
         """As `core.train.data.tokenise` packs them."""
-        rows = [e for e in examples if isinstance(e, Example)]
-        length, apart = self._table.cutoff_len, self._table.neat_packing
-        if self._profile.method.stage == "pt":
-            return list(blocks(rows, length, apart=apart))
-        return list(pack(rows, length, apart=apart))
+        return list(joined(examples, self._table, self._profile.method.stage))
 
 
 def find_tokenizer(profile: Profile, tell: Tell) -> Any:

@@ -8,13 +8,14 @@ log says so.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from core.catalogue import find
 from core.optimizer_settings import PROJECTED
 from core.profile import Profile
+from core.train.judging import judged_by
 from core.train.settings import ENDLESS
 from core.values import toml_value
 
@@ -29,6 +30,7 @@ _FIXED = frozenset(
         "data.format", "data.val_size", "data.max_samples", "data.packing", "data.train_on_prompt",
         "data.mask_history", "data.default_system", "data.mix_strategy", "data.interleave_probs", "data.streaming",
         "data.buffer_size", "data.group_by_length", "alignment.pref_loss",
+        "alignment.ppo_epochs", "alignment.ppo_buffer_size",
     }
 )  # fmt: skip
 """Settings without which a checkpoint is not what it was."""
@@ -39,6 +41,15 @@ _FILES = frozenset(
     }
 )  # fmt: skip
 """The same of files and folders, which may have moved: their last names cannot change."""
+JUDGED = "search.rank_by"
+"""What evaluations are judged by, as it turns out: `auto` does not occur."""
+_OF_THE_RATE = frozenset(
+    {
+        "train.lr_scheduler_type", "train.lr_scheduler_kwargs", "train.learning_rate", "method.loraplus_lr_ratio",
+        JUDGED,
+    }
+)  # fmt: skip
+"""What a schedule that follows the evaluations keeps in its state."""
 _ADAM = frozenset(
     {
         "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit", "adafactor",
@@ -59,10 +70,12 @@ class Change(NamedTuple):
 
 
 def settings_of(profile: Profile) -> dict[str, Any]:
-    """The settings of a run that a checkpoint keeps, by full key, and the effective batch."""
+    """The settings of a run that a checkpoint keeps, by full key, what it is judged by, and the effective batch."""
     values = profile.values()
     kept = {key: values[key] for key in values if key.partition(".")[0] in _TABLES}
-    return kept | {"effective_batch": profile.effective_batch()}
+    metric = judged_by(profile)
+    judged = f"{metric.name} ({metric.direction})"
+    return kept | {JUDGED: judged, "effective_batch": profile.effective_batch()}
 
 
 def write_settings(checkpoint: Path, profile: Profile) -> None:
@@ -107,11 +120,12 @@ def refusal(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         return "another order of the data"
     found = changes(was, now)
     if ENDLESS & {was.get("train.lr_scheduler_type"), now["train.lr_scheduler_type"]} and any(
-        c.key in ("train.lr_scheduler_type", "train.learning_rate") for c in found
+        c.key in _OF_THE_RATE for c in found
     ):
-        # The rate of the moment is a part of their state.
+        # The rate of the moment, and what moves it, are a part of their state.
         return (
-            "another learning rate or schedule where one of them depends on how the run went before"
+            "another learning rate or schedule where the rate depends on how the run went before "
+            f"({', '.join(str(c) for c in found if c.key in _OF_THE_RATE)})"
         )
     wrong = [str(change) for change in found if _is_fixed(change, now)]
     return f"other settings ({', '.join(wrong)})" if wrong else None
@@ -144,6 +158,12 @@ def _counts(key: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
         "train.data_seed", "train.order_seed",
     ):  # fmt: skip
         return False
+    if key == JUDGED:
+        return any(
+            settings.get("train.lr_scheduler_type") in ENDLESS or settings.get(name) is not None
+            for settings in (was, now)
+            for name in ("train.early_stopping_patience", "train.save_best")
+        )
     parameter = find(key)
     return parameter.applies(now) or parameter.applies(was)
 
@@ -173,7 +193,7 @@ def _shown(value: Any) -> str:
     return "not set" if value is None else toml_value(value)
 
 
-def told(found: list[Change]) -> Iterator[str]:
+def told(found: Iterable[Change]) -> Iterator[str]:
     """What the log says of settings that are others than the checkpoint's."""
     for change in found:
         yield f"other than when its checkpoint was made: {change}"

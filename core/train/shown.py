@@ -51,8 +51,8 @@ class Picture:
         parts = []
         for at, (start, end) in enumerate(spans, 1):
             ids, labels = block.ids[start:end], block.labels[start:end]
-            title = f"row {at} of {len(spans)}" if len(spans) > 1 else ""
             place = sayable(places.get(ids.tobytes(), ""))
+            title = f"row {at} of {len(spans)}" if place or len(spans) > 1 else ""
             parts.append(self._part(title, ids, labels != IGNORED, place))
         return Shown(
             place=name,

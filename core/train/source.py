@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.optimizer_settings import BITSANDBYTES
+from core.optimizer_settings import BITSANDBYTES, PROJECTED
 from core.params import ModelTable
 from core.profile import Profile, is_path, model_path
 from core.train.adapter import check_adapter
@@ -73,8 +73,11 @@ def _check_folder(folder: Path) -> None:
 
 def needs_bitsandbytes(profile: Profile) -> bool:
     """Whether the model is to be quantised, or it or one beside it may be so already as it lies on the disk or on the
-    hub, or the optimizer is one of bitsandbytes'."""
-    if profile.model.quantization_bit is not None or profile.train.optim in BITSANDBYTES:
+    hub, or the optimizer is one of bitsandbytes' or of the packages of galore and apollo, all of which import it."""
+    if (
+        profile.model.quantization_bit is not None
+        or profile.train.optim in BITSANDBYTES | PROJECTED
+    ):
         return True
     beside = profile.alignment.ref_model, profile.alignment.reward_model
     names = [model_path(profile), *(name for name in beside if name is not None)]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, overload
+from typing import BinaryIO, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray

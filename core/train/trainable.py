@@ -90,9 +90,12 @@ def _with_adapters(
         ) from None
     if method.pissa_init:
         pissa.remember(adapted)
-    for parameter in adapted.parameters():
+    # Without autocast a whole module meets the numbers of the model around it; adapters are cast to them by peft.
+    beside = numbers.trained if numbers.name in ("bf16", "fp16") else numbers.compute
+    for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(numbers.trained)
+            kind = beside if "modules_to_save" in name else numbers.trained
+            parameter.data = parameter.data.to(kind)
     return adapted
 
 
@@ -104,13 +107,8 @@ def _check_adapters(model: Any, method: MethodTable, targets: str | list[str]) -
             "method.pissa_init takes the adapters out of the weights, and those of this model are quantised; leave it "
             "out"
         )
-    if method.pissa_init and targets != "all-linear":
-        for name, module in model.named_modules():
-            if any(f".{name}".endswith(f".{t}") for t in targets) and not _is_linear(module):
-                raise ModelError(
-                    f"method.pissa_init works on linear layers, and {name} (method.lora_target) is none; leave one of "
-                    "them out"
-                )
+    if method.pissa_init:
+        _check_pissa(model, method, targets)
     if (
         method.use_dora
         and getattr(model, "is_loaded_in_8bit", False)
@@ -121,6 +119,26 @@ def _check_adapters(model: Any, method: MethodTable, targets: str | list[str]) -
             "method.use_dora does not work with model.quantization_bit = 8 on the CPU; take 4 bits, or leave "
             "use_dora out"
         )
+
+
+def _check_pissa(model: Any, method: MethodTable, targets: str | list[str]) -> None:
+    """Raise ModelError where a weight has no singular values, or fewer than the rank."""
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if targets == "all-linear":
+            adapted = _is_linear(module) and module is not head
+        else:
+            adapted = any(f".{name}".endswith(f".{t}") for t in targets)
+        if adapted and not _is_linear(module):
+            raise ModelError(
+                f"method.pissa_init works on linear layers, and {name} (method.lora_target) is none; leave one of "
+                "them out"
+            )
+        if adapted and min(module.weight.shape) < method.lora_rank:
+            raise ModelError(
+                f"method.pissa_init takes lora_rank = {method.lora_rank} singular values of each weight, and {name} "
+                f"has {min(module.weight.shape)}; lower lora_rank, or leave pissa_init out"
+            )
 
 
 def _whole_modules(model: Any, method: MethodTable) -> list[str]:

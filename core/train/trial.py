@@ -138,6 +138,7 @@ class Trial:
             self._trainer.train(resume_from_checkpoint=None if begins is None else str(begins))
         except Arrived:
             on_nothing()
+            self._trainer.take_best()
             points = read_points(self._folder / METRICS_FILE)
             self._reporter.take_over(points)
 
@@ -209,6 +210,11 @@ class Trial:
             self.phase = "data"
             begun.result()
             encoder = make_encoder(tokenizer, profile)
+            apart = packs_apart(table, profile.method.stage)
+            if apart:
+                from core.train.isolation import check_apart, check_kind
+
+                check_kind(profile, source)
             tokenised = pool.submit(reading.examples, encoder, self._go_on)
             self._requests.check()
             self.phase = "load"
@@ -221,9 +227,7 @@ class Trial:
             self._watch.mark("data")
         self._requests.check()
         check_fits(model, examples.largest, examples.longest, model_path(profile))
-        if packs_apart(table, profile.method.stage):
-            from core.train.isolation import check_apart
-
+        if apart:
             check_apart(model, model_path(profile))
         return Loaded(model, tokenizer, encoder, examples, numbers)
 
@@ -390,7 +394,7 @@ class Trial:
             )
             if self._ranks.first
             else None,
-            new_best=self._beginning.continues,
+            new_best=self._beginning.new_best,
             record=(lambda folder: write_settings(folder, self._profile))
             if self._ranks.first
             else None,
@@ -419,7 +423,7 @@ class Trial:
             return
         profile, task, began = self._profile, self._task, self._beginning
         run = run_info(
-            task, plan, loaded.model, loaded.examples, loaded.numbers, self._watch.total()
+            task, plan, loaded.model, loaded.examples, loaded.numbers, began, self._watch.total()
         )
         write_record(self._folder / RUN_FILE, run)
         for line in opening_lines(profile, task, plan, run, began, loaded.tokenizer):

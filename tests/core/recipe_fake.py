@@ -82,19 +82,22 @@ class Fake:
     trouble: str = ""
     served: list[str] = field(default_factory=list)
     exported: list[tuple[str, Path]] = field(default_factory=list)
+    bases: list[Path | None] = field(default_factory=list)
     wanted: list[bool] = field(default_factory=list)
 
-    def export(self, trial, output, wanted) -> int:
+    def export(self, trial, base, output, wanted) -> int:
         self.wanted.append(wanted())
         if self.trouble:
             raise HandoverError(self.trouble)
         self.exported.append((f"{trial.path.parents[1].name}/{trial.path.name}", output))
+        self.bases.append(base)
         output.mkdir()
         (output / "model.safetensors").write_bytes(b"weights")
         return 7
 
     def serve(self, study: Path) -> None:
         self.served.append(study.name)
+        StudyFolder(study).trial(1).output.mkdir(parents=True)
         ends(study, self.ending)
 
     @property

@@ -72,6 +72,12 @@ def test_settings_of_another_loss_are_refused() -> None:
     assert problems(**added, alignment__pref_loss="orpo") == ["alignment.pref_ftx"]
 
 
+@pytest.mark.parametrize("shares", [[0.5, 0.0], [0.0, 0.5]])
+def test_a_search_may_leave_out_what_a_loss_does_not_take(shares: list[float]) -> None:
+    searched = f'[method]\nstage = "dpo"\n[alignment]\npref_loss = "orpo"\n[search.space]\npref_ftx = {shares}\n'
+    assert loads(BASE + searched).search.space == {"pref_ftx": shares}
+
+
 def test_everything_that_is_wrong_is_told_at_once() -> None:
     wrong = problems(
         method__stage="dpo", train__neftune_noise_alpha=5.0, data__train_on_prompt=True, alignment__pref_loss="orpo",

@@ -210,7 +210,7 @@ def test_a_wrong_profile_lists_all_that_is_wrong(engine: Engine) -> None:
     with pytest.raises(ProfileError) as caught:
         Study.from_profile(wrong)
     assert "learning_rat" in str(caught.value) and "max_steps" in str(caught.value)
-    with pytest.raises(ProfileError, match=r"missing\.jsonl does not exist"):
+    with pytest.raises(ProfileError, match=r"missing\.jsonl: there is no such file"):
         Study.from_profile({**PROFILE, "data": {"dataset": "missing.jsonl"}})
     with pytest.raises(ProfileError):
         Study.from_profile("no-such-profile.toml")

@@ -126,6 +126,7 @@ def test_a_folder_with_splits_is_its_training_split_or_the_one_that_is_named(pla
         ({"script_url": "make"}, ["made by a script", "save its rows as .jsonl"]),
         ({"cloud_file_name": "s3://x"}, ["in cloud storage"]),
         ({}, ["file_name is missing"]),
+        ({"file_name": ""}, ["file_name is missing"]),
         ({"file_name": "none.jsonl"}, ["there is no", "none.jsonl"]),
         ({"file_name": 3}, ["file_name must be text"]),
         ({"file_name": "rows.jsonl", "formatting": "chat"}, ["formatting 'chat' is not known"]),

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from core.missing import missing_files
 from core.profile import loads
 
@@ -24,6 +26,19 @@ def test_absent_data_and_models_are_told_those_of_the_space_too(tmp_path: Path) 
         ("model.model_name_or_path", f"{absent} does not exist"),
         ("search.space.model_name_or_path", f"{absent}-2 does not exist"),
     ]
+
+
+def test_a_name_of_files_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.doc"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "dataset_info.json").write_text(
+        '{"plain": {"file_name": "a.txt"}, "other": {"file_name": "b.doc"}}'
+    )
+    text = '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = {}\n[method]\nstage = "{}"\n'
+    assert missing_files(loads(text.format('"plain"', "pt"), folder=tmp_path)) == []
+    plain, other = missing_files(loads(text.format('["plain", "other"]', "sft"), folder=tmp_path))
+    assert "a.txt is plain text" in plain.wrong and 'method.stage = "pt"' in plain.right
+    assert "b.doc: is no data file" in other.wrong and ".jsonl" in other.right
 
 
 def test_a_name_of_a_file_that_cannot_be_streamed_is_told(tmp_path: Path) -> None:
@@ -54,3 +69,50 @@ def test_names_of_data_sets_are_looked_up(tmp_path: Path) -> None:
     (near,) = missing_files(loads(text.format("heer, here"), folder=tmp_path))
     assert "heer: there is no such file, nor such a name" in near.wrong
     assert "did you mean here" in near.right
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("reward-model", "there is no folder"),
+        ("./runs/reward", "there is no folder"),
+        ("step:reward", "names a step of a recipe"),
+        ("owner/name", ""),
+        ("here", ""),
+    ],
+)
+def test_a_reward_model_that_cannot_be_there_is_told(
+    name: str, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    text = (
+        '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "demo"\n'
+        f'[method]\nstage = "ppo"\n[alignment]\nreward_model = "{name}"\n'
+    )
+    problems = missing_files(loads(text, folder=tmp_path))
+    assert [(p.key, wrong in p.wrong) for p in problems] == (
+        [("alignment.reward_model", True)] if wrong else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("train.optim", '[train]\noptim = "galore_adamw"\n'),
+        ("search.space.optim", '[search.space]\noptim = ["adamw_torch", "galore_adamw"]\n'),
+    ],
+)
+def test_the_package_of_an_optimizer_that_is_not_installed_is_told(
+    key: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: None)
+    profile = loads(
+        '[model]\nmodel_name_or_path = "demo"\n[method]\nfinetuning_type = "full"\n[data]\ndataset = "demo"\n'
+        + text
+    )
+    (problem,) = missing_files(profile)
+    assert problem.key == key and "galore-torch" in problem.wrong
+    assert problem.right == "pip install galore-torch"
+    monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: name)
+    assert missing_files(profile) == []

@@ -547,6 +547,7 @@ def test_a_ready_made_profile_is_meant_by_its_name(
     [
         ("dataset = []", "data.dataset"),
         ('dataset = ""', "data.dataset"),
+        ('dataset = " , "', "data.dataset"),
         ('dataset = "demo"\neval_dataset = ["demo", " "]', "data.eval_dataset"),
     ],
 )

@@ -152,7 +152,8 @@ def test_models_between_the_steps_stay_unless_the_recipe_says_otherwise():
         ('name = "domain"', 'name = "base"', 'step 2: cannot be named "base"'),
         ('name = "domain"', "", "line 17: step 2: has no name"),
         ('name = "domain"', 'name = "domain"\nfrom = "genral"', "line 19: step.domain.from: genral is no step before this one (did you mean general?)"),
-        ('name = "domain"', 'name = "domain"\nfrom = "task"', "step.domain.from: task is no step before this one (there are base, general)"),
+        ('name = "domain"', 'name = "domain"\nfrom = "task"', "step.domain.from: task is a step after this one (start from one before it: base, general)"),
+        ('name = "domain"', 'name = "domain"\nfrom = "domain"', "step.domain.from: domain is the step itself (start from one before it"),
         ('name = "domain"', 'name = "domain"\nfrom = 3', "step.domain.from: 3 is not allowed (a text)"),
         ('name = "domain"', 'name = "domain"\nform = "general"', "step.domain.form: is not known (did you mean from?)"),
         ('name = "domain"', 'name = "domain"\nlearning_rate = 1', "line 19: step.domain.learning_rate: is not known (write it below [step.train])"),
@@ -259,3 +260,42 @@ def test_a_file_that_cannot_be_read_is_told_as_for_a_profile(tmp_path: Path):
         load(tmp_path / "nothing.toml")
     with pytest.raises(ProfileError, match=re.escape("is not valid TOML")):
         loads("[[step]\n")
+
+
+@pytest.mark.parametrize(
+    ("profile", "wrong"),
+    [
+        ('name = "' + "x" * 81 + '"', "profile.name"),
+        ("name = 5", "profile.name: 5 is not allowed"),
+        ('name = ""', "profile.name"),
+        ('name = "a/b"', "profile.name"),
+    ],
+)
+def test_a_name_that_is_none_is_told_as_that_of_a_profile_is(profile, wrong):
+    found = problems(THREE.replace('name = "shop"', profile))
+    assert len(found) == 1 and wrong in found[0] and "line 2" in found[0]
+
+
+def test_a_profile_that_is_no_table_is_told():
+    text = "profile = 3\n" + THREE.replace(
+        '[profile]\nname = "shop"\nnotes = "what is shared"\n', ""
+    )
+    assert [p for p in problems(text) if "profile: must be a table" in p]
+
+
+def test_a_long_name_leaves_room_for_that_of_the_step():
+    recipe = loads(THREE.replace('"shop"', f'"{"x" * 80}"'))
+    names = [s.profile.profile.name for s in recipe.steps]
+    assert all(len(n) == 80 for n in names) and names[1].endswith("x-domain")
+
+
+def test_an_adapter_of_one_step_is_not_that_of_others_when_it_is_written_and_read_again():
+    text = THREE.replace(
+        'name = "general"\n', 'name = "general"\n[step.model]\nadapter_name_or_path = "a"\n'
+    )
+    recipe = loads(text.replace('name = "task"', 'name = "task"\nfrom = "base"'))
+    assert [s.profile.model.adapter_name_or_path for s in loads(dumps(recipe)).steps] == [
+        "a",
+        None,
+        None,
+    ]

@@ -48,6 +48,11 @@ def test_a_model_cannot_score_itself() -> None:
         ({"packing": True}, "data.packing", "ppo"),
         ({"gpus_per_trial": 2}, "resources.gpus_per_trial", "one GPU"),
         ({"ref_model": "demo"}, "alignment.ref_model", "leave it out"),
+        (
+            {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
+            "train.per_device_train_batch_size",
+            "draws one answer at a time",
+        ),
     ],
 )
 def test_what_ppo_cannot_use_is_refused_with_its_reason(

@@ -211,7 +211,7 @@ def test_a_missing_data_set_is_named_before_anything_starts(
 ) -> None:
     Path("p.toml").write_text(PROFILE.replace('dataset = "demo"', 'dataset = "rows.jsonl"'))
     assert run("run", "p.toml", "--headless") == 1
-    assert "rows.jsonl does not exist" in capsys.readouterr().err
+    assert "rows.jsonl: there is no such file" in capsys.readouterr().err
 
 
 def test_a_study_folder_that_is_taken_is_refused(
@@ -251,7 +251,9 @@ def test_every_parameter_can_be_explained(capsys: pytest.CaptureFixture[str]) ->
 
     for parameter in parameters():
         assert run("params", parameter.key) == 0
-        assert parameter.key in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert parameter.key in said
+        assert all(len(line) <= 80 for line in said.splitlines())
 
 
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -329,3 +331,24 @@ def test_a_person_chooses_the_fix_of_a_retry(
 
 def test_a_fix_and_none_at_once_is_wrong_use(study: Path) -> None:
     assert run("retry", "night", "2", "--fix", "1", "--no-fix") == 2
+
+
+def test_trials_tell_what_they_are_ranked_by_where_it_is_no_loss(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("trials", "night") == 0
+    assert "accuracy" not in capsys.readouterr().out
+    events = (
+        StudyCreated(
+            t=1.0, version=JOURNAL_VERSION, name="night", tunedeck="0", rank_by="eval_reward_accuracy",
+            direction="max", planned=1,
+        ),
+        TrialAdded(t=2.0, trial=1, settings={"pref_beta": 0.1}),
+        TrialStarting(t=3.0, trial=1, attempt=1, device="cpu"),
+    )  # fmt: skip
+    (study / "journal.jsonl").write_bytes(b"".join(seal(encode(e)) for e in events))
+    logged = Point(t=5.0, step=10, loss=0.6, eval_loss=0.5, more={"eval_reward_accuracy": 0.8125})
+    (study / "trials" / "0001" / "metrics.jsonl").write_bytes(encode_point(logged))
+    assert run("trials", "night") == 0
+    out = capsys.readouterr().out
+    assert "eval_reward_accuracy" in out.splitlines()[0] and "0.8125" in out.splitlines()[1]

@@ -14,7 +14,7 @@ from tests.core.recipe_fake import ALIGNED, THREE, Fake, ends, runs, tell
 from tui import recipe_view
 from tui.farewell import farewell
 from tui.feed import DiskFeed
-from tui.recipe_view import after_step, carry_on, place_in_recipe
+from tui.recipe_view import RecipePlace, after_step, carry_on, place_in_recipe
 from tui.snapshot import study_view, summarise
 from tui.source import DiskSource, SourceError, Wanted
 from tui.status_line import banner, study_line
@@ -40,6 +40,12 @@ def texts(pieces) -> str:
     return "".join(text for text, _ in pieces)
 
 
+def after(study: Path) -> RecipePlace:
+    place = place_in_recipe(study)
+    assert place is not None
+    return after_step(place, study)
+
+
 def banner_of(study: Path) -> str:
     return texts(banner(study_view(DiskFeed(study).read(Wanted()), 10.0), ascii=True))
 
@@ -47,7 +53,7 @@ def banner_of(study: Path) -> str:
 def test_a_step_is_named_after_its_recipe_and_its_place(recipe):
     folder = carried(recipe(), Fake())
     reading = DiskFeed(folder / "02-domain").read(Wanted())
-    assert reading.name == "shop, step 2 of 3: domain" == summarise(reading).name
+    assert reading.name == "2/3 domain of shop" == summarise(reading).name
     assert texts(study_line(study_view(reading, 10.0), 100, ascii=True)).count("step 2 of 3") == 1
 
 
@@ -56,7 +62,6 @@ def test_an_ordinary_study_says_nothing_of_recipes(tmp_path: Path):
     reading = DiskFeed(tmp_path / "alone").read(Wanted())
     assert (reading.name, reading.recipe) == ("alone", None)
     assert place_in_recipe(tmp_path / "alone") is None
-    assert after_step(tmp_path / "alone") == ("", False)
 
 
 def _folder(path: Path) -> Path:
@@ -79,8 +84,9 @@ def test_a_step_that_is_over_says_what_comes_of_the_recipe(recipe, monkeypatch):
 
 def test_a_step_that_failed_says_what_to_do_about_it(recipe):
     folder = carried(recipe(), Fake(ending="diverged"))
-    after, waits = after_step(folder / "01-general")
-    assert waits and "tunedeck retry" in after and after in banner_of(folder / "01-general")
+    over = after(folder / "01-general")
+    assert over.waits and "tunedeck retry" in over.after
+    assert over.after in banner_of(folder / "01-general")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +106,8 @@ def test_on_leaving_the_recipe_is_what_goes_on_or_is_done(recipe):
         return " ".join(farewell(study_view(DiskFeed(folder / step).read(Wanted()), 10.0)))
 
     assert f"tunedeck stop {folder} ends it" in said("01-general")
+    tell(folder / "01-general", StudyChanged(t=1.5, status="paused", reason="paused by you"))
+    assert said("01-general") == f"The recipe is paused. tunedeck resume {folder} lets it go on."
     ends(folder / "01-general")
     carried(folder, Fake())
     assert f"the model is in {folder}/03-task/model" in said("03-task")
@@ -110,10 +118,8 @@ def test_a_recipe_that_is_held_says_so(recipe):
     folder = recipe()
     ends(_folder(folder / "01-general"))
     hold(folder, "paused")
-    assert after_step(folder / "01-general") == (
-        "paused when step 1 of 3 (general) was trained",
-        True,
-    )
+    over = after(folder / "01-general")
+    assert (over.after, over.waits) == ("paused when step 1 of 3 (general) was trained", True)
 
 
 def test_opening_a_step_takes_the_recipe_up_where_nobody_does(recipe, monkeypatch):
@@ -142,3 +148,12 @@ def test_a_damaged_recipe_is_told(recipe):
     DiskSource().open(folder / "01-general")
     with pytest.raises(SourceError):
         DiskSource().open(folder)
+
+
+def test_a_recipe_that_is_damaged_while_its_step_is_shown_is_told(recipe):
+    folder = carried(recipe(), Fake())
+    feed = DiskFeed(folder / "01-general")
+    file = RecipeFolder(folder).journal
+    file.write_bytes(b"x" + file.read_bytes())
+    reading = feed.read(Wanted())
+    assert reading.recipe.waits and "damaged" in reading.recipe.after

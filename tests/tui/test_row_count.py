@@ -59,6 +59,17 @@ def test_a_model_that_is_a_path_must_exist(tmp_path: Path) -> None:
     assert look(_names(tmp_path, model="org/model"), RowCounter(), _never).problems == ()
 
 
+def test_a_reward_model_must_exist_where_answers_are_scored(tmp_path: Path) -> None:
+    draft = Draft().with_text("alignment.reward_model", "judge").with_text(MODEL, "demo")
+    assert names_of(review(draft), tmp_path).reward_model == ""
+    names = names_of(review(draft.with_text("method.stage", "ppo")), tmp_path)
+    (problem,) = look(names, RowCounter(), _never).problems
+    assert problem.key == "alignment.reward_model"
+    assert problem.wrong == "there is no folder judge"
+    (tmp_path / "judge").mkdir()
+    assert look(names, RowCounter(), _never).problems == ()
+
+
 def test_progress_with_a_large_file_is_heard_of_and_can_stop_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

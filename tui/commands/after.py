@@ -14,7 +14,7 @@ from core.engine import after
 from core.engine.after import AfterError
 from core.engine.borrowing import borrowed
 from core.engine.runs import FoundRun, find_run
-from core.study.after import ExportReply, ExportRequest, Progress
+from core.study.after import Check, ExportReply, ExportRequest, Progress
 from tui import words
 from tui.paths import short_path
 
@@ -69,7 +69,8 @@ class ProgressLine:
 def export(arguments: argparse.Namespace) -> int:
     """Make one model of a run and its base."""
     run = find_run(arguments.run_name, arguments.trial, arguments.base_model)
-    output = Path(arguments.output).expanduser().absolute()
+    # Resolved: what is written is renamed in the end, which a link that stands there would not let happen.
+    output = Path(arguments.output).expanduser().resolve()
     if not arguments.json:
         print(f"exporting {run.text}", file=sys.stderr)
     try:
@@ -100,18 +101,23 @@ def export_text(reply: ExportReply) -> str:
     lines = [
         f"{place}: {reply.kind}, {reply.parameters:,} parameters in {reply.dtype}, {words.size(reply.bytes)}"
     ]
-    what = {"merged": "merged against base and adapter", "written": "loaded again from its files"}
-    lines += [
-        f"checked: {what[check.what]}, logits differ by {check.error:.1g} of their size ({check.tolerance:g} is "
-        f"allowed), the same token is likeliest in {check.agreement:.1%} of {check.tokens} places"
-        for check in reply.checks
-    ]
+    lines += [_check_text(check, reply.kind) for check in reply.checks]
     if reply.effect is not None and reply.checks:
         lines.append(f"training moved the logits by {reply.effect:.2g} of their size")
     lines += [f"note: {note}" for note in reply.notes]
     if reply.serve:
         lines += ["serve it with one of", *(f"  {each}" for each in reply.serve)]
     return "\n".join(lines)
+
+
+def _check_text(check: Check, kind: str) -> str:
+    what = {"merged": "merged against base and adapter", "written": "loaded again from its files"}
+    noun = "scores" if kind == "reward model" else "logits"
+    text = f"checked: {what[check.what]}, {noun} differ by {check.error:.1g} of their size"
+    text += f" ({check.tolerance:g} is allowed)"
+    if check.agreement is None:
+        return text
+    return f"{text}, the same token is likeliest in {check.agreement:.1%} of {check.tokens} places"
 
 
 def failed(error: AfterError, as_json: bool) -> int:

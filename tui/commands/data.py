@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from core.profile import Profile
 
 WIDTH = 96
+NARROWEST = 40
 PROGRESS_EVERY = 0.2
 """Seconds between two lines of progress on a terminal."""
 
@@ -49,6 +50,8 @@ class Paper:
     out: TextIO
     style: Style
     colours: bool
+    width: int = WIDTH
+    """Columns that words and bars take; what stands in the data keeps its lines."""
 
     def line(self, line: Line, indent: str = "") -> None:
         told = "".join(self._coloured(text, role) for text, role in line)
@@ -57,7 +60,7 @@ class Paper:
     def text(self, text: str, role: Role = "text", *, hang: int = 0) -> None:
         """Words, wrapped."""
         shown = data_view.spelled_out(text, ascii=self.style.ascii)
-        for part in textwrap.wrap(shown, WIDTH, subsequent_indent=" " * hang) or [""]:
+        for part in textwrap.wrap(shown, self.width, subsequent_indent=" " * hang) or [""]:
             self.line([(part, role)])
 
     def _coloured(self, text: str, role: Role) -> str:
@@ -147,7 +150,8 @@ def _paper(arguments: argparse.Namespace) -> Paper:
         ids=arguments.ids,
         most=None if arguments.whole else Style().most,
     )
-    return Paper(sys.stdout, style, colours)
+    columns = shutil.get_terminal_size((WIDTH, 24)).columns
+    return Paper(sys.stdout, style, colours, max(NARROWEST, min(WIDTH, columns)))
 
 
 class Printer:
@@ -217,7 +221,7 @@ class Printer:
             return
         print(file=self._paper.out)
         self._paper.text(f"Lengths in tokens, {data_view.rows_text(counted)}", "head")
-        width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - 2
+        width = self._paper.width - 2
         for line in data_view.histogram(counted, began, width, ascii=style.ascii, most=10):
             self._paper.line(line, "  ")
         self._paper.text(f"  {data_view.length_text(counted, began)}", hang=2)
@@ -236,7 +240,8 @@ class Printer:
         self._clear()
         self._failed = True
         self._paper.out.flush()
-        print(f"tunedeck: {data_view.spelled_out(failed.reason)}", file=sys.stderr)
+        told = data_view.spelled_out(f"{self._name}: {failed.reason}")
+        print(f"tunedeck: {told}", file=sys.stderr)
 
     def _say_progress(self, progress: Progress) -> None:
         now = time.monotonic()

@@ -95,17 +95,22 @@ def explain(parameter: Parameter) -> str:
     lines = [f"{parameter.key}  ({parameter.doc.title})", ""]
     lines += textwrap.wrap(parameter.help, 78, initial_indent="  ", subsequent_indent="  ")
     lines.append("")
+    facts: list[tuple[str, str]] = []
     if parameter.doc.works:
-        lines.append(f"  works:          {parameter.doc.works}")
-    lines.append(f"  takes:          {parameter.allowed()}")
+        facts.append(("works", parameter.doc.works))
+    facts.append(("takes", parameter.allowed()))
     needed = "must be set" if parameter.required else toml_value(parameter.default)
-    lines.append(f"  default:        {needed}")
+    facts.append(("default", needed))
     for when in parameter.doc.when:
         values = " or ".join(toml_value(v) for v in when.values)
-        lines.append(f"  applies when:   {when.key} = {values}")
+        facts.append(("applies when", f"{when.key} = {values}"))
     if parameter.doc.llamafactory:
-        lines.append(f"  LLaMA-Factory:  {parameter.doc.llamafactory}")
-    lines.append(f"  can be searched: {'yes' if parameter.searchable else 'no'}")
+        facts.append(("LLaMA-Factory", parameter.doc.llamafactory))
+    facts.append(("can be searched", "yes" if parameter.searchable else "no"))
+    for label, text in facts:
+        lines += textwrap.wrap(
+            text, 78, initial_indent=f"  {label + ':':<17}", subsequent_indent=" " * 19
+        )
     return "\n".join(lines)
 
 

@@ -9,18 +9,29 @@ from typing import Any
 
 from core.engine.messages import Command, Reply
 from core.engine.outcome import summary
-from core.engine.recipe_plan import Action, Rest, Serve, StepView, next_action, place, result_trial
+from core.engine.recipe_plan import (
+    Action,
+    Rest,
+    Serve,
+    StepView,
+    due_step,
+    next_action,
+    place,
+    result_trial,
+    trouble_of,
+)
 from core.engine.recipe_wishes import steer
-from core.engine.recipes import carrier_alive, create_recipe, take_up, views
+from core.engine.recipes import carrier_alive, create_recipe, stands, take_up, views
 from core.engine.standing import best_trial
 from core.profile import ProfileError
 from core.recipe import Recipe, load, missing_in
 from core.recipe_size import disk_of, rows_of
 from core.study.recipes import RecipeReader
-from core.study.store import StudyReader, describe, find_study, new_folder
+from core.study.store import StudyReader, describe, new_folder, recipe_steps
 from tui import words
 from tui.commands.run import dashboard, parse_changes
 from tui.commands.studies import best_as_json, ranking_table, status_of, trials_of, trials_table
+from tui.paths import shell_path
 from tui.text_table import table
 
 _STEP = "step."
@@ -76,7 +87,7 @@ def run(arguments: argparse.Namespace, path: Path, *, searching: bool = True) ->
     take_up(folder)
     if arguments.detach:
         print(f"The recipe runs in {folder}, {words.plural(len(recipe.steps), 'step')}")
-        print(f"  watch it:  tunedeck attach {folder}")
+        print(f"  watch it:  tunedeck attach {shell_path(folder)}")
         return _trouble(folder)
     return _show(folder, arguments, f"The recipe is in {os.path.relpath(folder)}")
 
@@ -89,7 +100,10 @@ def attach(folder: Path, arguments: argparse.Namespace) -> int:
 
 def _show(folder: Path, arguments: argparse.Namespace, said: str) -> int:
     if not arguments.headless and sys.stdin.isatty() and sys.stdout.isatty():
-        return _trouble(folder) or dashboard(arguments, find_study(str(folder)))
+        begun = recipe_steps(folder)
+        if _trouble(folder):
+            return 1
+        return dashboard(arguments, begun[-1]) if begun else status(folder, as_json=False)
     from tui.follow_recipe import follow_recipe
 
     if said:
@@ -99,12 +113,13 @@ def _show(folder: Path, arguments: argparse.Namespace, said: str) -> int:
 
 def _trouble(folder: Path) -> int:
     """Say why the recipe does not go on, where that is so; the exit code."""
-    state = RecipeReader(folder).state
-    step = state.steps[state.current - 1]
-    if not step.trouble:
+    reader = RecipeReader(folder)
+    state, action = reader.state, stands(reader)
+    trouble, number = trouble_of(state, action), due_step(state, action)
+    if not trouble:
         return 0
-    where = place(state.current, len(state.steps), step.planned.name)
-    print(f"tunedeck: {where}: {step.trouble}", file=sys.stderr)
+    where = place(number, len(state.steps), state.steps[number - 1].planned.name)
+    print(f"tunedeck: {where}: {trouble}", file=sys.stderr)
     return 1
 
 
@@ -205,7 +220,7 @@ def status(folder: Path, *, as_json: bool) -> int:
     reader = RecipeReader(folder)
     seen = views(reader)
     action = next_action(reader.state, seen, reader.folder.held())
-    trouble = reader.state.steps[reader.state.current - 1].trouble
+    trouble = trouble_of(reader.state, action)
     kind = action.kind if isinstance(action, Rest) else "failed" if trouble else "running"
     why = action.text if isinstance(action, Rest) else trouble or _due(action, folder)
     if as_json:
@@ -223,13 +238,27 @@ def status(folder: Path, *, as_json: bool) -> int:
     print("\n".join(f"  {line}" for line in listed.splitlines()))
     if kind != "running" or not isinstance(action, Rest):
         print(f"  {why[:1].upper()}{why[1:]}.")
-    if not isinstance(action, Rest) and not carrier_alive(folder):
-        print(f"  Nothing carries it on just now: tunedeck attach {folder}")
-    elif kind in ("paused", "stopped"):
-        print(f"  go on:   tunedeck resume {folder}")
-    elif kind == "done" and not reader.state.steps[-1].planned.makes_reward_model:
-        print(f"  model    {reader.folder.model(reader.state.steps[-1].planned)}")
+    if hint := _hint(reader, action, trouble):
+        print(f"  {hint}")
     return 0
+
+
+def _hint(reader: RecipeReader, action: Action, trouble: str) -> str:
+    """What a person may do about a recipe as it stands, or where its result is; empty where it goes on by itself."""
+    folder = reader.folder.path
+    shown = shell_path(folder)
+    if not isinstance(action, Rest):
+        if carrier_alive(folder):
+            return ""
+        if trouble:
+            return f"try again:  tunedeck resume {shown}"
+        return f"Nothing carries it on just now: tunedeck attach {shown}"
+    if action.kind in ("paused", "stopped"):
+        return f"go on:   tunedeck resume {shown}"
+    last = reader.state.steps[-1].planned
+    if action.kind == "done" and not last.makes_reward_model:
+        return f"model    {reader.folder.model(last)}"
+    return ""
 
 
 def _due(action: Action, folder: Path) -> str:

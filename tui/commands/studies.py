@@ -11,8 +11,9 @@ import msgspec
 
 from core.engine.client import daemon_alive
 from core.engine.outcome import summary
-from core.engine.standing import best_trial, ranking
+from core.engine.standing import best_trial, ranking, value_of_trial
 from core.search.edges import Edge
+from core.search.metric import find, value_of
 from core.search.ranking import Ranked
 from core.study.events import RungDecided
 from core.study.files import RunInfo, read_record
@@ -170,17 +171,22 @@ def trials_of(reader: StudyReader) -> list[dict[str, Any]]:
 
 def trials_table(reader: StudyReader) -> str:
     """The trials of a study as a table."""
+    rank_by = reader.state.rank_by
+    # What they are ranked by stands beside the losses, where it is none of them.
+    ranked = () if rank_by in ("loss", "eval_loss") else (words.metric(rank_by),)
     listed = [_seen(reader, t) for t in reader.state.trials.values()]
     rows = [
         (
             str(t.number), "stalled" if t.stalled and t.live else t.status, describe(t.changes),
             f"{t.step}/{t.total_steps or '?'}", words.loss(t.loss), words.loss(t.eval_loss),
-            words.size(t.peak_memory), _why(t),
+            *(words.loss(value_of_trial(t, rank_by)) for _ in ranked), words.size(t.peak_memory), _why(t),
         )
         for t in listed
     ]  # fmt: skip
-    headers = ("trial", "state", "settings", "step", "loss", "eval loss", "peak", "why")
-    return table(headers, rows, right=(0, 4, 5, 6)) if rows else "No trials yet."
+    headers = ("trial", "state", "settings", "step", "loss", "eval loss", *ranked, "peak", "why")
+    return (
+        table(headers, rows, right=(0, *range(4, len(headers) - 1))) if rows else "No trials yet."
+    )
 
 
 def _why(trial: Trial) -> str:
@@ -215,7 +221,12 @@ def _seen(reader: StudyReader, trial: Trial) -> Trial:
     loss = next((p.loss for p in reversed(points) if p.loss is not None), None)
     eval_loss = next((p.eval_loss for p in reversed(points) if p.eval_loss is not None), None)
     return msgspec.structs.replace(
-        trial, step=points[-1].step, loss=loss, eval_loss=eval_loss, peak_memory=points[-1].mem_peak
+        trial,
+        step=points[-1].step,
+        loss=loss,
+        eval_loss=eval_loss,
+        value=value_of(points, find(reader.state.rank_by, reader.state.direction)),
+        peak_memory=points[-1].mem_peak,
     )
 
 

@@ -49,6 +49,11 @@ _PATHS = {
     "model.model_name_or_path": (".gguf",),
     "data.dataset": SUFFIXES,
     "data.eval_dataset": SUFFIXES,
+    # These are folders.
+    "data.dataset_dir": (),
+    "model.adapter_name_or_path": (),
+    "alignment.reward_model": (),
+    "alignment.ref_model": (),
 }
 Editing = Literal["value", "space"]
 

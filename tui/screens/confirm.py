@@ -29,6 +29,11 @@ class Dialog(ModalScreen[Answer], Generic[Answer]):
     def action_cancel(self) -> None:
         self.dismiss(None)
 
+    def room(self, lines: int, *, around: int = 8) -> int:
+        """How many of `lines` fit beside `around` others, those of the border, the title and the hint."""
+        # As much of the screen as the style sheet allows: 95 %.
+        return min(lines, max(3, self.app.size.height * 95 // 100 - around))
+
 
 class ConfirmDialog(Dialog[bool]):
     """Asks before an act. y or the named button does it; n, Esc or Enter at first do not."""
@@ -99,7 +104,7 @@ class MessageDialog(Dialog[None]):
         lines = self._text.splitlines() or [""]
         width = max(20, min(76, self.app.size.width - 12))
         needed = sum(1 + len(text) // width for text in lines)
-        pane.styles.height = min(needed, max(3, self.app.size.height - 8))
+        pane.styles.height = self.room(needed)
         pane.set_lines([Text(text) for text in lines])
         pane.focus()
 

@@ -149,7 +149,7 @@ class DataScreen(DeckScreen):
     def _show_status(self) -> None:
         look = self.look
         if look.problem:
-            pieces = [(" This data cannot be trained on.", theme.style("error"))]
+            pieces = [(" This data cannot be shown.", theme.style("error"))]
         elif look.progress is not None or look.began is None:
             told = look.progress.doing if look.progress is not None else "the data's process starts"
             far = ""

@@ -22,6 +22,8 @@ _GROUPS: dict[Context, str] = {
     "table": "in a table",
     "studies": "studies",
     "configure": "configure",
+    "data": "the data",
+    "range": "the learning-rate test",
     "trials": "trials",
     "detail": "the selected trial",
     "gpus": "GPUs",
@@ -52,7 +54,7 @@ class HelpDialog(Dialog[None]):
     def on_mount(self) -> None:
         pane = self.query_one(TextPane)
         lines = self.lines()
-        pane.styles.height = min(len(lines), max(3, self.app.size.height - 8))
+        pane.styles.height = self.room(len(lines))
         pane.set_lines(lines)
         pane.focus()
 

@@ -23,8 +23,6 @@ from tui.theme import COLOURS
 from tui.widgets.lines import clean
 
 _MOST_FILES = 200
-_AROUND = 10
-"""Lines of the dialog that are not the list's; it takes 95 % of the screen at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +70,8 @@ class PickDialog(Dialog[str]):
             yield Static(self._hint, classes="dialog-hint", markup=False)
 
     def on_mount(self) -> None:
-        rows = max(3, min(len(self._choices), self.app.size.height * 95 // 100 - _AROUND))
-        self.query_one(OptionList).styles.height = rows
+        rows = self.room(len(self._choices), around=10)
+        self.query_one(OptionList).styles.height = max(3, rows)
         self.query_one(OptionList).can_focus = False
         self._fill("")
         self.query_one(Input).focus()

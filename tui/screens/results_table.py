@@ -39,7 +39,7 @@ def columns(found: Outcome) -> tuple[Column, ...]:
     """The table's columns: how trials came out only where not all of them simply completed; many settings need room."""
     told = any(s.kind != "placed" or s.runs > 1 for s in found.standings)
     wide = replace(COLUMNS[4], min_width=_CROWDED if len(found.dimensions) > 2 else 16)
-    value = replace(COLUMNS[2], title=words.metric(found.metric))
+    value = replace(COLUMNS[2], title=words.metric_column(found.metric))
     return (*COLUMNS[:2], value, COLUMNS[3], *((_OUTCOME,) if told else ()), wide, *COLUMNS[5:])
 
 

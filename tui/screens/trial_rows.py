@@ -15,6 +15,11 @@ from tui.widgets.gauge import bar
 from tui.widgets.trial_table import Cell, Column, LateCells, Row, Trend
 
 MOST_SEARCHED = 6
+VALUE = "value"
+"""The key of the column of what the study ranks by."""
+_VALUE_WIDTH = 10
+_WITH_COLUMNS = ("loss", "eval_loss", "mem_peak")
+"""What is in a column of its own, whatever the study ranks by."""
 ROOMY = 92
 """The width of a table from which on progress is drawn as well as written."""
 
@@ -32,16 +37,26 @@ def columns(view: StudyView, width: int) -> list[Column]:
         Column("progress", "done", width=13 if width >= ROOMY else 4, align="right", priority=85),
         Column("loss", "loss", width=7, align="right", priority=92),
         Column("eval_loss", "eval", width=7, align="right", priority=90),
+        *_ranked_by(view),
         Column("trend", "trend", min_width=6, max_width=24, priority=60),
         Column("memory", "memory", width=8, align="right", priority=40),
         Column("eta", "left", width=7, align="right", priority=50),
     ]
 
 
+def _ranked_by(view: StudyView) -> list[Column]:
+    """The column of what the study ranks by, where no other column has it."""
+    if view.reading.rank_by in _WITH_COLUMNS:
+        return []
+    title = words.metric_column(view.reading.rank_by)
+    return [Column(VALUE, title, width=_VALUE_WIDTH, align="right", priority=94)]
+
+
 def _searched(view: StudyView, width: int) -> list[Column]:
     keys = view.searched
     widths = {key: _width(view, key) for key in keys}
-    room = width - (74 if width >= ROOMY else 62)
+    taken = sum(column.least + 2 for column in _ranked_by(view))
+    room = width - taken - (74 if width >= ROOMY else 62)
     if keys and len(keys) <= MOST_SEARCHED and sum(w + 2 for w in widths.values()) <= room:
         return [
             Column(key, words.title(key), width=widths[key], align="right", priority=80 - place)
@@ -84,6 +99,7 @@ def _cells(row: TrialRow, drawn: RowLook) -> dict[str, Cell]:
         "progress": _progress(row, drawn=drawn.roomy, ascii=ascii),
         "loss": _loss(row.loss, best=best and drawn.rank_by == "loss"),
         "eval_loss": _loss(row.eval_loss, best=best and drawn.rank_by == "eval_loss"),
+        VALUE: _loss(row.value, best=best),
         "trend": Trend(row.curve.spark, COLOURS[_trend_colour(row)]) if row.curve else "",
         "memory": words.size(row.peak_memory),
         "eta": words.remaining(row.eta),
@@ -158,4 +174,5 @@ SORTS: tuple[str, ...] = ("number", "state", "eval_loss", "loss", "progress", "m
 
 def sort_keys(view: StudyView) -> Sequence[str]:
     """What `s` goes through: the searched parameters come after the measures."""
-    return (*SORTS, *view.searched)
+    ranked = [column.key for column in _ranked_by(view)]
+    return (*SORTS[:2], *ranked, *SORTS[2:], *view.searched)

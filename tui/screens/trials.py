@@ -17,7 +17,7 @@ from tui.filtering import HELP, Order, arrange
 from tui.keymap import bindings
 from tui.screens.base import DeckScreen
 from tui.screens.trial_detail import TrialDetail
-from tui.screens.trial_rows import ROOMY, RowLook, columns, sort_keys, trial_row
+from tui.screens.trial_rows import ROOMY, VALUE, RowLook, columns, sort_keys, trial_row
 from tui.source import Wanted, shell_path
 from tui.status_line import banner, study_line
 from tui.widgets.bars import Heading, Pieces
@@ -227,7 +227,7 @@ class TrialsScreen(DeckScreen):
         if self._order.key == key:
             self.action_reverse()
         else:
-            self._sort_by(Order(key))
+            self._sort_by(self._order_by(key))
 
     def on_heading_clicked(self, event: Heading.Clicked) -> None:
         self.detail.show_pane(event.pane)
@@ -280,7 +280,12 @@ class TrialsScreen(DeckScreen):
             return
         keys = sort_keys(self._view)
         place = keys.index(self._order.key) if self._order.key in keys else -1
-        self._sort_by(Order(keys[(place + 1) % len(keys)]))
+        self._sort_by(self._order_by(keys[(place + 1) % len(keys)]))
+
+    def _order_by(self, key: str) -> Order:
+        """Smallest first; of what the study ranks by the best first."""
+        best = self._view is not None and self._view.reading.direction == "max"
+        return Order(key, descending=key == VALUE and best)
 
     def action_reverse(self) -> None:
         self._sort_by(Order(self._order.key, not self._order.descending))
@@ -290,7 +295,10 @@ class TrialsScreen(DeckScreen):
         self.table.set_sort(order.key, descending=order.descending)
         self._fill()
         direction = "largest first" if order.descending else "smallest first"
-        self.say(f"Sorted by {words.title(order.key)}, {direction}.")
+        title = words.title(order.key)
+        if self._view is not None and order.key == VALUE:
+            title = words.metric(self._view.reading.rank_by)
+        self.say(f"Sorted by {title}, {direction}.")
 
     def action_mark(self) -> None:
         trial = self.selected

@@ -59,6 +59,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Whether gradients are there already."""
     offload: bool = False
     """Whether activations go to the host."""
+    answers: int | None = None
+    """Tokens at the end of each row that alone are scored (ppo); None for all."""
 
     @property
     def tokens(self) -> int:
@@ -145,15 +147,16 @@ def tail_cost(
     scene.chunk = batch.chunk or batch.tokens
     hidden = tape.make(batch.tokens * shape.hidden, width, flows)
     hidden = norm(scene, hidden, trains=norm_trains)
-    head = scene.weight(shape.embedding)
+    if batch.answers is not None:
+        hidden = _ends(tape, shape, batch.rows * batch.answers, hidden)
+    head = scene.weight(shape.head)
     if batch.chunk is not None and batch.chunk < batch.tokens:
         return _chunked_tail(scene, hidden, head, batch, head_waits)
     loss, logits = _loss(scene, hidden, head)
     forward = tape.peak
     tape.leave_autocast()
     tape.forget_peak()
-    tape.label = 1
-    if regime.autocast:
+    if regime.autocast and batch.answers is None:
         copy = tape.make(logits.count, 4)
         tape.drop(copy)
     tape.drop(logits)
@@ -172,10 +175,20 @@ def _loss(scene: Scene, hidden: Tensor, head: Weight) -> tuple[Tensor, Tensor]:
     return _cross_entropy(tape, wide), logits
 
 
+def _ends(tape: Tape, shape: Architecture, tokens: int, hidden: Tensor) -> Tensor:
+    """The hidden states of answers: ones of their own for the head, and in fp32 for the value head, which saves them.
+    `hidden` is given up."""
+    own = tape.apply((hidden,), tokens * shape.hidden, hidden.width)
+    wide = tape.cast(own, 4)
+    values = tape.apply((wide,), tokens, 4, saved=(wide,))
+    tape.drop(hidden, wide, values)
+    return own
+
+
 def _logits(scene: Scene, hidden: Tensor, head: Weight) -> Tensor:
     tape, shape = scene.tape, scene.shape
-    tape.label = 1
-    logits = product(scene, hidden, head, shape.vocabulary)
+    tape.label = 0 if shape.scored else 1
+    logits = product(scene, hidden, head, shape.outputs)
     tape.drop(hidden)
     if shape.logit_scale:
         logits = scaled(tape, logits)

@@ -117,7 +117,7 @@ def _outside_groups(shape: Architecture, modules: set[str] | None) -> tuple[Grou
     if modules is None or modules & EMBEDDINGS:
         groups.append(Group(shape.vocabulary, shape.hidden, 1, embedding=True))
     if not shape.tied and (modules is None or modules & HEADS):
-        groups.append(Group(shape.vocabulary, shape.hidden, 1))
+        groups.append(Group(shape.outputs, shape.hidden, 1))
     if shape.positions and modules is None:
         groups.append(Group(shape.positions, shape.hidden, 1, embedding=True))
     if shape.norm_weights and (modules is None or modules & {"norm", "ln_f", "final_layer_norm"}):

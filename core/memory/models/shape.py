@@ -80,6 +80,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the logits go through tanh."""
     logit_scale: bool = False
     head_bias: bool = False
+    scored: bool = False
+    """Whether one score stands in place of the output head (a reward model); `tied` is False then."""
     fused_activation: bool = True
     """Whether the activation is one operation of torch; GPT-2's own form of GELU is eight."""
     window: int = 0
@@ -109,6 +111,16 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         return self.vocabulary * self.hidden
 
     @property
+    def outputs(self) -> int:
+        """Numbers that the head makes of a token."""
+        return 1 if self.scored else self.vocabulary
+
+    @property
+    def head(self) -> int:
+        """Numbers of the output head, whether it is the embeddings or not."""
+        return self.outputs * self.hidden
+
+    @property
     def norm_size(self) -> int:
         """Numbers of one norm."""
         return self.norm_weights * self.hidden
@@ -128,7 +140,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     def outside_size(self) -> int:
         """Numbers outside of the layers: embeddings, head, the last norm."""
-        outside = self.embedding * (1 if self.tied else 2) + self.positions * self.hidden
+        outside = self.embedding + (0 if self.tied else self.head) + self.positions * self.hidden
         outside += self.norm_size * (2 if self.embedding_norm else 1)
         return outside + (self.vocabulary if self.head_bias else 0)
 

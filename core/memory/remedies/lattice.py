@@ -24,6 +24,10 @@ Sharding = Literal["ddp", "zero1", "fsdp"]
 SAME = "the same result up to rounding"
 OTHER_DRAWS = f"{SAME} and to what dropout and noise draw, which differs with the batch"
 """What another batch per device does to a run that draws random numbers for each row."""
+OTHER_ANSWERS = (
+    f"{SAME} and to which answers are drawn, which differ with the batch that draws them"
+)
+"""What it does to stage ppo."""
 MOST_BATCHES = 8
 """Batches per device that are tried: of 256 all halves, down to one row."""
 CHUNKS = (1024, 256)
@@ -133,6 +137,8 @@ def batch_move(profile: Profile, batch: int) -> Move:
 
 def _same_draws(profile: Profile) -> str:
     """What it does to the result that other rows are computed together."""
+    if profile.method.stage == "ppo" and profile.train.per_device_eval_batch_size is None:
+        return OTHER_ANSWERS
     random = profile.train.neftune_noise_alpha is not None or (
         profile.method.finetuning_type == "lora" and profile.method.lora_dropout > 0
     )
@@ -218,16 +224,19 @@ def _shared(profile: Profile, count: int, sharding: Sharding) -> Move:
 
 
 def _eval_batches(profile: Profile) -> tuple[Move, ...]:
-    if not profile.has_validation():
+    draws = profile.method.stage == "ppo"
+    if not (profile.has_validation() or draws):
         return ()
     train = profile.train
+    then = "answers are drawn in more batches" if draws else "training stays as it is"
     now = train.per_device_eval_batch_size or train.per_device_train_batch_size
     sizes = sorted({max(1, now // 2), 1}, reverse=True)
     return tuple(
         Move(
             "eval_batch",
             {"per_device_eval_batch_size": size},
-            f"per-device eval batch {now} → {size}; training stays as it is",
+            f"per-device eval batch {now} → {size}; {then}",
+            effect=OTHER_ANSWERS if draws else SAME,
         )
         for size in sizes
         if size < now

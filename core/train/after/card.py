@@ -1,10 +1,10 @@
 """The model card: what the model is, what it was made of and how its training went. Pure.
 
-Its first lines are metadata as the Hugging Face hub reads it (https://huggingface.co/docs/hub/model-cards).
+Its first lines are metadata as the Hugging Face hub reads it (https://huggingface.co/docs/hub/model-cards). Data sets
+are not among them: there they are names on the hub, and ours are files.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
@@ -13,11 +13,7 @@ from typing import Any
 from core.profile import Profile, dumps, is_path
 from core.study.after import Check
 from core.study.metrics import Point
-
-ROWS = 12
-"""Moments of the training that the table shows."""
-_BARS = "▁▂▃▄▅▆▇█"
-_BARS_WIDE = 60
+from core.train.after import curve
 
 _STAGES = {
     "pt": "continued pretraining",
@@ -46,8 +42,6 @@ class Facts:
     checks: Sequence[Check]
     effect: float | None
     serve: Sequence[str]
-    metric: str = ""
-    """What its study ranks by."""
 
 
 def model_card(facts: Facts) -> str:
@@ -64,21 +58,6 @@ def model_card(facts: Facts) -> str:
         _licence(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def sparkline(values: Sequence[float], width: int = _BARS_WIDE) -> str:
-    """`values` as bars, low to high; more than `width` are averaged, what is not finite is a question mark."""
-    count = min(width, len(values))
-    means = []
-    for i in range(count):
-        part = values[i * len(values) // count : (i + 1) * len(values) // count]
-        means.append(sum(part) / len(part))
-    finite = [v for v in means if math.isfinite(v)]
-    if not finite:
-        return "?" * count
-    low, high = min(finite), max(finite)
-    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((v - low) * scale)] if math.isfinite(v) else "?" for v in means)
 
 
 def shortened(profile: Profile) -> Profile:
@@ -137,9 +116,6 @@ def _metadata(facts: Facts) -> str:
         lines += [f"base_model: {json.dumps(facts.base)}", f"base_model_relation: {relation}"]
     stage = [facts.profile.method.stage] if facts.profile is not None else []
     lines += ["tags:", *(f"- {tag}" for tag in ("tunedeck", *stage))]
-    names = _datasets(facts.profile)
-    if names:
-        lines += ["datasets:", *(f"- {json.dumps(n, ensure_ascii=False)}" for n in names)]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -151,6 +127,8 @@ def _opening(facts: Facts) -> str:
     if facts.base:
         text += f", tuned from `{short_name(facts.base)}`"
     if facts.profile is not None:
+        first = _short(facts.profile.model.adapter_name_or_path)
+        text += f" with the adapter `{first}`" if first else ""
         method = facts.profile.method
         bits = facts.profile.model.quantization_bit
         text += f" by {_STAGES[method.stage]} ({method.finetuning_type}"
@@ -189,53 +167,33 @@ def _curve(points: Sequence[Point]) -> str:
     if not losses:
         return ""
     first, last = losses[0], losses[-1]
-    bars = sparkline([loss for _, loss in losses])
-    text = f"## Training\n\nTraining loss, update {first[0]:,} to {last[0]:,}: {first[1]:.4g} to {last[1]:.4g}\n\n"
-    text += f"```\n{bars}\n```\n\n| update | loss | eval_loss | learning rate | gradient norm |\n"
-    text += "| ---: | ---: | ---: | ---: | ---: |\n"
-    return text + "\n".join(_row(p) for p in _some(points))
-
-
-def _some(points: Sequence[Point]) -> list[Point]:
-    """Moments spread over the run, one for each update: what was logged of it together."""
-    merged: dict[int, Point] = {}
-    for point in points:
-        seen = merged.get(point.step, point)
-        merged[point.step] = Point(
-            t=point.t,
-            step=point.step,
-            loss=seen.loss if point.loss is None else point.loss,
-            eval_loss=seen.eval_loss if point.eval_loss is None else point.eval_loss,
-            lr=seen.lr if point.lr is None else point.lr,
-            grad_norm=seen.grad_norm if point.grad_norm is None else point.grad_norm,
-        )
-    told = list(merged.values())
-    if len(told) <= ROWS:
-        return told
-    return [told[round(i * (len(told) - 1) / (ROWS - 1))] for i in range(ROWS)]
-
-
-def _row(point: Point) -> str:
-    cells = (point.loss, point.eval_loss, point.lr, point.grad_norm)
-    return (
-        f"| {point.step:,} | " + " | ".join("" if c is None else f"{c:.4g}" for c in cells) + " |"
-    )
+    parts = [
+        "## Training",
+        f"Training loss, update {first[0]:,} to {last[0]:,}: {first[1]:.4g} to {last[1]:.4g}",
+        f"![Losses of training and validation]({curve.PICTURE})" if curve.picture(points) else "",
+        f"```\n{curve.sparkline([loss for _, loss in losses])}\n```",
+        curve.table(points),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _checks(facts: Facts) -> str:
     if not facts.checks:
         return ""
+    noun = "scores" if facts.kind == "reward model" else "logits"
     lines = [
         "## Checked",
         "",
-        "Logits on six prompts in several languages, root mean square of the differences over that of the logits:",
+        f"The {noun} of six prompts in several languages, root mean square of the differences over that of the {noun}:",
         "",
         "| what | difference | allowed | same likeliest token |",
         "| --- | ---: | ---: | ---: |",
     ]
     what = {"merged": "merged against base and adapter", "written": "loaded from these files"}
     lines += [
-        f"| {what[c.what]} | {c.error:.2g} | {c.tolerance:g} | {c.agreement:.1%} |"
+        f"| {what[c.what]} | {c.error:.2g} | {c.tolerance:g} | "
+        + ("" if c.agreement is None else f"{c.agreement:.1%}")
+        + " |"
         for c in facts.checks
     ]
     if facts.effect is not None:

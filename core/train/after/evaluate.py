@@ -177,7 +177,7 @@ def read_rows(profile: Profile, request: EvaluateRequest) -> tuple[list[AnyRow],
     else:
         wanted = 1 if table.streaming else None
         split = read_split(table, stage, dataset_files(profile), eval_files(profile), seed, wanted)
-        rows, what = list(split.evaluation), "the rows that training set aside"
+        rows, what = list(split.evaluation), "those that training set aside"
         if eval_files(profile):
             what = "the evaluation data of the profile"
     if not rows:

@@ -13,7 +13,7 @@ from typing import Any
 from core.study.after import Check, ExportReply, ExportRequest
 from core.study.files import METRICS_FILE, RUN_FILE, RunInfo, read_record
 from core.study.metrics import read_points
-from core.train.after import likeness, loading
+from core.train.after import curve, likeness, loading
 from core.train.after.card import Facts, model_card
 from core.train.after.folders import (
     UnlikeError,
@@ -94,7 +94,7 @@ class _Export:
             origin.profile if origin.known else None, *_course(origin), checks, effect,
             serve_lines(output.name, origin.kind, trusted=trusted),
         )  # fmt: skip
-        (partial / "README.md").write_text(model_card(facts), "utf-8")
+        _write_card(partial, facts)
         self._judge(checks, partial, effect)
         return ExportReply(
             output=str(output),
@@ -126,14 +126,18 @@ class _Export:
         check_finite(adapted, "loading the adapter")
         self._line.progress("asking base and adapter")
         reference = likeness.logits_of(adapted, prompts, origin.kind)
-        with adapted.disable_adapter():
-            before = likeness.logits_of(adapted, prompts, origin.kind)
+        effect = None
+        if origin.kind == "model":
+            # The base of a reward model has no score head to compare with, but for a random one.
+            with adapted.disable_adapter():
+                before = likeness.logits_of(adapted, prompts, origin.kind)
+            effect = likeness.difference(before, reference)[0]
         self._line.progress("merging")
         merged = merge(adapted)
         check = likeness.compare(
             "merged", reference, likeness.logits_of(merged, prompts, origin.kind), name
         )
-        return merged, reference, likeness.difference(before, reference)[0], [check]
+        return merged, reference, effect, [check]
 
     def _whole(self, dtype: Any, prompts: list[list[int]]) -> tuple[Any, likeness.Logits]:
         """Weights that were trained whole, in the type to write; what they say is asked as they were trained."""
@@ -197,8 +201,12 @@ def prepare_configs(model: Any, tokenizer: Any, origin: Origin) -> None:
     if model.config.get_text_config().pad_token_id is None:
         pad = tokenizer.pad_token_id
         model.config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    if origin.kind == "reward model":
+        # vLLM and transformers' pipeline return its scores as they are; without it, they put a sigmoid on top.
+        model.config.problem_type = "regression"
+        return
     config = getattr(model, "generation_config", None)
-    if config is None or origin.kind == "reward model":
+    if config is None:
         return
     ends = config.eos_token_id if config.eos_token_id is not None else tokenizer.eos_token_id
     known = [ends] if isinstance(ends, int) else list(ends or [])
@@ -263,6 +271,12 @@ def _export_adapter(origin: Origin, output: Path, partial: Path) -> ExportReply:
         raise SettingsError(
             f"{origin.folder} holds a whole model and no adapter; leave --adapter-only out"
         )
+    first = origin.profile.model.adapter_name_or_path
+    if first is not None:
+        raise SettingsError(
+            f"the adapter of {origin.folder} belongs to {origin.base_name} with the adapter {first} merged into it, "
+            "and is wrong on anything else; leave --adapter-only out, which makes one model of all"
+        )
     weights = _adapter_weights(origin.folder)
     check_room(partial, sum(f.stat().st_size for f in origin.folder.iterdir() if f.is_file()))
     dtype, parameters = "", 0
@@ -283,7 +297,7 @@ def _export_adapter(origin: Origin, output: Path, partial: Path) -> ExportReply:
         output.name, origin.base_name, "adapter", dtype, parameters,
         origin.profile if origin.known else None, *_course(origin), (), None, (),
     )  # fmt: skip
-    (partial / "README.md").write_text(model_card(facts), "utf-8")
+    _write_card(partial, facts)
     notes = (
         ()
         if plain
@@ -334,6 +348,13 @@ def _stored_dtype(origin: Origin) -> Any:
     except Exception:
         return None
     return getattr(config, "dtype", None)
+
+
+def _write_card(folder: Path, facts: Facts) -> None:
+    (folder / "README.md").write_text(model_card(facts), "utf-8")
+    picture = curve.picture(facts.points)
+    if picture:
+        (folder / curve.PICTURE).write_text(picture, "utf-8")
 
 
 def _course(origin: Origin) -> tuple[list[Any], dict[str, str]]:

@@ -1,5 +1,6 @@
 """The folder of an export: written beside where it is asked for, renamed at the end, never half there."""
 
+import errno
 import os
 import re
 import shutil
@@ -40,6 +41,10 @@ def check_place(origin: Origin, output: Path, overwrite: bool) -> None:
             raise SettingsError(f"-o {output}: the export reads from there; name another folder")
     if output.exists() and not output.is_dir():
         raise SettingsError(f"-o {output} is a file; name a folder")
+    if output.is_mount():
+        raise SettingsError(
+            f"-o {output} is where a disk is mounted, which nothing can be renamed to; name a folder in it"
+        )
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise SettingsError(f"-o {output} is not empty; name another folder, or add --overwrite")
     partial = partial_of(output)
@@ -114,12 +119,17 @@ def check_room(folder: Path, needed: int) -> None:
         OSError: it has none.
     """
     free = shutil.disk_usage(folder).free
-    if free < needed + _SPARE_BYTES:
+    needed += _SPARE_BYTES
+    if free < needed:
         raise OSError(
-            28,
-            f"it takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free; choose another disk with -o",
+            errno.ENOSPC,
+            f"it takes {_size(needed)}, and {_size(free)} are free; make room, or choose another disk",
             str(folder.parent),
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"
 
 
 def files_of(folder: Path) -> tuple[str, ...]:

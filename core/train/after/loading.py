@@ -6,6 +6,7 @@ from typing import Any
 
 from core.params import ModelTable
 from core.study.after import Device, Dtype
+from core.train.adapter import merge_adapter
 from core.train.after.origin import Kind, Origin, base_source
 from core.train.chat import ChatEncoder
 from core.train.errors import ModelError, first_line
@@ -90,10 +91,11 @@ def load_whole(
 
 
 def load_base(origin: Origin, dtype: Any, device: Device, **options: Any) -> Any:
-    """The model as it was when training began, the adapter that training began with merged into it.
+    """The model as it was when training began, the adapter that training began with (model.adapter_name_or_path)
+    merged into it as training did.
 
     Raises:
-        ModelError: it is not there or cannot be loaded.
+        ModelError: it is not there or cannot be loaded, or that adapter does not fit it.
     """
     source = base_source(origin)
     model = load_whole(
@@ -105,10 +107,7 @@ def load_base(origin: Origin, dtype: Any, device: Device, **options: Any) -> Any
         complete=origin.kind == "model",
         **options,
     )
-    first = origin.profile.model.adapter_name_or_path
-    if first is not None:
-        model = add_adapter(model, Path(first)).merge_and_unload()
-    return model
+    return merge_adapter(model, origin.profile).eval()
 
 
 def add_adapter(model: Any, folder: Path) -> Any:

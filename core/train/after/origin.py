@@ -9,6 +9,7 @@ from core.params import DataTable, ModelTable
 from core.profile import Profile, ProfileError, is_path, load, model_path
 from core.study.after import Weights
 from core.study.files import TRIAL_FILE
+from core.train.adapter import check_adapter
 from core.train.errors import ModelError
 from core.train.source import Source, find_model
 
@@ -71,12 +72,14 @@ def base_source(origin: Origin) -> Source:
     """Where the base model is.
 
     Raises:
-        ModelError: nobody knows it, it is not there, or it is quantised as it lies there.
+        ModelError: nobody knows it, it is not there, or the adapter that training began with is not.
     """
     if not origin.base:
         raise ModelError(
             f"nothing says which model {origin.folder} was tuned from; name it with --base-model"
         )
+    # Of it, --base-model says nothing.
+    check_adapter(origin.profile)
     spare = (origin.trial or origin.folder) / "unpacked"
     try:
         source = find_model(origin.profile, spare, lambda: None)

@@ -99,18 +99,25 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, UsageError):
         return Failure(str(error), usage=True, kept=kept)
     if is_disk_full(error):
-        return Failure(f"the disk is full: {first_line(error)}", kept=kept)
+        return Failure(f"the disk is full: {_told(error)}", kept=kept)
     if is_out_of_memory(error):
         return Failure(
             f"memory ran out: {first_line(error)}. Try --device cpu, or a smaller --dtype",
             kept=kept,
         )
     if isinstance(error, OSError):
-        return Failure(str(error), kept=kept)
+        return Failure(_told(error), kept=kept)
     if not hasattr(error, "kept"):
         traceback.print_exc(file=sys.stderr)
         return Failure(f"{type(error).__name__}: {first_line(error)}")
     return Failure(str(error), kept=kept)
+
+
+def _told(error: Exception) -> str:
+    """What the system says of a file, without its number."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return first_line(error)
+    return error.strerror + (f": {error.filename}" if error.filename else "")
 
 
 def prepare(device: Device) -> None:
@@ -128,6 +135,7 @@ def prepare(device: Device) -> None:
 
 def _watch_input() -> None:
     """Interrupt the work once the input has ended: nobody waits for its result."""
-    while sys.stdin.buffer.readline():
+    # Not through the buffer: a thread that waits while it holds the buffer's lock aborts the interpreter at its end.
+    while os.read(sys.stdin.fileno(), 65_536):
         pass
     _thread.interrupt_main()

@@ -20,7 +20,8 @@ def serve_lines(folder: str, kind: Kind, *, trusted: bool = False) -> tuple[str,
     return (
         f"vllm serve {name}{code}",
         f"transformers serve {name}{code}    # then, beside it: transformers chat {name}",
-        f"python llama.cpp/convert_hf_to_gguf.py {name} --outfile {shlex.quote(folder + '.gguf')}",
+        f"python llama.cpp/convert_hf_to_gguf.py {name} --outfile {shlex.quote(folder + '.gguf')}"
+        "    # for llama.cpp and Ollama",
     )
 
 

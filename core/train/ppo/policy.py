@@ -68,10 +68,13 @@ def read(causal: Any, turns: Turns, temperature: float) -> Read:
         given["logits_to_keep"] = width + 1
     with _hidden_states(causal) as seen:
         logits = causal(input_ids=turns.ids, **given).logits
-    logits = logits[:, -width - 1 : -1].float() / temperature
+    logits = logits[:, -width - 1 : -1].float()
+    if temperature != 1:
+        logits = logits / temperature
     logprobs = torch.log_softmax(logits, -1)
-    with torch.no_grad():
-        entropy = -(logprobs.exp() * logprobs).sum(-1)
+    # They are as large as all else together: no copy is held that is not needed.
+    del logits
+    entropy = torch.stack([-(row.exp() * row).sum(-1) for row in logprobs.detach()])
     said = logprobs.gather(-1, turns.answers.unsqueeze(-1)).squeeze(-1)
     return Read(said, entropy, seen[0][:, -width - 1 : -1])
 

@@ -25,7 +25,8 @@ def share_weights(model: Any, other: Any) -> int:
     returns how many bytes that frees.
 
     A reference beside a policy of which some layers train is so only as large as those, and a reward model that is an
-    adapter of the policy's own base as its adapter.
+    adapter of the policy's own base as its adapter. `other` may be on another device, where only a weight at a time is
+    then beside the policy's.
     """
     frozen = {_plain(n): p for n, p in model.named_parameters() if not p.requires_grad}
     freed = 0
@@ -33,7 +34,7 @@ def share_weights(model: Any, other: Any) -> int:
         own = frozen.get(_plain(name))
         if own is None or own.shape != weight.shape or own.dtype != weight.dtype:
             continue
-        if own.device == weight.device and torch.equal(own, weight):
+        if torch.equal(own, weight.to(own.device)):
             weight.data = own.data
             freed += weight.numel() * weight.element_size()
     return freed

@@ -67,7 +67,7 @@ def judge(
 ) -> list[Judged]:
     """What is to be learnt from the answers of a round; scores are divided by `scale` first.
 
-    Advantages are whitened over the round, as Ziegler et al. 2019 and TRL do over a batch.
+    Advantages are whitened over the round, as TRL and the code of Ziegler et al. 2019 do over a batch.
     """
     mask = pad_right([torch.ones(len(d.answer)) for d in drawn])
     ratios, values = (pad_right([getattr(d, n) for d in drawn]) for n in ("log_ratios", "values"))

@@ -13,6 +13,7 @@ from core.profile import is_path
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_out_of_memory
 from core.train.ppo.policy import without_dropout
+from core.train.ppo.reference import share_weights
 from core.train.ppo.rollout import pad_right
 from core.train.source import cached_folder
 
@@ -31,6 +32,9 @@ class RewardModel:
     base: str | None
     """Of an adapter the model that it belongs to: a folder or a name on the hub."""
     pad: int
+    """The policy's token that rows are filled up with."""
+    template: str | None
+    """The chat template that lies with it."""
 
 
 def find_reward_model(
@@ -50,8 +54,8 @@ def find_reward_model(
         base = _check_adapter(name, folder, adapter)
     else:
         _check_config(name, _config(name, place, table))
-    _check_tokens(name, place, base, policy, tokenizer, table)
-    return RewardModel(name, place, base, pad)
+    template = _check_tokens(name, place, base, policy, tokenizer, table)
+    return RewardModel(name, place, base, pad, template)
 
 
 def _place(name: str, table: ModelTable) -> str:
@@ -118,8 +122,8 @@ def _config(name: str, place: str, table: ModelTable) -> Any:
 
 def _check_tokens(
     name: str, place: str, base: str | None, policy: str, tokenizer: Any, table: ModelTable
-) -> None:
-    """Raise ModelError where the reward model reads other tokens than the policy writes."""
+) -> str | None:
+    """Raise ModelError where the reward model reads other tokens than the policy writes; returns its chat template."""
     from transformers import AutoTokenizer
 
     for where in (place, base):
@@ -135,13 +139,30 @@ def _check_tokens(
                 f"alignment.reward_model: {name} has other tokens than {policy} ({len(own):,} and {len(tokenizer):,}): "
                 "it would score answers that it misreads. Train a reward model from a model of the same family"
             )
-        return
+        return own.chat_template if isinstance(own.chat_template, str) else None
     size = _config(name, base or place, table).get_text_config().vocab_size
     if len(tokenizer) > size:
         raise ModelError(
             f"alignment.reward_model: {name} knows {size:,} tokens and comes without a tokenizer, and {policy} has "
             f"{len(tokenizer):,}: they do not belong together"
         )
+    return None
+
+
+def reads_otherwise(template: str | None, own: str, tokenizer: Any) -> bool:
+    """Whether a conversation looks different in a reward model's chat template than in the policy's `own`; one without
+    a template takes what it is given."""
+    if template is None or template == own:
+        return False
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    shown = []
+    for jinja in (template, own):
+        try:
+            shown.append(tokenizer.apply_chat_template(turns, chat_template=jinja, tokenize=False))
+        except Exception:
+            # A template may refuse what another takes; that it is another one is known already.
+            return True
+    return bool(shown[0] != shown[1])
 
 
 def _json(file: Path) -> dict[str, Any] | None:
@@ -157,9 +178,11 @@ def _json(file: Path) -> dict[str, Any] | None:
 class Scorer:
     """A reward model that scores answers."""
 
-    def __init__(self, model: Any, pad: int) -> None:
-        """`model` is one for sequence classification with one label; rows are padded with `pad`."""
+    def __init__(self, model: Any, pad: int, template: str | None = None) -> None:
+        """`model` is one for sequence classification with one label; rows are padded with `pad`. `template` is the chat
+        template that it knows."""
         self.model = model
+        self.template = template
         self._pad = pad
 
     def scores(self, rows: Sequence[Any]) -> Any:
@@ -173,15 +196,20 @@ class Scorer:
         return logits.squeeze(-1).float().cpu()
 
 
-def load_scorer(found: RewardModel, table: ModelTable, dtype: Any, device: str) -> Scorer:
-    """Load a reward model that was found; it needs no gradients.
+def load_scorer(
+    found: RewardModel, table: ModelTable, dtype: Any, device: str, policy: Any
+) -> Scorer:
+    """Load a reward model that was found; it needs no gradients, and shares the frozen weights of `policy` that are its
+    own.
 
     Raises:
         ModelError: it cannot be loaded, or its files lack its head.
     """
     from transformers import AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {"device_map": {"": 0}} if device == "cuda" else {}
+    # An adapter's base may be the policy's: it comes to the host first, so that no GPU has to hold both.
+    straight = device == "cuda" and found.base is None
+    options: dict[str, Any] = {"device_map": {"": 0}} if straight else {}
     place = found.place if found.base is None else _base_place(found, table)
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -207,9 +235,19 @@ def load_scorer(found: RewardModel, table: ModelTable, dtype: Any, device: str) 
         raise ModelError(
             f"alignment.reward_model: {found.name} lacks {len(lacking)} of its weights ({lacking[0]} is one)"
         )
-    model.config.get_text_config().pad_token_id = found.pad
+    share_weights(policy, model)
+    model.to(policy.device)
+    pad = _pad_of(model, found)
+    model.config.get_text_config().pad_token_id = pad
     model.requires_grad_(False)
-    return Scorer(without_dropout(model).eval(), found.pad)
+    return Scorer(without_dropout(model).eval(), pad, found.template)
+
+
+def _pad_of(model: Any, found: RewardModel) -> int:
+    """The token by which the reward model was taught where a row ends: an adapter's base has nothing to say of it."""
+    own = model.config.get_text_config().pad_token_id
+    known = model.get_input_embeddings().weight.shape[0]
+    return own if found.base is None and own is not None and 0 <= own < known else found.pad
 
 
 def _base_place(found: RewardModel, table: ModelTable) -> str:

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import Trainer
 
-from core.study.files import Phase
+from core.study.files import Phase, is_whole
 from core.train import checkpoints
 from core.train.errors import SettingsError, first_line
 from core.train.examples import IGNORED
 from core.train.limits import is_out_of_memory
 from core.train.measures import Measures
 from core.train.moments import Memory
-from core.train.optimizers import same_states
+from core.train.optimizers import readable_states, same_states
 from core.train.order import epoch_order
 from core.train.plan import Plan
 from core.train.ranks import ALONE, Ranks
@@ -444,7 +444,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         file = Path(checkpoint, _OPTIM_FILE)
         made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"
         if same_states(made_by, self.args.optim.value):
-            super()._load_optimizer_and_scheduler(checkpoint)
+            with readable_states(self.args.optim.value):
+                super()._load_optimizer_and_scheduler(checkpoint)
         else:
             say(
                 f"the checkpoint is of {made_by}: {self.args.optim.value} begins without its states"
@@ -459,9 +460,20 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if not take_up_adapter(into, Path(resume_from_checkpoint)):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def take_best(self) -> None:
+        """Give the model the weights that the run ends with, where the checkpoint that it begins with is its end."""
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            self._load_best_model()
+
     def _load_best_model(self) -> None:
         """The weights that the run ends with, where it keeps its best."""
-        if not take_up_adapter(self.model, Path(self.state.best_model_checkpoint)):
+        # A checkpoint names the folder that the trial was in when it was saved.
+        best = Path(self.args.output_dir, f"checkpoint-{self.state.best_global_step}")
+        if not is_whole(best):
+            say(f"the best checkpoint, {best.name}, is gone: the run ends with its last weights")
+            return
+        self.state.best_model_checkpoint = str(best)
+        if not take_up_adapter(self.model, best):
             super()._load_best_model()
 
     def _load_scheduler(self, checkpoint: Path) -> None:

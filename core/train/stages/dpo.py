@@ -96,13 +96,18 @@ class DpoTrainer(PreferenceTrainer, PlainInit, trl.DPOTrainer):  # type: ignore[
 
     def _without_reference(self, model: Any, inputs: Any, lengths: Any) -> tuple[Any, Any]:
         """The loss, and the log probabilities of the answers."""
-        policy = self.log_probs(model, inputs)
+        heard = Heard(model)
+        policy = self.log_probs(heard, inputs)
         chosen, rejected = (policy / lengths).chunk(2)
         if self._alignment.pref_loss == "orpo":
             losses = odds_ratio_losses(chosen, rejected, self.beta)
         else:
             losses = simple_losses(chosen, rejected, self.beta, self._alignment.simpo_gamma)
-        return losses.mean(), policy
+        loss = losses.mean()
+        if self.aux_loss_enabled:
+            # As TRL's losses have it: what keeps the experts of a mixture evenly busy.
+            loss = loss + self.router_aux_loss_coef * heard.aux_loss
+        return loss, policy
 
     def _beside_reference(self, model: Any, inputs: Any) -> tuple[Any, Any, Any]:
         """The loss, the log probabilities of the answers, and by how much they are above the reference's."""

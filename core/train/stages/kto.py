@@ -12,6 +12,7 @@ import torch
 import trl
 
 from core.params import AlignmentTable
+from core.train.errors import SettingsError
 from core.train.examples import Tagged, Tokens
 from core.train.ranks import Ranks
 from core.train.report import say
@@ -33,13 +34,28 @@ class KtoStage(PreferenceStage):
         return TaggedCollator(pad_id, multiple)
 
     def trainer(self, tokenizer: Any, shared: Mapping[str, Any]) -> Any:
-        """As of Stage. The log says where the good answers and the bad ones do not balance."""
+        """As of Stage. The log says where the good answers and the bad ones do not balance.
+
+        Raises:
+            SettingsError: a run is judged by what its rows cannot tell.
+        """
         alignment, rows = self.profile.alignment, shared["train_dataset"]
         good = sum(row.good for row in rows)
         advice = imbalance(good, len(rows) - good, alignment)
         if advice is not None:
             say(advice)
+        _check_judged(shared["eval_dataset"], shared["args"].metric_for_best_model)
         return KtoTrainer(reference=self.reference, alignment=alignment, **shared)
+
+
+def _check_judged(rows: Sequence[Tagged] | None, judged: str | None) -> None:
+    """Check, before anything trains, that evaluations will tell what they are judged by."""
+    if judged == "eval_reward_margin" and rows and len({row.good for row in rows}) == 1:
+        kind = "good" if rows[0].good else "bad"
+        raise SettingsError(
+            f"search.rank_by: the answers to evaluate on are all {kind}, and {judged} is what good ones gain on bad "
+            "ones; raise data.val_size, or rank by eval_reward_accuracy"
+        )
 
 
 def imbalance(good: int, bad: int, alignment: AlignmentTable) -> str | None:

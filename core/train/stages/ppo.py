@@ -22,7 +22,7 @@ import torch
 from core.params import AlignmentTable
 from core.profile import Profile, model_path
 from core.study.files import TrialTask
-from core.train.build import load_model, load_tokenizer
+from core.train.build import learnt_positions, load_model, load_tokenizer
 from core.train.chat import ChatEncoder
 from core.train.errors import ModelError
 from core.train.examples import Prompt
@@ -43,11 +43,12 @@ from core.train.ppo.rollout import (
     taken_up,
 )
 from core.train.ppo.rounds import Rounds
-from core.train.ppo.scoring import Scorer, find_reward_model, load_scorer
+from core.train.ppo.scoring import Scorer, find_reward_model, load_scorer, reads_otherwise
 from core.train.ppo.values import NAME, attach
 from core.train.precision import Device, Numbers
 from core.train.ranks import Ranks
 from core.train.rehearsal import longest_rows
+from core.train.report import say
 from core.train.settings import training_arguments
 from core.train.signals import Interrupted
 from core.train.source import Source
@@ -99,8 +100,7 @@ class PpoStage:
                 check_same_words(model, loaded, profile.alignment.ref_model)
             self._reference = without_dropout(loaded.model)
             share_weights(model, self._reference)
-        self._scorer = load_scorer(found, profile.model, numbers.frozen, device)
-        share_weights(model, self._scorer.model)
+        self._scorer = load_scorer(found, profile.model, numbers.frozen, device, model)
         attach(causal_of(model))
         return model
 
@@ -124,9 +124,15 @@ class PpoStage:
     def trainer(self, tokenizer: Any, shared: Mapping[str, Any]) -> Any:
         """As of Stage."""
         profile, model = self._profile, shared["model"]
-        self._check_room(model, shared["train_dataset"].longest)
+        rows = [shared["train_dataset"], shared["eval_dataset"]]
+        self._check_room(model, max(part.longest for part in rows if part is not None))
         encoder = ChatEncoder.of(tokenizer, profile.model.template, profile.data)
         assert self._scorer is not None, "the model is loaded first"
+        if reads_otherwise(self._scorer.template, encoder.jinja, tokenizer):
+            say(
+                f"the reward model {profile.alignment.reward_model} was trained with another chat template than "
+                f"{model_path(profile)} answers in: it may misjudge answers; set model.template to the same one"
+            )
         actors = Actors(
             model,
             getattr(causal_of(model), NAME),
@@ -139,14 +145,20 @@ class PpoStage:
         return PpoTrainer(actors=actors, table=profile.alignment, multiple=self._multiple, **shared)
 
     def _check_room(self, model: Any, longest: int) -> None:
-        """Check that the model has a position for each token of the longest prompt and of an answer to it."""
-        most = longest + self._profile.generation.max_new_tokens
-        for name, module in causal_of(model).named_modules():
-            size = getattr(module, "num_embeddings", None)
-            if size is not None and ("pos" in name or name.endswith("wpe")) and most > size:
+        """Check that all models have a position for each token of the longest prompt and of an answer to it."""
+        assert self._scorer is not None, "the model is loaded first"
+        table, answer = self._profile.alignment, self._profile.generation.max_new_tokens
+        readers = {
+            f"the model {model_path(self._profile)}": model,
+            f"alignment.ref_model: {table.ref_model}": self._reference,
+            f"alignment.reward_model: {table.reward_model}": self._scorer.model,
+        }
+        for name, reader in readers.items():
+            size = None if reader is None else learnt_positions(reader)
+            if size is not None and longest + answer > size:
                 raise ModelError(
-                    f"the model {model_path(self._profile)} takes at most {size} tokens; prompts have up to {longest}, "
-                    f"and answers up to {most - longest} more: lower data.cutoff_len or generation.max_new_tokens"
+                    f"{name} takes at most {size} tokens; prompts have up to {longest}, and answers up to {answer} "
+                    "more: lower data.cutoff_len or generation.max_new_tokens"
                 )
 
     def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:

@@ -140,11 +140,13 @@ class Heard:
         self._model = model
         self.log_probs: Any = None
         """Of each row's answer, with gradients where they were computed."""
+        self.aux_loss: Any = None
+        """Of a mixture of experts whose config asks for it: how unevenly they are used."""
 
     def __call__(self, **inputs: Any) -> Any:
         """As the model."""
         made = self._model(**inputs)
-        self.log_probs = made.log_probs.sum(-1)
+        self.log_probs, self.aux_loss = made.log_probs.sum(-1), made.aux_loss
         return made
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.doctor import Examination, TrialFacts, examine
-from core.search.metric import METRICS, Metric
+from core.search.metric import METRICS, Metric, find
 
 LOSS = METRICS["eval_loss"]
 SPACE: dict[str, Any] = {
@@ -292,3 +292,12 @@ def test_rates_that_are_all_close_to_one_that_diverged_are_told_as_such() -> Non
     found = examine(trials, SPACE, LOSS)
     assert found.band is None
     assert any("within a factor of two of it or above" in remark for remark in found.remarks)
+
+
+@pytest.mark.parametrize("name", ["ppo_kl_coef", "ppo_target"])
+def test_a_search_that_may_let_go_of_the_reference_is_told_so(name: str) -> None:
+    space = {"learning_rate": SPACE["learning_rate"], name: [0.05, 0.2]}
+    (told,) = examine([], space, find("eval_reward")).remarks
+    assert told.startswith(f"{name} is searched and eval_reward decides") and "eval_kl" in told
+    assert examine([], space, find("eval_kl")).remarks == ()
+    assert examine([], SPACE, find("eval_reward")).remarks == ()

@@ -292,3 +292,20 @@ def test_what_the_worker_would_refuse_is_told_in_its_words(prove_run: ProveRun) 
             config={"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
             lengths=Lengths(1024, 0),
         )  # fmt: skip
+
+
+def test_packed_rows_are_proven_with_the_mask_that_keeps_them_apart(prove_run: ProveRun) -> None:
+    alone, padded = Lengths(1024, 0, padded=False), Lengths(1024, 0, padded=True)
+    packed = {"data__packing": True}
+    mixed = prove_run(lengths=alone, data__neat_packing=False, **packed)
+    apart = prove_run(lengths=alone, **packed)
+    assert apart.tier == mixed.tier == "proof"
+    # At least a byte for each pair of tokens of both rows.
+    assert apart.allocated - mixed.allocated > 2 * 1024 * 1024
+    # What is made on the way to it is more than of a mask for padding.
+    assert apart.needed > prove_run(lengths=padded).needed
+
+
+def test_a_packed_run_of_a_model_without_positions_cannot_be_proven(prove_run: ProveRun) -> None:
+    with pytest.raises(CannotProve, match="would see each other"):
+        prove_run(config={"model_type": "mamba"}, data__packing=True)

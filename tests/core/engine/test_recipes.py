@@ -1,16 +1,18 @@
 """Carrying a recipe on, with studies that somebody else runs."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from core.devices.lock import try_lock
 from core.engine import recipe_wishes
-from core.engine.client import EngineError
+from core.engine.client import EngineError, delete_study
 from core.engine.detach import READY
 from core.engine.exporting_step import HandoverError
 from core.engine.messages import Reply
-from core.engine.recipe_plan import Rest
+from core.engine.recipe_plan import Rest, trouble_of
 from core.engine.recipe_wishes import steer
 from core.engine.recipes import Hands, carry, create_recipe, hold, release, stands
 from core.profile import load
@@ -44,6 +46,7 @@ def test_each_step_starts_from_what_the_one_before_it_made(recipe):
     state = RecipeReader(folder).state
     assert state.done and [s.bytes for s in state.steps] == [7, 7, 7]
     assert fake.wanted == [True] * 3
+    assert fake.bases == [None, folder / "01-general/model", folder / "02-domain/model"]
 
 
 def test_ppo_gets_the_model_of_its_own_start_and_the_reward_model_as_it_was_saved(recipe):
@@ -53,6 +56,59 @@ def test_ppo_gets_the_model_of_its_own_start_and_the_reward_model_as_it_was_save
     align = load(folder / "03-align" / "profile.toml")
     assert align.model.model_name_or_path == str(folder / "01-chat/model")
     assert align.alignment.reward_model == str(folder / "02-judge/trials/0001/output")
+
+
+def test_a_recipe_may_be_moved_between_two_steps(recipe, tmp_path: Path):
+    folder, fake = recipe(ALIGNED), Fake()
+    carried(folder, fake)
+    texts = [(folder / name / "profile.toml").read_text() for name in fake.served[1:]]
+    assert str(tmp_path) not in "".join(texts), "each finds the others from where it lies"
+    moved = folder.rename(tmp_path / "moved")
+    align = load(moved / "03-align" / "profile.toml")
+    assert align.model.model_name_or_path == str(moved / "01-chat/model")
+    assert align.alignment.reward_model == str(moved / "02-judge/trials/0001/output")
+
+
+def test_a_step_is_not_deleted_before_its_recipe_is_done(recipe):
+    folder, fake = recipe(), Fake(trouble="the disk is full")
+    carried(folder, fake)
+    with pytest.raises(EngineError, match="a step of a recipe that is not done"):
+        delete_study(folder / "01-general")
+    assert (folder / "01-general" / "profile.toml").exists()
+    fake.trouble = ""
+    carried(folder, fake)
+    delete_study(folder / "01-general")
+    assert not (folder / "01-general").exists() and RecipeReader(folder).state.done
+
+
+def test_a_trouble_that_is_over_is_not_told_any_more(recipe, monkeypatch, asked):
+    folder, fake = recipe(), Fake()
+
+    def slow(study: Path) -> None:
+        runs(study)
+        raise EngineError("the daemon did not answer within 15 s")
+
+    carry(folder, Hands(fake.export, slow), lambda word: None)
+    reader = RecipeReader(folder)
+    assert trouble_of(reader.state, stands(reader)) == "the daemon did not answer within 15 s"
+    assert not steer(folder, "resume").ok
+    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: True)
+    assert trouble_of(reader.state, stands(reader)) == ""
+
+
+def test_models_whose_removal_was_begun_are_removed_by_whoever_goes_on(recipe, monkeypatch):
+    folder, fake = recipe(THREE + "[recipe]\nkeep_models = false\n"), Fake()
+
+    def dies(path, ignore_errors):
+        raise DeadError
+
+    with monkeypatch.context() as patch, pytest.raises(DeadError):
+        patch.setattr("core.engine.recipes.shutil.rmtree", dies)
+        carried(folder, fake)
+    assert (folder / "01-general" / "model").exists()
+    carried(folder, fake)
+    assert [(folder / s / "model").exists() for s in fake.served] == [False, False, True]
+    assert RecipeReader(folder).state.done
 
 
 def test_a_step_that_runs_is_left_to_its_daemon(recipe, monkeypatch):
@@ -119,7 +175,7 @@ def test_killed_at_any_record_it_goes_on_where_it_was(recipe, monkeypatch, when,
 def test_an_export_that_was_killed_in_the_middle_is_done_again(recipe):
     folder, fake = recipe(), Fake()
 
-    def dies(trial, output, wanted):
+    def dies(trial, base, output, wanted):
         output.with_name("model.partial").mkdir()
         raise DeadError
 
@@ -135,6 +191,44 @@ def test_an_export_that_fails_is_told_and_tried_again_by_whoever_takes_the_recip
     assert carried(folder, fake)[0] == 0
     state = RecipeReader(folder).state
     assert state.steps[0].trouble == "the disk is full" and not (folder / "02-domain").exists()
+    fake.trouble = ""
+    carried(folder, fake)
+    assert RecipeReader(folder).state.done
+
+
+def test_a_recipe_whose_file_was_changed_goes_on_with_what_it_says_now(recipe):
+    folder, fake = recipe(), Fake(trouble="no")
+    carried(folder, fake)
+    file = RecipeFolder(folder).recipe
+    text = file.read_text()
+    file.write_text(
+        text.replace('name = "domain"', 'name = "field"').replace('"domain"', '"field"')
+    )
+    fake.trouble = ""
+    carried(folder, fake)
+    trouble = RecipeReader(folder).state.steps[1].trouble
+    assert trouble == f"{file} has no step domain any more"
+    general, domain, task = text.split("[[step]]")[1:]
+    changed = domain.replace("cutoff_len = 2048", "cutoff_len = 99")
+    assert changed != domain
+    file.write_text("[[step]]".join([text.split("[[step]]")[0], general, changed, task]))
+    carried(folder, fake)
+    cutoffs = [load(folder / name / "profile.toml").data.cutoff_len for name in fake.served]
+    assert cutoffs == [2048, 99, 2048] and RecipeReader(folder).state.done
+
+
+def test_a_disk_that_is_full_is_told_to_whoever_takes_the_recipe_up(recipe, monkeypatch):
+    folder, fake = recipe(), Fake(trouble="no")
+    carried(folder, fake)
+    real = JournalWriter.append
+
+    def full(self, *bodies):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    monkeypatch.setattr(JournalWriter, "append", full)
+    code, said = carried(folder, fake)
+    assert code == 1 and "No space left on device" in said[0]
+    monkeypatch.setattr(JournalWriter, "append", real)
     fake.trouble = ""
     carried(folder, fake)
     assert RecipeReader(folder).state.done
@@ -180,7 +274,7 @@ def test_a_recipe_that_is_held_rests_until_it_is_released(recipe):
 def test_an_export_is_told_when_the_recipe_is_to_rest(recipe):
     folder, fake = recipe(), Fake()
 
-    def export(trial, output, wanted):
+    def export(trial, base, output, wanted):
         assert wanted()
         hold(folder, "paused")
         assert not wanted()
@@ -259,6 +353,13 @@ def test_a_step_that_was_paused_is_resumed_with_the_recipe(recipe, monkeypatch, 
     assert "paused already" in steer(folder, "pause").text
     assert steer(folder, "resume") == Reply(True, "step 1 of 3 (general): as you wish")
     assert asked == ["resume 01-general", "take up"]
+
+
+def test_what_was_stopped_is_not_paused(recipe, monkeypatch, asked):
+    folder = begun(recipe, monkeypatch)
+    tell(folder / "01-general", StudyChanged(t=3.0, status="stopped", reason="stopped by you"))
+    assert steer(folder, "pause") == Reply(True, "step 1 of 3 (general) is stopped already")
+    assert not RecipeFolder(folder).held() and asked == []
 
 
 def test_a_recipe_that_cannot_go_on_says_what_to_do(recipe, asked):

@@ -230,3 +230,26 @@ def test_a_trial_that_saves_its_pause_is_not_called_stalled(tmp_path: Path) -> N
     made = watch(tmp_path)
     made.asked_at = 0.0
     assert [made.stalled(float(n)) for n in range(0, 3000, 10)] == [None] * 300
+
+
+def test_settings_that_were_changed_by_hand_are_told_once_as_the_attempt_goes_on(
+    tmp_path: Path,
+) -> None:
+    changed = {
+        "train.weight_decay": "train.weight_decay 0.01 → 0.5",
+        "train.optim": 'train.optim "adamw_torch" → "adamw_8bit"',
+    }
+    run = RunInfo(2, 20, 100, 10.0, 1, 1, 0, 1, 1, "fp32", "CPU", {}, 0.1, changed=changed)
+    write_record(tmp_path / "run.json", run)
+    # A memory fix is what the study itself has decided, and has told.
+    made = Watch(
+        TrialFolder(tmp_path), 2, TrainTable(), guarded=True, resumed=True, decided={"train.optim"}
+    )
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    for step in (9, 10):
+        writer.write(Point(t=time.time() + 60, step=step, attempt=2, loss=2.0))
+    writer.close()
+    (said,) = made.poll()
+    assert (said.action, said.step) == ("warn", 9)
+    assert "train.weight_decay 0.01 → 0.5" in said.reason and "optim" not in said.reason
+    assert made.poll() == []

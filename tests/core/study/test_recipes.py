@@ -116,7 +116,7 @@ def test_a_study_knows_whether_it_is_a_step(tmp_path: Path):
 
 def test_a_recipe_by_name_is_the_study_of_the_step_that_was_begun_last(tmp_path: Path):
     folder = recipe(tmp_path / "studies" / "r", CREATED)
-    with pytest.raises(StudyError, match="r is no study"):
+    with pytest.raises(StudyError, match="no step of the recipe r has begun: `tunedeck resume r`"):
         find_study("r")
     first = study(folder.study(STEPS[0]).path)
     assert find_study("r") == first == find_study("r/01-general")

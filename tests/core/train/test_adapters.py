@@ -153,6 +153,18 @@ def test_whole_modules_work_with_a_loss_in_chunks_and_a_quantised_base(run_trial
 
 
 @pytest.mark.parametrize(
+    ("precision", "adapters"), [("pure_bf16", "fp32"), ("fp32", "bf16"), ("bf16", "bf16")]
+)
+def test_whole_modules_work_with_adapters_of_other_numbers(
+    run_trial: Run, precision: str, adapters: str
+) -> None:
+    ran = run_trial(
+        additional_target="embed_tokens, lm_head", precision=precision, adapter_precision=adapters, max_steps=2
+    )  # fmt: skip
+    assert ran.report.outcome == "completed", ran.report.error
+
+
+@pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"additional_target": "embed_words"}, "no module embed_words"),

@@ -1,6 +1,8 @@
 """Which evaluations are better, and which checkpoints stay."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +149,73 @@ def test_the_plateau_schedule_follows_the_metric_in_its_direction(run_trial: Run
         # The rate that an evaluation leads to is the next update's.
         assert told[1:] == pytest.approx(expected(ran, name, sign)[:-1])
     assert by_accuracy.points[-2].lr != by_loss.points[-2].lr
+
+
+# The end of a run that is judged ---------------------------------------------------------------------------------------
+
+JUDGED: dict[str, Any] = {
+    "val_size": 6, "eval_steps": 1, "learning_rate": 0.5, "max_grad_norm": 0.0, "lr_scheduler_type": "constant",
+    "max_steps": 8, "save_steps": 2, "save_total_limit": 9, "early_stopping_patience": 50,
+}  # fmt: skip
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def best_of(ran: Any) -> int:
+    values = {p.step: p.eval_loss for p in ran.points if p.eval_loss is not None}
+    return min(values, key=lambda step: values[step])
+
+
+def test_a_run_that_only_has_to_be_saved_ends_with_its_best_weights(run_trial: Run) -> None:
+    """As where the disk was full when the finished weights were written."""
+    task = {"save_model": True}
+    ran = run_trial(task=task, **JUDGED)
+    best = best_of(ran)
+    assert best != 8 and ran.report.step == 8
+    checkpoints = ran.folder / "checkpoints"
+    assert weights(ran.folder / "output") == weights(checkpoints / f"checkpoint-{best}")
+    shutil.rmtree(ran.folder / "output")
+    task |= {"attempt": 2, "resume_from": "checkpoints/checkpoint-8"}
+    again = run_trial(task=task, **JUDGED)
+    assert again.report.outcome == "completed"
+    assert weights(again.folder / "output") == weights(checkpoints / f"checkpoint-{best}")
+
+
+def test_a_run_that_had_stopped_improving_does_not_go_on(run_trial: Run) -> None:
+    settings = JUDGED | {"early_stopping_patience": 1, "learning_rate": 3.0, "max_steps": 20}
+    ran = run_trial(task={"save_model": True}, **settings)
+    assert ran.report.outcome == "completed" and ran.report.step < 20
+    # With save_steps there is one of its end too, wherever that comes.
+    end = f"checkpoints/checkpoint-{ran.report.step}"
+    task = {"attempt": 2, "resume_from": end, "save_model": True}
+    before = weights(ran.folder / "output")
+    again = run_trial(task=task, **settings)
+    assert (again.report.outcome, again.report.step) == ("completed", ran.report.step)
+    assert weights(again.folder / "output") == before
+
+
+def test_a_best_checkpoint_that_is_gone_is_said_to_be(
+    run_trial: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = run_trial(task={"save_model": True}, **JUDGED)
+    best = best_of(ran)
+    shutil.rmtree(ran.folder / "checkpoints" / f"checkpoint-{best}")
+    task = {"attempt": 2, "resume_from": "checkpoints/checkpoint-8", "save_model": True}
+    capsys.readouterr()
+    again = run_trial(task=task, **JUDGED)
+    assert again.report.outcome == "completed", again.report.error
+    assert (
+        f"checkpoint-{best}, is gone: the run ends with its last weights" in capsys.readouterr().out
+    )
+
+
+def test_an_attempt_from_an_older_checkpoint_keeps_what_it_saves(run_trial: Run) -> None:
+    settings = {"max_steps": 8, "save_steps": 1, "save_total_limit": 9}
+    ran = run_trial(**settings)
+    (ran.folder / "metrics.jsonl").unlink()
+    task = {"attempt": 2, "resume_from": "checkpoints/checkpoint-2"}
+    again = run_trial(task=task, ask=("paused", 5), **settings | {"save_total_limit": 2})
+    assert again.report.checkpoint == "checkpoints/checkpoint-5"
+    assert steps_of(again) == {2, 4, 5}

@@ -1,9 +1,13 @@
 """What the data's settings do to a trial as a whole: packing, grouping, the study's cache, the template."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import MambaConfig
 
 from core.train.chat import ChatEncoder
 
@@ -96,6 +100,22 @@ def test_a_template_that_does_not_fit_is_refused_before_the_model_is_loaded(
     assert '"auto"' in ran.report.error and '"chatml"' in ran.report.error
 
 
+def test_a_model_that_cannot_keep_packed_rows_apart_is_refused_before_it_is_loaded(
+    run_trial: Run, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    folder = shutil.copytree(
+        model_dir, tmp_path / "mamba", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1).save_pretrained(folder)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    ran = run_trial(packing=True, model_name_or_path=str(folder), **ONCE)
+    assert ran.report.outcome == "failed" and ran.report.usage_error, ran.report
+    assert "packed rows of" in ran.report.error and "takes no positions" in ran.report.error
+
+
 @pytest.mark.parametrize("settings", [{"group_by_length": True}, {"packing": True}])
 def test_a_paused_trial_goes_on_exactly_with_grouped_and_with_packed_rows(
     run_trial: Run, settings: dict[str, Any]
@@ -122,3 +142,22 @@ def test_a_budget_in_tokens_counts_them_in_the_grouped_order(run_trial: Run) -> 
     ran = run_trial(task=task, group_by_length=True, **settings)
     tokens = [p.tokens for p in ran.points if p.loss is not None]
     assert tokens[-1] >= 500 and all(t < 500 for t in tokens[:-1])
+
+
+def test_the_log_and_the_run_tell_of_pairs_of_one_answer(
+    run_trial: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [
+        {"instruction": f"Say {n}", "chosen": "Hello", "rejected": "Hello" if n % 4 == 0 else "1"}
+        for n in range(8)
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    settings = {"max_steps": 1, "val_size": 0, "gradient_accumulation_steps": 1}
+    ran = run_trial(stage="dpo", dataset=str(file), **settings)
+    assert ran.report.outcome == "completed"
+    assert (ran.run.train_rows, ran.run.dropped_rows) == (6, 2)
+    assert (
+        "2 dropped (nothing to learn within cutoff_len, or equal answers)"
+        in capsys.readouterr().out
+    )

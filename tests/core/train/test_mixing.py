@@ -37,6 +37,14 @@ def test_what_a_set_asks_for_counts_where_sets_take_turns_too() -> None:
     assert len(train) == 80 and set(Counter(t for t in train if t < 100).values()) == {4}
 
 
+def test_weights_that_repeat_rows_without_measure_are_refused() -> None:
+    parts = [part("a", *range(100)), part("b", *range(100))]
+    for small in (1e-7, 1e-300):
+        with pytest.raises(DataError, match=r"interleave_probs and .*100,000,000 rows.*_under"):
+            mix(parts, 0, "interleave_over", [1.0, small], 0)
+        assert len(mix(parts, 0, "interleave_under", [1.0, small], 0)[0]) == 100
+
+
 def test_a_set_of_which_nothing_would_be_left_is_named() -> None:
     parts = [part("large", *range(100)), part("small", 200, 201)]
     with pytest.raises(DataError, match="sets all 2 rows of small aside"):

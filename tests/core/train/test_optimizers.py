@@ -150,13 +150,25 @@ def test_a_bitsandbytes_without_8_bit_updates_for_the_cpu_says_so(
 def test_an_optimizer_of_bitsandbytes_has_it_imported(tmp_path: Path) -> None:
     """A worker that needs it not at all hides it, to start sooner."""
     (tmp_path / "config.json").write_text("{}")
-    text = f'[model]\nmodel_name_or_path = "{tmp_path}"\n[data]\ndataset = "demo"\n'
+    text = (
+        f'[model]\nmodel_name_or_path = "{tmp_path}"\n[data]\ndataset = "demo"\n'
+        '[method]\nfinetuning_type = "full"\n'
+    )
     needs = {
         optim: needs_bitsandbytes(loads(f'{text}[train]\noptim = "{optim}"\n'))
-        for optim in ("adamw_torch", "adafactor", "adamw_8bit", "paged_adamw_32bit")
+        for optim in (
+            "adamw_torch",
+            "adafactor",
+            "adamw_8bit",
+            "paged_adamw_32bit",
+            "galore_adamw",
+            "apollo_adamw",
+        )
     }
+    # The packages of galore and apollo import it, whatever their optimizers hold.
     assert needs == {
         "adamw_torch": False, "adafactor": False, "adamw_8bit": True, "paged_adamw_32bit": True,
+        "galore_adamw": True, "apollo_adamw": True,
     }  # fmt: skip
 
 
@@ -232,7 +244,7 @@ def test_the_states_of_one_family_fit_and_no_others() -> None:
 def test_a_package_that_is_not_installed_is_told_with_its_pip_line(
     optim: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.train.optimizers.find_spec", lambda name: None)
+    monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: None)
     package = optim.split("_")[0] + "-torch"
     for run in (
         lambda: check_optimizer(TrainTable(optim=optim), "cpu"),
@@ -243,31 +255,80 @@ def test_a_package_that_is_not_installed_is_told_with_its_pip_line(
         assert f'"{optim}"' in str(caught.value)
 
 
-@pytest.mark.parametrize("modules", [None, "down_proj"])
-def test_with_its_package_galore_is_made_by_transformers(
-    modules: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class GaLoreAdamW(torch.optim.AdamW):  # type: ignore[misc]
-        """The package's: settings of the projection stand in the groups."""
+class Projector:
+    """An object that stands in the states, as the package's GaLoreProjector does."""
 
+    def __init__(self) -> None:
+        self.seen = 0
+
+
+class GaLoreAdamW(torch.optim.AdamW):  # type: ignore[misc]
+    """The package's: settings of the projection stand in the groups."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for group in self.param_groups:
+            for weight in group["params"] if "rank" in group else ():
+                self.state[weight].setdefault("projector", Projector()).seen += 1
+
+
+def fake_galore(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = ModuleType("galore_torch")
+    monkeypatch.setattr(Projector, "__module__", "galore_torch")
+    fake.Projector = Projector  # type: ignore[attr-defined]
     for name in ("GaLoreAdamW", "GaLoreAdamW8bit", "GaLoreAdafactor"):
         setattr(fake, name, GaLoreAdamW)
     monkeypatch.setitem(sys.modules, "galore_torch", fake)
     monkeypatch.setattr("transformers.trainer_optimizer.is_galore_torch_available", lambda: True)
-    monkeypatch.setattr("core.train.optimizers.find_spec", lambda name: name)
+    monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: name)
+
+
+def test_galore_trains_and_goes_on_from_a_checkpoint_whose_states_hold_its_objects(
+    run_trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_galore(monkeypatch)
+    settings = {
+        "finetuning_type": "full", "optim": "galore_adamw", "optim_args": "rank=4", "learning_rate": 1e-3,
+        "max_steps": 6,
+    }  # fmt: skip
+    straight = run_trial("straight", **settings)
+    assert straight.report.outcome == "completed", straight.report.error
+    paused = run_trial("paused", ask=("paused", 3), **settings)
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    again = run_trial("paused", task=task, **settings)
+    assert again.report.outcome == "completed", again.report.error
+    assert again.losses == straight.losses
+
+
+def test_galore_s_8_bit_states_need_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_galore(monkeypatch)
+    table = TrainTable(optim="galore_adamw_8bit")
+    with pytest.raises(SettingsError, match=r'8bit" needs a GPU\. Take "galore_adamw"'):
+        check_optimizer(table, "cpu")
+    check_optimizer(table, "cuda")
+
+
+@pytest.mark.parametrize("modules", [None, "down_proj"])
+def test_with_its_package_galore_is_made_by_transformers(
+    modules: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_galore(monkeypatch)
     model = make()
     table = TrainTable(
         optim="galore_adamw",
         optim_args="rank=4, scale=0.5",
         weight_decay=0.2,
+        adam_beta1=0.8,
         optim_target_modules=modules,
     )
     check_optimizer(table, "cpu")
     built = build_optimizer(model, table, "cpu")
-    plain, projected = built.param_groups
+    projected = built.param_groups[-1]
     assert (projected["rank"], projected["scale"], projected["update_proj_gap"]) == (4, 0.5, 200)
-    assert plain["weight_decay"] == projected["weight_decay"] == 0.2
+    assert projected["betas"] == (0.8, 0.999)
+    decays = {id(p): g["weight_decay"] for g in built.param_groups for p in g["params"]}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert [decays[id(p)] for p in trained] == [0.2 if p.ndim > 1 else 0.0 for p in trained]
     names = {id(p): n for n, p in model.named_parameters()}
     found = {names[id(p)].split(".")[-2] for p in projected["params"]}
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

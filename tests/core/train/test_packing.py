@@ -1,6 +1,7 @@
 """Rows that are packed fill sequences and compute what they compute apart; models that cannot do that are refused."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,15 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from core.train import packing
+from core.profile import from_document
+from core.train import isolation, packing
 from core.train.data import Collator
 from core.train.errors import SettingsError
 from core.train.examples import IGNORED, Example
-from core.train.isolation import check_apart
+from core.train.isolation import check_apart, check_kind
 from core.train.packing import bins, blocks, pack, positions
 from core.train.shares import learnt_tokens, seen_tokens, unpadded
+from core.train.source import Source
 
 WORDS = 60
 SHAPE: dict[str, Any] = {
@@ -185,6 +188,45 @@ def test_models_that_cannot_keep_rows_apart_are_refused(make: Any, reason: str) 
         check_apart(make(), "some/model")
     for word in ("some/model", reason, "data.neat_packing = false", "data.packing = false"):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(("make", "taken"), [(llama, True), (gpt2, True), (mamba, False), (opt, False)])  # fmt: skip
+def test_a_kind_of_model_is_refused_by_its_config_alone(
+    make: Any, taken: bool, tmp_path: Path
+) -> None:
+    make().config.save_pretrained(tmp_path)
+    profile = from_document(
+        {"model": {"model_name_or_path": str(tmp_path)}, "data": {"dataset": "demo"}}
+    )
+    source = Source(str(tmp_path), (str(tmp_path),))
+    before = torch.random.get_rng_state()
+    if taken:
+        check_kind(profile, source)
+    else:
+        with pytest.raises(SettingsError, match="would see each other"):
+            check_kind(profile, source)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_large_model_is_tried_out_as_a_small_one_of_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = SHAPE | {
+        "vocab_size": 128_256, "hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80,
+        "num_attention_heads": 64, "num_key_value_heads": 8,
+    }  # fmt: skip
+    LlamaConfig(**shape).save_pretrained(tmp_path)
+    tried: list[int] = []
+
+    def check(model: Any, path: str) -> None:
+        tried.append(model.num_parameters())
+        check_apart(model, path)
+
+    monkeypatch.setattr(isolation, "check_apart", check)
+    folder = str(tmp_path)
+    profile = from_document({"model": {"model_name_or_path": folder}, "data": {"dataset": "demo"}})
+    check_kind(profile, Source(folder, (folder,)))
+    assert tried and tried[0] < 20_000_000
 
 
 def test_tokens_of_packed_batches_are_counted_without_padding() -> None:

@@ -162,3 +162,12 @@ def test_a_quantised_model_is_refused(run_trial: Run) -> None:
 def test_embeddings_are_refused_by_name(run_trial: Run) -> None:
     report = run_trial(lora_target="embed_tokens", **PISSA).report
     assert report.usage_error and "embed_tokens" in report.error and "pissa_init" in report.error
+
+
+def test_a_rank_above_a_weight_s_own_is_refused_by_name(run_trial: Run) -> None:
+    """What it would save could not be loaded."""
+    report = run_trial(**PISSA | {"lora_rank": 64}).report
+    assert report.usage_error and "lora_rank = 64" in report.error
+    assert "k_proj has 32" in report.error
+    fits = run_trial(lora_target="q_proj,up_proj", max_steps=1, **PISSA | {"lora_rank": 64})
+    assert fits.report.outcome == "completed", fits.report.error

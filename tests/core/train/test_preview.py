@@ -130,6 +130,13 @@ def test_packed_sequences_are_counted_as_training_packs_them(rows: Rows, stage: 
     assert shown[0].parts[0].place.endswith(", row 1")
 
 
+def test_a_sequence_of_one_row_says_which_row_it_is(rows: Rows) -> None:
+    asked = profile(rows(*alpaca(3)), data={"packing": True, "cutoff_len": 24})
+    _, messages = told(asked)
+    (part,) = of(Shown, messages)[0].parts
+    assert part.title == "row 1 of 1" and part.place.endswith(", row 1")
+
+
 def test_pairs_tags_and_prompts_have_parts(rows: Rows) -> None:
     pairs = rows({"instruction": "q", "chosen": "good", "rejected": "bad"}, name="p.jsonl")
     shown = of(Shown, told(profile(pairs, method={"stage": "dpo"}))[1])[0]

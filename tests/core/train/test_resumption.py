@@ -73,6 +73,9 @@ def test_changed_settings_take_effect_and_are_said(
     log = capsys.readouterr().out
     assert "train.learning_rate 0.01 → 1e-3" in log and "train.weight_decay 0.01 → 0.5" in log
     assert "train.gradient_checkpointing false → true" in log
+    assert set(again.run.changed) == {
+        "train.learning_rate", "train.weight_decay", "train.gradient_checkpointing",
+    }  # fmt: skip
 
 
 def test_the_same_settings_are_not_talked_about(
@@ -109,6 +112,36 @@ def test_what_changes_the_meaning_of_a_checkpoint_is_refused(
         task={"attempt": 2, "resume_from": paused.report.checkpoint}, **changed
     ).report
     assert report.usage_error and told in report.error and "start" in report.error
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"lr_scheduler_kwargs": {"patience": 3}}, "train.lr_scheduler_kwargs { patience = 0 } → { patience = 3 }"),
+        ({"loraplus_lr_ratio": 4.0}, "method.loraplus_lr_ratio 2 → 4"),
+        ({"search__rank_by": "eval_accuracy"}, '"eval_loss (min)" → "eval_accuracy (max)"'),
+    ],
+)  # fmt: skip
+def test_what_a_schedule_keeps_in_its_state_is_not_changed_without_effect(
+    run_trial: Run, changed: dict[str, Any], told: str
+) -> None:
+    settings = {
+        "lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"patience": 0}, "val_size": 4,
+        "eval_steps": 1, "loraplus_lr_ratio": 2.0,
+    }  # fmt: skip
+    paused = run_trial(ask=("paused", 2), **settings)
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    report = run_trial(task=task, **settings | changed).report
+    assert report.usage_error and told in report.error
+
+
+def test_a_checkpoint_that_does_not_tell_its_settings_is_said_to(
+    run_trial: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = run_trial(ask=("paused", 2))
+    (paused.folder / paused.report.checkpoint / FILE).unlink()
+    run_trial(task={"attempt": 2, "resume_from": paused.report.checkpoint})
+    assert "does not tell which settings made it" in capsys.readouterr().out
 
 
 def test_memory_fixes_go_on_from_a_checkpoint(run_trial: Run) -> None:

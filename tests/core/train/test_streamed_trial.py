@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Run = Callable[..., Any]
 STREAM = {"data__streaming": True, "data__buffer_size": 6, "data__val_size": 4.0, "max_steps": 8}
 
@@ -16,8 +18,12 @@ def test_a_stream_trains_on_the_rows_that_its_updates_take(run_trial: Run) -> No
     assert (ran.run.train_rows, ran.run.eval_rows, ran.run.steps_per_epoch) == (rows, 4, 8)
 
 
-def test_a_paused_stream_goes_on_as_if_it_had_not_been_paused(run_trial: Run) -> None:
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_paused_stream_goes_on_as_if_it_had_not_been_paused(
+    run_trial: Run, packing: bool
+) -> None:
     settings = {**STREAM, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    settings |= {"packing": packing, "cutoff_len": 64}
     task = {"full_rows": 16}
     straight = run_trial("straight", task=task, **settings)
     # With the study's cache and without, which the trials of a study share.

@@ -1,7 +1,8 @@
 """Named templates write the published formats, letter by letter; one that is another family's is refused.
 
 Each format is written out as its source has it: the model card or the template in the model's tokenizer_config.json
-where one is named, else LLaMA-Factory's src/llamafactory/data/template.py.
+where one is named (many are gathered in huggingface.js, packages/jinja/test/e2e.test.js, and in llama.cpp,
+tests/test-chat-template.cpp), else LLaMA-Factory's src/llamafactory/data/template.py at ff6d4d1.
 """
 
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ REFERENCES: dict[str, Reference] = {
     "intern2": chatml(bos="<s>"),
     # Qwen/Qwen2.5-7B-Instruct, tokenizer_config.json.
     "qwen": chatml(default="You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
-    # HuggingFaceTB/SmolLM2-135M-Instruct, tokenizer_config.json.
+    # HuggingFaceTB/SmolLM2-135M-Instruct, tokenizer_config.json: without the full stop that LLaMA-Factory ends it with.
     "smollm2": chatml(
         default="You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     ),
@@ -134,13 +135,15 @@ REFERENCES: dict[str, Reference] = {
         f"<s>S\n\n{ALPACA_TURNS}",
         f"<s>{ALPACA_HEAD}### Instruction:\nQ1\n\n### Response:\n",
     ),
-    # FastChat, docs/vicuna_weights_version.md, version 1.1.
+    # lm-sys/FastChat, fastchat/conversation.py at daa2b9a, lines 246 to 259 (weights v1.1 and v1.3): SeparatorStyle
+    # ADD_COLON_TWO with " " after a question and "</s>" after an answer. Its documentation breaks lines to be read.
     "vicuna": Reference(
         f"<s>{VICUNA_HEAD}USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>",
         "<s>S USER: Q1 ASSISTANT: A1</s>USER: Q2 ASSISTANT: A2</s>",
         f"<s>{VICUNA_HEAD}USER: Q1 ASSISTANT:",
     ),
-    # meta-llama/Llama-2-7b-chat-hf, tokenizer_config.json; llama's generation.py.
+    # meta-llama/llama, llama/generation.py at c769dfd, chat_completion: f"{B_INST} {question} {E_INST} {answer} "
+    # between the tokens that begin and end a sequence. LLaMA-Factory leaves out the spaces around answers.
     "llama2": Reference(
         "<s>[INST] Q1 [/INST] A1 </s><s>[INST] Q2 [/INST] A2 </s>",
         "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\nQ1 [/INST] A1 </s><s>[INST] Q2 [/INST] A2 </s>",
@@ -163,7 +166,8 @@ REFERENCES: dict[str, Reference] = {
         bos="<|begin_of_text|>",
         eos="<|eot|>",
     ),
-    # mistralai/Mistral-7B-Instruct-v0.3, tokenizer_config.json.
+    # mistralai/Mistral-7B-Instruct-v0.3, tokenizer_config.json. System text before the first question, as LLaMA-Factory
+    # has it: the template puts it before the last one, which would change what earlier turns were trained with.
     "mistral": Reference(
         "<s>[INST] Q1[/INST] A1</s>[INST] Q2[/INST] A2</s>",
         "<s>[INST] S\n\nQ1[/INST] A1</s>[INST] Q2[/INST] A2</s>",
@@ -200,7 +204,8 @@ REFERENCES: dict[str, Reference] = {
         "<|system|>S<|end|><|user|>Q1<|end|><|assistant|>A1<|end|><|user|>Q2<|end|><|assistant|>A2<|end|>",
         "<|user|>Q1<|end|><|assistant|>",
     ),
-    # deepseek-ai/deepseek-llm-7b-chat, model card.
+    # deepseek-ai/deepseek-llm-7b-chat, tokenizer_config.json: 'Assistant: ' + answer, and a prompt that ends in
+    # 'Assistant:'. LLaMA-Factory leaves out the space.
     "deepseek": Reference(
         f"{BEGIN}User: Q1\n\nAssistant: A1{END}User: Q2\n\nAssistant: A2{END}",
         f"{BEGIN}S\n\nUser: Q1\n\nAssistant: A1{END}User: Q2\n\nAssistant: A2{END}",
@@ -216,25 +221,26 @@ REFERENCES: dict[str, Reference] = {
         bos=BEGIN,
         eos=END,
     ),
-    # THUDM/glm-4-9b-chat, tokenizer_config.json.
+    # THUDM/glm-4-9b-chat, tokenizer_config.json. An answer begins with a line feed, which is given with the prompt.
     "glm4": Reference(
         f"[gMASK]<sop>{GLM4_TURNS}",
         f"[gMASK]<sop><|system|>\nS{GLM4_TURNS}",
         "[gMASK]<sop><|user|>\nQ1<|assistant|>\n",
     ),
-    # HuggingFaceH4/zephyr-7b-beta, model card.
+    # HuggingFaceH4/zephyr-7b-beta, tokenizer_config.json: a line feed after each turn, and no system text of its own.
     "zephyr": Reference(
         "<|user|>\nQ1</s>\n<|assistant|>\nA1</s>\n<|user|>\nQ2</s>\n<|assistant|>\nA2</s>\n",
         "<|system|>\nS</s>\n<|user|>\nQ1</s>\n<|assistant|>\nA1</s>\n<|user|>\nQ2</s>\n<|assistant|>\nA2</s>\n",
         "<|user|>\nQ1</s>\n<|assistant|>\n",
     ),
-    # tiiuae/falcon-180B-chat, model card.
+    # tiiuae/falcon-180B-chat: format_prompt of its demo, in huggingface/blog's falcon-180b.md.
     "falcon": Reference(
         "User: Q1\nFalcon: A1\nUser: Q2\nFalcon: A2\n",
         "System: S\nUser: Q1\nFalcon: A1\nUser: Q2\nFalcon: A2\n",
         "User: Q1\nFalcon:",
     ),
-    # openchat/openchat_3.5, model card.
+    # openchat/openchat-3.5-0106, tokenizer_config.json; the system text as its authors have it (imoneoi/openchat, and
+    # llama.cpp after discussion 5 of openchat_3.5), where the template would write "GPT4 Correct System: ".
     "openchat": Reference(
         "<s>GPT4 Correct User: Q1<|end_of_turn|>GPT4 Correct Assistant: A1<|end_of_turn|>"
         "GPT4 Correct User: Q2<|end_of_turn|>GPT4 Correct Assistant: A2<|end_of_turn|>",

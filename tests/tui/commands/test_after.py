@@ -30,7 +30,7 @@ EXPORTED = ExportReply(
     serve=("vllm serve /models/mine",), notes=("it is small",),
 )  # fmt: skip
 MEASURED = EvaluateReply(
-    rows=88, dropped=2, tokens=3680, data="the rows that training set aside",
+    rows=88, dropped=2, tokens=3680, data="those that training set aside",
     results=(
         Result(who="tuned", metrics={"eval_loss": 2.5, "eval_perplexity": 12.2, "eval_accuracy": 0.5}, seconds=1.0),
         Result(who="base", metrics={"eval_loss": None, "eval_perplexity": None, "eval_accuracy": 0.2}, seconds=1.0),
@@ -96,6 +96,15 @@ def test_an_export_asks_for_what_was_said_and_tells_how_to_serve_it(
     assert "working 1 of 2" in said.err
 
 
+def test_a_link_means_the_folder_that_it_leads_to(
+    run_folder: Path, calls: Calls, tmp_path: Path
+) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    assert main(["export", str(run_folder), "-o", str(tmp_path / "link")]) == 0
+    assert calls[0].output == str(tmp_path / "disk")
+
+
 def test_an_export_for_programs_is_json(
     run_folder: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,7 +159,7 @@ def test_an_evaluation_is_a_table_with_a_column_for_each_model(
     assert request.sampling == Sampling(temperature=0.5)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (
-        "88 rows of the rows that training set aside, 2 left out (nothing to learn within cutoff_len)"
+        "88 rows of those that training set aside, 2 left out (nothing to learn within cutoff_len)"
     )
     assert lines[1].split() == ["tuned", "base"]
     assert lines[2].split() == ["loss", "(nats", "a", "token)", "2.5", "no", "number"]

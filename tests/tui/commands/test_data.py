@@ -41,6 +41,17 @@ def test_examples_lengths_and_warnings_as_plain_text(
     assert "\x1b" not in said.out and "\u202e" not in said.out and said.err == ""
 
 
+def test_words_and_bars_fit_a_narrow_terminal(
+    preview: FakePreview, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["data", DEMO]) == 0
+    said = capsys.readouterr().out
+    lines = said[said.index("Lengths in tokens") :].splitlines()
+    assert len(lines) > 10
+    assert max(map(len, lines)) <= 60
+
+
 def test_ascii_is_ascii(preview: FakePreview, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", DEMO, "--ascii", "--ids"]) == 0
     out = capsys.readouterr().out
@@ -86,7 +97,7 @@ def test_broken_data_ends_with_1(
     if json_too:
         assert json.loads(said.out)["error"] == "x.jsonl, row 3: output is missing"
     else:
-        assert "tunedeck: x.jsonl, row 3: output is missing" in said.err
+        assert said.err == "tunedeck: demo: x.jsonl, row 3: output is missing\n"
 
 
 def test_data_that_cannot_be_trained_on_ends_with_1(preview: FakePreview) -> None:
@@ -188,6 +199,18 @@ def test_the_data_of_each_step_of_a_recipe(
     assert main(["data", recipe, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [step["step"] for step in told["steps"]] == ["first", "second"] and told["ok"]
+
+
+def test_a_step_whose_data_is_broken_is_named(
+    preview: FakePreview, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preview.told = (Failed("x.jsonl, row 3: output is missing"),)
+    assert main(["data", recipe]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition("x.jsonl")[0] for line in said] == [
+        "tunedeck: step 1, first: ",
+        "tunedeck: step 2, second: ",
+    ]
 
 
 def test_one_step_of_a_recipe(

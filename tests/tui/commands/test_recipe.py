@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from core.engine.client import EngineError
 from core.engine.recipes import Hands, carry, create_recipe, hold
 from core.profile import ProfileError
 from core.recipe import loads
@@ -148,10 +149,48 @@ def test_status_says_why_a_recipe_does_not_go_on(recipe, capsys):
 def test_status_tells_of_an_export_that_failed_and_of_a_recipe_that_is_held(recipe, capsys):
     folder = carried(recipe(), Fake(trouble="the disk is full"))
     out = printed(capsys, "status", "shop")
-    assert "The disk is full." in out and "tunedeck attach" in out
+    assert "The disk is full." in out and "try again:  tunedeck resume studies/shop" in out
     hold(folder, "paused")
     out = printed(capsys, "status", "shop")
     assert "shop: paused" in out and "tunedeck resume" in out
+
+
+def test_commands_that_are_proposed_are_such_as_a_shell_takes(tmp_path: Path, capsys):
+    folder = create_recipe(loads(THREE), tmp_path / "studies" / "my shop")
+    carried(folder, Fake(ending="diverged"))
+    assert "`tunedeck retry 'studies/my shop/01-general' 1`" in printed(capsys, "status", "my shop")
+    other = create_recipe(loads(THREE), tmp_path / "studies" / "your shop")
+    hold(other, "paused")
+    assert "tunedeck resume 'studies/your shop'" in printed(capsys, "status", "your shop")
+
+
+def test_attaching_to_a_recipe_that_rests_before_its_first_step_says_how_it_stands(
+    recipe, capsys, monkeypatch
+):
+    folder = recipe()
+    hold(folder, "stopped")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(commands, "take_up", lambda folder: None)
+    assert main(["attach", "shop"]) == 0
+    assert "Stopped before step 1 of 3 (general)." in capsys.readouterr().out
+
+
+def test_a_trouble_that_is_over_does_not_keep_the_dashboard_shut(recipe, capsys, monkeypatch):
+    folder, shown = recipe(), []
+
+    def slow(study: Path) -> None:
+        runs(study)
+        raise EngineError("the daemon did not answer within 15 s")
+
+    carry(folder, Hands(Fake().export, slow), lambda word: None)
+    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: True)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr(commands, "take_up", lambda folder: None)
+    monkeypatch.setattr(commands, "dashboard", lambda arguments, study: shown.append(study) or 0)
+    assert main(["attach", "shop"]) == 0
+    assert shown == [folder / "01-general"]
 
 
 def test_trials_and_winners_are_listed_step_by_step(recipe, capsys):

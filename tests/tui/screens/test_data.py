@@ -100,6 +100,15 @@ async def test_tokens_and_their_numbers_are_shown_on_demand() -> None:
         assert "⟦An opening" in screen_text(on.pilot.app)  # type: ignore[arg-type]
 
 
+async def test_help_lists_the_keys_of_the_data() -> None:
+    async with deck(LORA) as on:
+        await _open(on, FakePreview((BEGAN, PAIR, COUNTED)))
+        await on.press("question_mark")
+        shown = await _seen(on, "Keys that work here")
+        assert "the data" in shown and "Each token apart" in shown
+        assert "Esc closes this" in shown
+
+
 async def test_pairs_stand_below_each_other() -> None:
     async with deck(LORA) as on:
         await _open(on, FakePreview((BEGAN, PAIR, COUNTED)))
@@ -112,7 +121,7 @@ async def test_what_cannot_be_trained_on_says_why() -> None:
         reason = "night.jsonl, row 12: output is missing (the row has instruction, \x1b[2J)"
         await _open(on, FakePreview((Progress("the rows are read"), Failed(reason))))
         shown = await _seen(on, "row 12: output is missing")
-        assert "cannot be trained on" in shown and "\\x1b[2J" in shown
+        assert "cannot be shown" in shown and "\\x1b[2J" in shown
 
 
 async def test_a_process_that_dies_is_told() -> None:

@@ -243,3 +243,19 @@ def test_gpus_that_a_trial_has_may_share_more() -> None:
     assert "2 GPUs share weights, gradients and states" in move.text
     copies = profile(resources={"gpus_per_trial": 2})
     assert [m.changes["sharding"] for m in shared(copies, gpu(24, gpus=2))] == ["zero1", "fsdp"]
+
+
+def test_answers_that_ppo_draws_are_drawn_in_smaller_batches_also_without_an_evaluation() -> None:
+    tables = {"method": {"stage": "ppo"}, "alignment": {"reward_model": "scores"}}
+    train = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    asked = profile(
+        **tables, train=train | {"per_device_eval_batch_size": 16}, data={"val_size": 0}
+    )
+    found = {m.axis: m for m in moves(asked)}
+    drawn = found["eval_batch"]
+    assert drawn.changes["per_device_eval_batch_size"] < 16
+    assert "which answers are drawn" in drawn.effect and found["batch"].effect == SAME
+    both = {m.axis: m for m in moves(profile(**tables, train=train, data={"val_size": 0}))}
+    assert "which answers are drawn" in both["batch"].effect
+    # What the stage refuses is tried by nobody.
+    assert apply(asked, (found["loss"],)) is None

@@ -106,6 +106,17 @@ def test_an_export_never_writes_over_what_it_reads(trained: Train, line: Any) ->
     assert (ran.folder / "output" / "adapter_config.json").is_file()
 
 
+def test_a_place_that_nothing_can_be_renamed_to_is_refused_before_anything_is_done(
+    trained: Train, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = trained()
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "model")
+    with pytest.raises(SettingsError, match="where a disk is mounted"):
+        exported(ran, overwrite=True)
+    assert not (tmp_path / "model.partial").exists()
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written(
     trained: Train, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

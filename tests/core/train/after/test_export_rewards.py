@@ -58,6 +58,8 @@ def test_a_reward_model_is_exported_with_its_score_head(
         _score(model, tokenizer), _score(before, tokenizer), atol=1e-4, rtol=1e-3
     )
     assert "--runner pooling" in reply.serve[0]
+    assert model.config.problem_type == "regression", "whoever serves it returns scores as they are"
+    assert reply.effect is None and all(check.agreement is None for check in reply.checks)
     assert "text-classification" in (tmp_path / "model" / "README.md").read_text("utf-8")
 
 

@@ -29,3 +29,6 @@ def test_a_comparison_with_no_numbers_in_it_never_passes() -> None:
 
 def test_the_partial_folder_stands_beside_the_model(tmp_path: Path) -> None:
     assert partial_of(tmp_path / "model").parent == tmp_path
+    assert partial_of(Path("/")).parent == Path("/"), (
+        "a folder without a name is refused, and has one"
+    )

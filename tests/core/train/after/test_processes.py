@@ -17,6 +17,7 @@ from core.study.after import (
     Turn,
     Weights,
 )
+from core.train.after.process import failure_of
 from tests.core.train.conftest import Ran
 
 Train = Callable[..., Ran]
@@ -63,3 +64,20 @@ def test_a_chat_answers_and_falls_silent_when_it_is_told(trained: Train) -> None
         assert ends[0].tokens < 200
         again = [r for r in chat.say(short) if isinstance(r, Said)]
         assert again[0].text == said[0].text
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/models/x"), "Permission denied: /models/x"),
+        (OSError(28, "No space left on device"), "the disk is full: No space left on device"),
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)\nmore"),
+            "the disk is full: I/O error: No space left on device (os error 28)",
+        ),
+    ],
+)
+def test_what_the_system_says_of_files_is_told_without_its_numbers(
+    error: Exception, told: str
+) -> None:
+    assert failure_of(error).reason == told

@@ -85,7 +85,8 @@ def test_the_weight_of_the_penalty_follows_the_divergence(kl: float, after: floa
 
 def test_no_kl_control_stays_off_and_a_weight_stays_above_zero() -> None:
     assert adapted(0.0, 60.0, 6.0, 64) == 0
-    assert adapted(0.2, 0.0, 6.0, 10_000) > 0
+    for answers in (10_000, 100_000):
+        assert 0.1 < adapted(0.2, 0.0, 6.0, answers) < 0.2 < adapted(0.2, 60.0, 6.0, answers) < 0.3
 
 
 def test_the_weight_comes_to_the_target_of_a_policy_that_follows_it() -> None:

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from core.train.stages.dpo import DpoTrainer
 from core.train.stages.reference import AdaptersOff, Frozen
@@ -381,6 +388,28 @@ def test_a_model_s_own_dropout_does_not_make_it_differ_from_its_reference(
     for ran in (adapted, whole):
         assert measured(ran, "reward_margin")[0] == pytest.approx(0.0, abs=1e-5)
         assert ran.losses[0][1] == pytest.approx(0.6931, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "orpo"])
+def test_a_mixture_of_experts_is_kept_balanced_by_every_loss(
+    dpo: Run, model_dir: Path, tmp_path: Path, loss: str
+) -> None:
+    words = AutoTokenizer.from_pretrained(model_dir)
+    config = MixtralConfig(
+        vocab_size=len(words), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, max_position_embeddings=128, output_router_logits=True,
+    )  # fmt: skip
+    first = []
+    for coefficient in (0.0, 0.5):
+        torch.manual_seed(0)
+        config.router_aux_loss_coef = coefficient
+        folder = tmp_path / str(coefficient)
+        MixtralForCausalLM(config).save_pretrained(folder)
+        words.save_pretrained(folder)
+        settings = {"model_name_or_path": str(folder), "finetuning_type": "full", "max_steps": 1}
+        first.append(dpo(str(coefficient), pref_loss=loss, val_size=0.0, **settings).losses[0][1])
+    # Two experts of a token are as good as evenly used: the loss of Mixtral is 2 then.
+    assert first[1] - first[0] == pytest.approx(0.5 * 2, abs=0.1)
 
 
 def test_a_range_test_runs(dpo: Run) -> None:

@@ -1,5 +1,6 @@
 """Learning from single answers that are good or bad."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,19 @@ def test_rows_come_in_the_order_that_every_stage_has(
         trained.append(list(seen))
         seen.clear()
     assert trained[0][:12] == trained[1][:12] and len(set(trained[0][:12])) > 6
+
+
+def test_a_margin_that_evaluations_cannot_tell_is_refused_before_training(
+    kto: Run, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    row = {"instruction": "Say it", "input": "", "output": "spider", "kto_tag": False}
+    bad.write_text(json.dumps(row) + "\n")
+    settings = {"val_size": 0.0, "eval_dataset": str(bad), "eval_steps": 2}
+    refused = kto("refused", rank_by="eval_reward_margin", **settings)
+    assert refused.report.usage_error and refused.report.step == 0
+    assert "are bad" in refused.report.error and "eval_reward_accuracy" in refused.report.error
+    assert kto("told", max_steps=2, **settings).report.outcome == "completed"
 
 
 def test_rewards_are_right_on_their_side_of_the_reference_point() -> None:

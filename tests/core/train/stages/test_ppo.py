@@ -10,12 +10,16 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     GPT2Config,
+    GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
+
+from core.profile import loads
+from core.train.ppo.scoring import find_reward_model, load_scorer
 
 Run = Callable[..., Any]
 
@@ -168,6 +172,14 @@ def test_a_pause_inside_of_a_round_or_at_its_end_changes_nothing(
     name = "adapter_model" if "lora" in method.values() else "model"
     weights = [(r.folder / "output" / f"{name}.safetensors").read_bytes() for r in (whole, resumed)]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("key", ["ppo_epochs", "ppo_buffer_size"])
+def test_it_does_not_go_on_with_other_rounds(run_ppo: Run, key: str) -> None:
+    paused = run_ppo("paused", ask=("paused", 3), **SHORT)
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    report = run_ppo("paused", task=task, **(SHORT | {key: 3})).report
+    assert report.usage_error and f"alignment.{key} 2 → 3" in report.error
 
 
 def test_how_an_update_is_put_into_batches_changes_next_to_nothing(run_ppo: Run) -> None:
@@ -328,6 +340,64 @@ def test_answers_that_have_no_room_are_refused(run_ppo: Run, gpt2: Path) -> None
     report = run_ppo(model_name_or_path=str(gpt2), max_new_tokens=14).report
     assert report.usage_error and "takes at most 16 tokens; prompts have up to 3" in report.error
     assert "generation.max_new_tokens" in report.error
+
+
+def test_answers_to_what_is_evaluated_need_room_too(
+    run_ppo: Run, gpt2: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.jsonl"
+    row = {"instruction": " ".join(["a"] * 12), "input": "", "output": "a"}
+    file.write_text(json.dumps(row) + "\n")
+    given = {"eval_dataset": str(file), "eval_steps": 1, "max_new_tokens": 8}
+    report = run_ppo(model_name_or_path=str(gpt2), **given).report
+    assert report.usage_error and "takes at most 16 tokens; prompts have up to 12" in report.error
+
+
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model that has learnt ten positions, and its own token to fill up with."""
+    folder = tmp_path_factory.mktemp("narrow")
+    sizes = {"vocab_size": len(WORDS), "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 10}
+    shape = GPT2Config(**sizes, num_labels=1, pad_token_id=2, eos_token_id=1, bos_token_id=1)
+    torch.manual_seed(0)
+    GPT2ForSequenceClassification(shape).save_pretrained(folder)
+    words = tokenizer()
+    words.chat_template = TEMPLATE.replace("content'] }}", "content'] }} e")
+    words.save_pretrained(folder)
+    return folder
+
+
+def test_the_reward_model_needs_room_too(run_ppo: Run, narrow: Path) -> None:
+    report = run_ppo(reward_model=str(narrow), max_new_tokens=8).report
+    assert (
+        report.usage_error and f"alignment.reward_model: {narrow} takes at most 10" in report.error
+    )
+
+
+def test_another_chat_template_than_the_reward_model_s_is_told(
+    run_ppo: Run, narrow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = run_ppo("own", max_steps=1)
+    assert own.report.outcome == "completed" and "chat template" not in capsys.readouterr().out
+    other = run_ppo("other", max_steps=1, reward_model=str(narrow))
+    assert other.report.outcome == "completed", other.report
+    assert (
+        f"the reward model {narrow} was trained with another chat template"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_reward_model_is_filled_up_with_the_token_that_it_knows(
+    policy: Path, narrow: Path
+) -> None:
+    table = loads(f'[model]\nmodel_name_or_path = "{policy}"\n[data]\ndataset = "demo"\n').model
+    found = find_reward_model(str(narrow), str(policy), tokenizer(), table, pad=0)
+    scorer = load_scorer(found, table, torch.float32, "cpu", LlamaForCausalLM(config()))
+    # Only a token that is not its own <pad> (here <unk>) may be the last of a row.
+    rows = [torch.tensor([3, 4, 0]), torch.tensor([3, 4]), torch.tensor([3, 4, 5, 6, 0])]
+    alone = [float(scorer.scores([row])[0]) for row in rows]
+    assert scorer.scores(rows).tolist() == pytest.approx(alone, abs=1e-6)
+    assert alone[0] != alone[1]
 
 
 def test_a_stop_ends_a_round(run_ppo: Run) -> None:
