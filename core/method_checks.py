@@ -42,6 +42,8 @@ def method_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     if train:
         yield from _optimizer(train, method)
         yield from _precision(train, method)
+    if train and resources and resources.devices == "cpu":
+        yield from _on_cpu(train)
 
 
 def _quantised(
@@ -148,6 +150,21 @@ def _precision(train: TrainTable, method: MethodTable | None) -> Iterator[Proble
             "method.adapter_precision",
             'bf16 does not go with precision = "fp16", whose loss scaling works on fp32 gradients',
             '"auto" or "fp32", or precision = "bf16" where the GPU has it',
+        )
+
+
+def _on_cpu(train: TrainTable) -> Iterator[Problem]:
+    if train.precision == "fp16":
+        yield Problem(
+            "train.precision",
+            'fp16 does not go with devices = "cpu", where its loss scaling does not exist',
+            '"auto", "fp32" or "bf16"',
+        )
+    if train.optim.startswith("paged") or train.optim == "galore_adamw_8bit":
+        yield Problem(
+            "train.optim",
+            f'"{train.optim}" does not go with devices = "cpu": it needs a GPU',
+            'another optim, as "adamw_torch" or "adamw_8bit"',
         )
 
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 Points = tuple[tuple[float, float], ...]
 SPARK_CELLS = 48
-_MEASURES = ("loss", "eval_loss", "tokens_per_s", "lr", "grad_norm", "utilisation")
+_MEASURES = (
+    "loss", "eval_loss", "tokens_per_s", "lr", "grad_norm", "utilisation", "loss_smoothed",
+)  # fmt: skip
 LOSS = "loss"
-_DRAWN_LAST = ("grad_norm", "lr", "tokens_per_s", "utilisation")
+_DRAWN_LAST = ("loss_smoothed", "grad_norm", "lr", "tokens_per_s", "utilisation")
 """What every stage logs besides its losses; in a choice of what to draw it comes after the stage's own measures."""
 
 

@@ -135,7 +135,7 @@ def classify(facts: Facts, now: float) -> Outcome:
         loss=finite(losses[-1]) if losses else None,
         eval_loss=finite(evals[-1]) if evals else None,
         value=value_of(facts.points, metric),
-        noise=noise_of(facts.points, metric),
+        noise=noise_of(facts.points, metric, run.eval_rows if run else None),
         tokens=max_or_none(*(p.tokens for p in facts.points)),
         peak_memory=_peak(facts, own),
         peak_reserved=report.peak_reserved if report else None,

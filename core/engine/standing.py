@@ -51,6 +51,7 @@ def candidate(trial: Trial, rank_by: str) -> Candidate:
         ending=None if trial.status == "completed" else trial.status,
         share=trial.rungs[-1].at if at_rung else None,
         noise=trial.noise,
+        eval_loss=trial.eval_loss,
         confirms=trial.parent if trial.source == "confirm" else None,
     )
 

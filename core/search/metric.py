@@ -54,6 +54,9 @@ class Metric:
     tolerance: float = 0.002
     evaluated: bool = False
     """Whether it is measured on validation data."""
+    counted: bool = False
+    """Whether it is a share of rows, which moves by whole rows and soon comes to its end: of equals the one with the
+    lower evaluation loss has learnt more."""
 
     def signed(self, value: float) -> float:
         """`value` so that the lower is better."""
@@ -76,11 +79,11 @@ at best."""
 
 _ACCURACY = Metric("eval_accuracy", "max", "evaluation accuracy", evaluated=True)
 _REWARDS = (
-    Metric("reward_accuracy", "max", "reward accuracy", tolerance=0.01),
+    Metric("reward_accuracy", "max", "reward accuracy", tolerance=0.01, counted=True),
     Metric("reward_margin", "max", "reward margin", tolerance=0.02),
     Metric("reward_chosen", "max", "reward of the chosen", tolerance=0.02),
     Metric("reward_rejected", "min", "reward of the rejected", tolerance=0.02),
-    Metric("eval_reward_accuracy", "max", "reward accuracy on validation data", 0.01, True),
+    Metric("eval_reward_accuracy", "max", "reward accuracy on validation data", 0.01, True, True),
     Metric("eval_reward_margin", "max", "reward margin on validation data", 0.02, True),
 )
 
@@ -170,19 +173,26 @@ def value_of(points: Sequence[Logged], metric: Metric) -> float | None:
             return _last(value for _, value in _series(points, metric))
 
 
-def noise_of(points: Sequence[Logged], metric: Metric) -> float | None:
+def noise_of(
+    points: Sequence[Logged], metric: Metric, eval_rows: int | None = None
+) -> float | None:
     """How far off the final value may be by chance, one standard deviation in its units; None where that is not known.
 
     For evaluations: how much the last of them go up and down from one to the next, which is about what other seeds and
     another order of the data change (Heineman et al. 2025, arXiv 2508.13144, measure the noise of a run by its last
     checkpoints and find it close to that of seeds). A steady rise or fall counts nothing. For the training loss it is
     not known from one curve: trials of a study see the same batches in the same order, so that most of what a curve
-    jitters by is common to all of them.
+    jitters by is common to all of them. A share p of `eval_rows` rows is off by sqrt(p (1 - p) / rows) at least, the
+    standard error of a proportion.
     """
     if not metric.evaluated:
         return None
     values = [value for _, value in _series(points, metric) if math.isfinite(value)]
-    return jitter(values[-_EVALUATIONS:])
+    moves = jitter(values[-_EVALUATIONS:])
+    if not (metric.counted and eval_rows and values):
+        return moves
+    share = min(1.0, max(0.0, values[-1]))
+    return max(moves or 0.0, math.sqrt(share * (1 - share) / eval_rows))
 
 
 def curve_of(

@@ -40,6 +40,8 @@ class Candidate:
     """How far off its value may be by chance, as its own curve tells; None where that is not known."""
     confirms: int | None = None
     """The trial that it repeats with another seed."""
+    eval_loss: float | None = None
+    """What tells equals apart where they are ranked by a share of rows; lower is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ def rank(
     of one standard error: of what is no worse than the best by more than that, take the most careful; Breiman et al.,
     CART, 1984, section 3.4.3.)
     Within a tie confirmed trials come first and then the lower learning rate: short probes favour rates that are too
-    high for a full training.
+    high for a full training. Shares of rows (`Metric.counted`) tell less than the loss that they were counted at: there
+    the lower evaluation loss comes before the lower rate, which may just have learnt next to nothing.
     """
     asked = find(metric) if isinstance(metric, str) else metric
     share = asked.tolerance if tolerance is None else tolerance
@@ -155,7 +158,7 @@ def _in_order(placed: Sequence[_Placed], metric: Metric, tolerance: float) -> li
     seeds = _pooled(placed)
     ranked: list[Ranked] = []
     for number, group in enumerate(_groups(placed, tolerance, seeds), 1):
-        group.sort(key=_preference)
+        group.sort(key=lambda entry: _preference(entry, counted=metric.counted))
         ranked += [
             Ranked(
                 trial=entry.candidate.trial,
@@ -202,10 +205,11 @@ def _margin(best: _Placed, entry: _Placed, tolerance: float, seeds: float | None
     return max(floor, min(best.candidate.noise or 0.0, CURVE_NOISE_CAP * floor))
 
 
-def _preference(entry: _Placed) -> tuple[bool, float, float, int]:
-    rate = entry.candidate.learning_rate
+def _preference(entry: _Placed, *, counted: bool) -> tuple[bool, float, float, float, int]:
+    rate, loss = entry.candidate.learning_rate, entry.candidate.eval_loss
     number = entry.candidate.trial
-    return (entry.runs == 1, math.inf if rate is None else rate, entry.value, number)
+    by_loss = math.inf if loss is None or not counted else loss
+    return (entry.runs == 1, by_loss, math.inf if rate is None else rate, entry.value, number)
 
 
 def _behind(entry: Ranked, metric: Metric) -> tuple[float, float, int]:

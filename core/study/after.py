@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
-"""The numbers to hold weights in. `auto`: those in which the base model is stored."""
+"""The numbers to hold weights in. `auto`: to export, those in which the base is stored; to chat, those of training."""
 Device = Literal["cpu", "cuda"]
 Who = Literal["tuned", "base"]
 """Which of the two models speaks or is measured: with the training's result, or as it was before."""

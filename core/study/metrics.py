@@ -40,6 +40,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     utilisation: float | None = None
     """How busy the device was since the last point, 0 to 1: the GPU as NVML says, or the process's CPU time over the
     time and the threads that it may use."""
+    loss_smoothed: float | None = None
+    """The average of the training loss up to here (`core.search.smoothing`), over all attempts."""
     more: dict[str, float] | None = None
     """Other measures by name, as a stage logs them (eval_accuracy, reward_margin …)."""
 
@@ -59,11 +61,12 @@ class _Line(msgspec.Struct, frozen=True):
     mem_reserved: int | None = None
     mem_peak: int | None = None
     utilisation: float | None = None
+    loss_smoothed: float | str | None = None
     more: dict[str, float | str] | None = None
 
 
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_MAYBE_TEXT = ("epoch", "loss", "eval_loss", "grad_norm", "lr", "tokens_per_s")
+_MAYBE_TEXT = ("epoch", "loss", "eval_loss", "grad_norm", "lr", "tokens_per_s", "loss_smoothed")
 _decoder = msgspec.json.Decoder(Point)
 _text_decoder = msgspec.json.Decoder(_Line)
 

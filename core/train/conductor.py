@@ -102,9 +102,10 @@ class Conductor(TrainerCallback):  # type: ignore[misc]
         on_first_step: Callable[[], None],
     ) -> None:
         """`saves_evaluated`: a checkpoint is saved after each evaluation, `save_waiting`: where the run is to go on,
-        `keep_last`: at its end, as with `save_every`. `keeper` says which checkpoints stay, `record` keeps in one what made it: both where
-        this process has them in order. `new_best`: which evaluation was the best before this attempt is forgotten.
-        `take_up_window` is called as training begins, `on_first_step` once, as the first update begins."""
+        `keep_last`: at its end, as with `save_every`. `keeper` says which checkpoints stay, `record` keeps in one what
+        made it: both where this process has them in order. `new_best`: which evaluation was the best before this
+        attempt is forgotten. `take_up_window` is called as training begins, `on_first_step` once, as the first update
+        begins."""
         self._requests = requests
         self._plan = plan
         self._early = early

@@ -1,5 +1,6 @@
 """What a training run says while it runs: points in the metrics file, TensorBoard events and lines in the log."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from core.search.smoothing import Ema
 from core.study.metrics import MetricsWriter, Point
 from core.train.moments import Memory
 from core.train.tensorboard import EventWriter
@@ -45,6 +47,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self._last_time = time.monotonic()
         self._last_tokens = 0
         self._rate: float | None = None
+        self._average = Ema()
+        self._averaged = 0
+        """Entries of the Trainer's history that the average has seen."""
         self.loss: float | None = None
         """The last training loss that was logged, where it is finite."""
         self.eval_loss: float | None = None
@@ -100,6 +105,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             mem_reserved=reserved,
             mem_peak=peak,
             utilisation=self._utilisation.now(),
+            loss_smoothed=self._smoothed(state, float(logs["loss"])),
             more=self._more(logs),
         )
         self.loss = _finite(point.loss)
@@ -108,6 +114,24 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             f"step {point.step}/{state.max_steps}  loss {_short(point.loss)}  grad {_short(point.grad_norm)}  "
             f"lr {_short(point.lr)}  {speed or 0:,.0f} tokens/s  {allocated / 2**30:.2f} GiB{_in_words(point.more)}"
         )
+
+    def _smoothed(self, state: Any, loss: float) -> float:
+        """The average of the training loss with `loss`, which is not finite where that is not.
+
+        The Trainer's history is what it is made of: checkpoints hold it, so that an attempt which goes on averages what
+        one that never ended would. What is only reported, as the loss at an ending, is no part of it.
+        """
+        history = state.log_history
+        logged = bool(history) and "loss" in history[-1] and history[-1]["step"] == state.global_step
+        for entry in history[self._averaged :]:
+            if "loss" in entry and math.isfinite(value := float(entry["loss"])):
+                self._average.push(value)
+        self._averaged = len(history)
+        if not math.isfinite(loss):
+            return loss
+        average = self._average if logged else copy.copy(self._average)
+        smoothed = average.value if logged else average.push(loss)
+        return loss if smoothed is None else smoothed
 
     def _eval_point(self, state: Any, logs: Mapping[str, Any]) -> None:
         loss = _number(logs.get("eval_loss"))
@@ -135,6 +159,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             return
         measures = {
             "train/loss": point.loss,
+            "train/loss_smoothed": point.loss_smoothed,
             "train/grad_norm": point.grad_norm,
             "train/learning_rate": point.lr,
             "train/tokens_per_s": point.tokens_per_s,

@@ -204,7 +204,9 @@ def _freeze(model: Any, method: MethodTable, heads: Sequence[str]) -> None:
     )
     outside = _names(method.freeze_extra_modules or "")
     met: set[str] = set()
-    for name, parameter in model.named_parameters():
+    trained: set[int] = set()
+    # Embeddings that are the head too go by either name.
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         found = pattern.search(name)
         if found:
             parts = name[found.end() :].split(".")
@@ -214,7 +216,8 @@ def _freeze(model: Any, method: MethodTable, heads: Sequence[str]) -> None:
             hits = {n for n in outside if n in name.split(".")}
             train = bool(hits) or not set(heads).isdisjoint(name.split("."))
         met |= hits
-        parameter.requires_grad_(train)
+        trained |= {id(parameter)} if train else set()
+        parameter.requires_grad_(id(parameter) in trained)
     for key, names in (
         ("freeze_trainable_modules", inside or []),
         ("freeze_extra_modules", outside),

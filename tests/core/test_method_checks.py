@@ -33,6 +33,14 @@ def problems(settings: dict[str, Any]) -> list[str]:
 
 
 REFUSED: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    (
+        {"train.precision": "fp16", "resources.devices": "cpu"},
+        ("train.precision", "fp16", 'devices = "cpu"', '"bf16"'),
+    ),
+    (
+        {"train.optim": "paged_adamw_8bit", "resources.devices": "cpu"},
+        ("train.optim", '"paged_adamw_8bit"', 'devices = "cpu"', '"adamw_8bit"'),
+    ),
     (FULL | {"model.quantization_bit": 4}, ("model.quantization_bit", '"full"', '"lora"')),
     (
         {"method.finetuning_type": "freeze", "model.quantization_bit": 8},

@@ -16,6 +16,7 @@ from tui.app import TunedeckApp
 from tui.farewell import farewell
 from tui.modes import SCREENS
 from tui.screens.confirm import MessageDialog
+from tui.screens.data import DataScreen
 from tui.screens.help import HelpDialog
 from tui.screens.lr_range import RangeScreen
 from tui.screens.studies import StudiesScreen
@@ -67,7 +68,7 @@ async def test_a_click_on_a_key_of_the_footer_does_what_the_key_does() -> None:
 
 async def test_help_lists_the_keys_of_the_present_screen() -> None:
     app = TunedeckApp(FakeSource(), STUDY)
-    async with app.run_test(size=(100, 70)) as pilot:
+    async with app.run_test(size=(100, 80)) as pilot:
         await settle(app, pilot)
         await press(app, pilot, "question_mark")
         text = screen_text(app)
@@ -143,6 +144,7 @@ def test_every_action_has_its_method(action: Any) -> None:
         "app": [TunedeckApp],
         "detail": [TrialsScreen],
         "range": [RangeScreen],
+        "data": [DataScreen],
     }
     named = owners.get(action.context) or [type(SCREENS[action.context]())]
     assert all(hasattr(owner, f"action_{action.name}") for owner in named)

@@ -77,6 +77,19 @@ def test_each_record_is_said_in_words(state: StudyState, event: AnyEvent, said: 
     assert said in happening(event, state)
 
 
+def test_what_trials_are_ranked_by_is_told_where_it_is_no_loss() -> None:
+    made = StudyState()
+    created = StudyCreated(
+        t=1.0, version=1, name="s", tunedeck="0", rank_by="eval_reward_accuracy", direction="max", planned=1
+    )  # fmt: skip
+    apply(made, created)
+    apply(made, ADDED)
+    rung = TrialEnded(t=3, trial=1, attempt=1, ending="rung", step=12, value=0.8125)
+    assert "at its rung, step 12, eval_reward_accuracy 0.8125" in happening(rung, made)
+    done = TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=0.5, value=0.875, seconds=70)  # fmt: skip
+    assert "loss 0.5000, eval_reward_accuracy 0.8750, 1m 10s" in happening(done, made)
+
+
 def test_a_trial_that_goes_on_from_its_rung_does_not_start_again(state: StudyState) -> None:
     ended = TrialEnded(
         t=3, trial=1, attempt=1, ending="rung", step=12, value=1.9, checkpoint="checkpoints/x"

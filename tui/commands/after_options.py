@@ -15,10 +15,7 @@ def add_after(commands: Subparsers) -> None:
     )  # fmt: skip
     _run_of(export, device="cpu")
     export.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder to write")
-    export.add_argument(
-        "--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto",
-        help="the numbers of its weights (default: those that the base model is stored in)",
-    )  # fmt: skip
+    _dtype(export, "the numbers of its weights (default: those that the base model is stored in)")
     export.add_argument(
         "--max-shard-size", metavar="SIZE", default="5GB", help="of one file of weights (5GB)"
     )
@@ -33,6 +30,7 @@ def add_after(commands: Subparsers) -> None:
         commands, "chat", "tui.commands.chat:chat", "talk to a run, and compare it with its base"
     )
     _run_of(chat, device="auto")
+    _dtype(chat, "the numbers to hold weights in (default: as in training); bf16 halves fp32")
     chat.add_argument("--compare", action="store_true", help="let the base model answer as well")
     chat.add_argument("--system", metavar="TEXT", help="what the model is told before anything")
     _sampling(chat)
@@ -55,8 +53,8 @@ def add_after(commands: Subparsers) -> None:
         help="answers to compare with, one for each row (.jsonl or .txt); as --generate",
     )  # fmt: skip
     evaluate.add_argument("-o", "--output", metavar="FILE", help="write the answers (JSON lines)")
-    evaluate.add_argument("--max-samples", metavar="N", type=_whole, help="only the first N rows")
-    evaluate.add_argument("--batch-size", metavar="N", type=_whole, help="rows at a time")
+    evaluate.add_argument("--max-samples", metavar="N", type=_count, help="only the first N rows")
+    evaluate.add_argument("--batch-size", metavar="N", type=_count, help="rows at a time")
     _sampling(evaluate)
     add_json(evaluate)
 
@@ -82,10 +80,17 @@ def _run_of(command: argparse.ArgumentParser, device: str) -> None:
     )  # fmt: skip
 
 
+def _dtype(command: argparse.ArgumentParser, text: str) -> None:
+    """In which numbers weights are."""
+    command.add_argument(
+        "--dtype", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help=text
+    )
+
+
 def _sampling(command: argparse.ArgumentParser) -> None:
     """How answers are drawn."""
     group = command.add_argument_group("answers (default: the profile's [generation])")
-    group.add_argument("--max-new-tokens", metavar="N", type=_whole, help="of an answer at most")
+    group.add_argument("--max-new-tokens", metavar="N", type=_count, help="of an answer at most")
     group.add_argument(
         "--temperature",
         metavar="T",
@@ -121,3 +126,15 @@ def _whole(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text} is no whole number")
     return int(text)
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

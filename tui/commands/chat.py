@@ -42,7 +42,9 @@ def chat(arguments: argparse.Namespace) -> int:
             tell(place.note)
             with ProgressLine() as line:
                 talk = Chat(
-                    Open(weights=run.weights, device=place.device), line.show, place.environment
+                    Open(weights=run.weights, device=place.device, dtype=arguments.dtype),
+                    line.show,
+                    place.environment,
                 )
             with talk:
                 desk = Desk(talk, sampling_of(arguments), sys.stdout, terminal=terminal)

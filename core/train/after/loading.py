@@ -118,15 +118,20 @@ def add_adapter(model: Any, folder: Path) -> Any:
     """
     from peft import PeftModel
 
-    _grow_vocabulary(model, folder)
-    _untie(model, folder)
     try:
+        _grow_vocabulary(model, folder)
+        _untie(model, folder)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             adapted = PeftModel.from_pretrained(model, str(folder))
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, ModelError):
             raise
+        if not folder.is_dir():
+            raise ModelError(
+                f"{folder} is gone: a run that goes on deletes its old checkpoints (train.save_total_limit); name a "
+                "newer one"
+            ) from None
         raise ModelError(
             f"the adapter {folder} does not fit its base model: {first_line(error)}"
         ) from error

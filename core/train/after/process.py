@@ -102,7 +102,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(f"the disk is full: {_told(error)}", kept=kept)
     if is_out_of_memory(error):
         return Failure(
-            f"memory ran out: {first_line(error)}. Try --device cpu, or a smaller --dtype",
+            f"memory ran out: {first_line(error)}. Try --device cpu, or fewer bytes at a time: a "
+            "smaller --dtype (export, chat), a smaller --batch-size (eval)",
             kept=kept,
         )
     if isinstance(error, OSError):

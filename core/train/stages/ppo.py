@@ -7,7 +7,7 @@ answers `ppo_epochs` times as often. `max_steps`, budgets and warm-up count upda
 in the same order, whatever their batch (`core.train.ppo.rounds`).
 
 How it goes on. A checkpoint holds the answers of its round, so that a run may pause between any two updates; what a
-round draws depends on the seed and the round's number alone.
+round draws depends on the seed, the round's number and how many answers are drawn at once (per_device_eval_batch_size).
 """
 
 from collections.abc import Iterator, Mapping, Sequence

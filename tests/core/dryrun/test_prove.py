@@ -308,4 +308,4 @@ def test_packed_rows_are_proven_with_the_mask_that_keeps_them_apart(prove_run: P
 
 def test_a_packed_run_of_a_model_without_positions_cannot_be_proven(prove_run: ProveRun) -> None:
     with pytest.raises(CannotProve, match="would see each other"):
-        prove_run(config={"model_type": "mamba"}, data__packing=True)
+        prove_run(config={"model_type": "mamba"}, data__packing=True, **FULL)

@@ -49,7 +49,13 @@ class TestCreate:
 
     def test_a_range_test_of_ppo_is_refused(self, tmp_path: Path, profile_of) -> None:
         made = profile_of({}, {})
-        ppo = made.with_changes({"method.stage": "ppo", "alignment.reward_model": "judge"})
+        ppo = made.with_changes(
+            {
+                "method.stage": "ppo",
+                "alignment.reward_model": "judge",
+                "train.gradient_accumulation_steps": 4,
+            }
+        )
         with pytest.raises(StudyError, match="does not fall as its policy gets better"):
             create_study(ppo, tmp_path / "study", RangeTest())
         assert not (tmp_path / "study").exists()

@@ -162,3 +162,12 @@ def test_of_few_evaluations_and_of_the_training_loss_the_noise_is_not_known() ->
 
 def test_jitter_needs_five_values() -> None:
     assert jitter([1.0, 2.0, 1.0, 2.0]) is None
+
+
+def test_a_share_of_few_rows_is_known_no_better_than_they_tell() -> None:
+    accuracy = find("eval_reward_accuracy")
+    points = [Point(t=float(i), step=i, more={"eval_reward_accuracy": 0.8}) for i in range(1, 7)]
+    assert noise_of(points, accuracy) == 0
+    # sqrt(0.8 × 0.2 / 64)
+    assert noise_of(points, accuracy, 64) == pytest.approx(0.05)
+    assert noise_of(points, METRICS["eval_loss"], 64) is None

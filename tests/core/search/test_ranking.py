@@ -211,3 +211,17 @@ def test_no_place_is_clearly_worse_than_one_below_it(candidates: list[Candidate]
     for above, below in pairwise(values):
         assert above is not None and below is not None
         assert above <= below + 0.002 * abs(below) * 1.01
+
+
+def test_equals_by_a_share_of_rows_are_told_apart_by_their_loss_and_not_by_the_lower_rate() -> None:
+    idle = Candidate(1, True, 0.83, 3e-6, noise=0.05, eval_loss=0.6930)
+    learnt = Candidate(2, True, 0.81, 2e-5, noise=0.05, eval_loss=0.6866)
+    worse = Candidate(3, True, 0.60, 1e-6, noise=0.05, eval_loss=0.6000)
+    ranked = rank([idle, learnt, worse], "eval_reward_accuracy")
+    assert [r.trial for r in ranked] == [2, 1, 3]
+    assert ranked[0].tied and ranked[1].tied and not ranked[2].tied
+    by_loss = [
+        Candidate(1, True, 2.001, 1e-5, eval_loss=2.001),
+        Candidate(2, True, 2.0, 1e-4, eval_loss=2.0),
+    ]
+    assert [r.trial for r in rank(by_loss, "eval_loss")] == [1, 2]

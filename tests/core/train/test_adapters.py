@@ -134,6 +134,22 @@ def test_a_module_that_trains_whole_is_saved_with_the_adapter_and_loads(
     assert torch.equal(words, before) == (not tied and named == "lm_head")
 
 
+@pytest.mark.parametrize("named", ["embed_tokens", "lm_head"])
+def test_embeddings_that_are_the_head_train_by_either_name(
+    run_trial: Run, tied_dir: Path, named: str
+) -> None:
+    ran = run_trial(
+        task={"save_model": True}, finetuning_type="freeze", freeze_extra_modules=named, max_steps=2, learning_rate=1e-3,
+        model_name_or_path=str(tied_dir),
+    )  # fmt: skip
+    assert ran.report.outcome == "completed", ran.report.error
+    before, after = (
+        AutoModelForCausalLM.from_pretrained(f).get_input_embeddings().weight
+        for f in (tied_dir, ran.folder / "output")
+    )
+    assert not torch.equal(before, after)
+
+
 def test_such_a_run_is_paused_and_goes_on_to_the_last_bit(run_trial: Run) -> None:
     settings = {"additional_target": "embed_tokens", "max_steps": 6, "lora_dropout": 0.1}
     straight = run_trial("straight", **settings)

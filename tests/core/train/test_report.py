@@ -10,7 +10,7 @@ import pytest
 from core.study.metrics import MetricsWriter, Point, read_points
 from core.train.report import Reporter
 
-STATE = SimpleNamespace(global_step=3, max_steps=9, epoch=0.5)
+STATE = SimpleNamespace(global_step=3, max_steps=9, epoch=0.5, log_history=[])
 
 
 class Fixed:

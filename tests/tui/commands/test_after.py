@@ -176,8 +176,12 @@ def test_an_evaluation_for_programs_is_json(
 
 
 @pytest.mark.parametrize(
-    "flags", [["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "2"], ["--seed", "x"]]
-)
+    "flags",
+    [
+        ["--temperature", "-1"], ["--temperature", "nan"], ["--top-p", "2"], ["--seed", "x"],
+        ["--max-samples", "0"], ["--batch-size", "0"], ["--max-new-tokens", "0"],
+    ],
+)  # fmt: skip
 def test_numbers_that_are_none_are_refused(flags: list[str], run_folder: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["eval", str(run_folder), *flags])

@@ -13,7 +13,7 @@ import pytest
 
 from core.engine import after
 from core.engine.after import AfterError
-from core.study.after import ChatReply, Piece, Progress, Ready, Said, Sampling, Say, Who
+from core.study.after import ChatReply, Open, Piece, Progress, Ready, Said, Sampling, Say, Who
 from tui.cli import main
 from tui.commands import chat as chatting
 from tui.commands.chat import Desk, questions
@@ -178,6 +178,20 @@ def test_the_command_answers_what_a_pipe_says(
     monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
     assert main(["chat", str(run_folder), "--device", "cpu", "--system", "Be kind."]) == 0
     assert capsys.readouterr().out == "first tuned heard 2: hi\n"
+
+
+def test_the_command_says_in_which_numbers_to_hold_the_model(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Open] = []
+
+    def refuse(request: Open, *_: Any) -> Any:
+        opened.append(request)
+        raise AfterError("enough")
+
+    monkeypatch.setattr(chatting, "Chat", refuse)
+    assert main(["chat", str(run_folder), "--device", "cpu", "--dtype", "bf16"]) == 1
+    assert opened[0].dtype == "bf16"
 
 
 def test_the_client_of_a_chat_loads_no_torch(run_folder: Path) -> None:

@@ -216,3 +216,13 @@ def test_half_a_character_at_the_end_is_shown_as_such() -> None:
     ids = tokenizer("🙂")["input_ids"]
     assert [text.add(i) for i in ids[:-1]] == [""] * (len(ids) - 1)
     assert "\ufffd" in text.rest()
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_weights_may_be_held_in_fewer_bytes(method: str, trained: Train, line: FakeLine) -> None:
+    ran = trained(method__finetuning_type=method, train__max_steps=1, train__learning_rate=0.001)
+    weights = Weights(str(ran.folder / "output"), str(ran.folder))
+    asked = Asked(Talk(Open(weights=weights, dtype="bf16"), line), line)
+    assert asked.talk.ready().dtype == "bf16"
+    said = asked.say("tuned", "base")
+    assert said["tuned"].tokens > 0 and said["base"].tokens > 0

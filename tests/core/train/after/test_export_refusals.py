@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from core.study.after import ExportReply, ExportRequest, Weights
 from core.train.after import export as exporting
+from core.train.after import loading
 from core.train.after.export import export
 from core.train.after.folders import UnlikeError
 from core.train.errors import ModelError, SettingsError, UsageError
@@ -141,6 +142,16 @@ def test_an_adapter_of_another_model_is_refused(trained: Train, tmp_path: Path, 
     weights = Weights(str(ran.folder / "output"), str(ran.folder), base=str(tmp_path / "other"))
     with pytest.raises(ModelError, match="does not fit its base model"):
         export(ExportRequest(weights=weights, output=str(tmp_path / "model")), line)
+
+
+def test_a_checkpoint_that_is_deleted_meanwhile_is_said_to_be_gone(
+    model_dir: Path, tmp_path: Path
+) -> None:
+    model = LlamaForCausalLM.from_pretrained(model_dir)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    with pytest.raises(ModelError, match="save_total_limit"):
+        loading.add_adapter(model, tmp_path / "checkpoint-3")
 
 
 def test_a_base_that_is_quantised_on_the_disk_is_not_merged_into(

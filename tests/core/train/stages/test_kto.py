@@ -196,7 +196,7 @@ def test_a_margin_that_evaluations_cannot_tell_is_refused_before_training(
     settings = {"val_size": 0.0, "eval_dataset": str(bad), "eval_steps": 2}
     refused = kto("refused", rank_by="eval_reward_margin", **settings)
     assert refused.report.usage_error and refused.report.step == 0
-    assert "are bad" in refused.report.error and "eval_reward_accuracy" in refused.report.error
+    assert "all bad" in refused.report.error and "eval_reward_accuracy" in refused.report.error
     assert kto("told", max_steps=2, **settings).report.outcome == "completed"
 
 
