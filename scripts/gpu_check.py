@@ -7,9 +7,9 @@ cut off leaves what it has found. A check that fails stops no other; its logs' e
 in a temporary folder that goes when the run ends. The packages may be installed, or lie in a folder that PYTHONPATH
 names; tunedeck itself need not be installed. One GPU is used, the first that nobody else computes on, and a second
 one, where there is one, for the check of trials that have two. The exit code is 0 when nothing failed, 1 when a check
-did, 2 when there is nothing to check on. The checks are CHECKS, below, and with `--memory` MEMORY_CHECKS, which take
-ten minutes of their own; FILE keeps what it says of the others. Some can be named with `--only`. No CUDA context
-lives in this process: it would be a foreign one to the studies.
+did, 2 when there is nothing to check on. The checks are CHECKS, below, with `--memory` MEMORY_CHECKS and with
+`--stages` STAGE_CHECKS, which take ten minutes of their own; FILE keeps what it says of the others. Some can be named
+with `--only`. No CUDA context lives in this process: it would be a foreign one to the studies.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from core.devices.gpu import GpuReader, GpuSnapshot, NvmlReader, visible
 from core.devices.lease import busy_reason
 from core.version import VERSION
-from scripts.gpu import forecasts, leases, memory, sharing, training
+from scripts.gpu import forecasts, leases, memory, sharing, stages, training
 from scripts.gpu.place import (
     CheckFailedError,
     Place,
@@ -88,6 +89,20 @@ MEMORY_CHECKS = (
     Check("fixes", "every fix offered first for a real out-of-memory ending trains", forecasts.fixes, 240),
     Check("slowdowns", "what saving memory costs in time (figures only)", forecasts.slowdowns, 240),
 )  # fmt: skip
+
+STAGE_CHECKS = (
+    *(
+        Check(f"stage-{name}", f"{name} trains with LoRA; the peak on a GPU is within 25 % of the estimate",
+              partial(stages.stage, name=name), 80 if name == "ppo" else 45)
+        for name in stages.DATA
+    ),
+    Check("speed-0.5B", "tokens/s and MFU of a 0.5B-shaped model (figures only)",
+          partial(stages.speed, name="0.5B"), 70, True),
+    Check("speed-7B", "tokens/s and MFU of a 7B-shaped model (figures only)",
+          partial(stages.speed, name="7B"), 190, True),
+)  # fmt: skip
+
+EVERY_CHECK = (*CHECKS, *MEMORY_CHECKS, *STAGE_CHECKS)
 
 
 class NothingToCheckError(Exception):
@@ -262,10 +277,8 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         _keep_to(folder)
         until = began + options.within
-        group = MEMORY_CHECKS if options.memory else CHECKS
-        chosen = [
-            c for c in (*CHECKS, *MEMORY_CHECKS) if c.name in (options.only or names_of(group))
-        ]
+        group = MEMORY_CHECKS if options.memory else STAGE_CHECKS if options.stages else CHECKS
+        chosen = [c for c in EVERY_CHECK if c.name in (options.only or names_of(group))]
         session = Session(
             folder,
             options.output,
@@ -304,11 +317,16 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=names_of((*CHECKS, *MEMORY_CHECKS)),
+        choices=names_of(EVERY_CHECK),
         help="make these checks alone",
     )
     parser.add_argument(
         "--memory", action="store_true", help="make the checks of memory forecasts instead"
+    )
+    parser.add_argument(
+        "--stages",
+        action="store_true",
+        help="make the checks of every stage and the speeds instead",
     )
     parser.add_argument(
         "--within", type=float, default=WITHIN, help="seconds for all of it (default %(default)s)"

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -115,30 +117,50 @@ def main() -> int:
     return 0
 
 
-def measure(root: Path, model: Model) -> Speed:
-    """Build the model below `root`, train it there, and remove it.
+def measure(
+    root: Path,
+    model: Model,
+    environment: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> Speed:
+    """Build the model below `root`, train it there, and remove it: in processes with this `environment` (by default
+    this one's), within so many `seconds`.
 
     Raises:
-        RuntimeError: it did not train; the message has the end of its log.
+        RuntimeError: it could not be built, did not train (the message has the end of its log) or not in time.
     """
     folder = root / model.name
     folder.mkdir()
     try:
+        until = None if seconds is None else time.monotonic() + seconds
         built = subprocess.run(
             [sys.executable, "-c", BUILD, json.dumps(model.shape), str(folder / "model")],
-            check=True,
+            check=False,
             capture_output=True,
             text=True,
+            env=environment,
+            timeout=seconds,
         )
+        if built.returncode != 0:
+            raise RuntimeError(f"{model.name} could not be built:\n{built.stderr[-2000:]}")
         for file in DEMO_MODEL.glob("*token*"):
             shutil.copy(file, folder / "model")
         parameters = int(built.stdout.split()[-1])
-        return _train(folder, model, parameters)
+        left = None if until is None else max(1.0, until - time.monotonic())
+        return _train(folder, model, parameters, environment, left)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{model.name} was not done within {seconds:.0f} s") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _train(folder: Path, model: Model, parameters: int) -> Speed:
+def _train(
+    folder: Path,
+    model: Model,
+    parameters: int,
+    environment: Mapping[str, str] | None,
+    seconds: float | None,
+) -> Speed:
     data = folder / "rows.jsonl"
     write_rows(data, ROWS, 1)
     profile = from_document(
@@ -165,6 +187,8 @@ def _train(folder: Path, model: Model, parameters: int) -> Speed:
             stdout=out,
             stderr=out,
             check=False,
+            env=environment,
+            timeout=seconds,
         )
     run, report = read_record(trial.run, RunInfo), read_record(trial.report, WorkerReport)
     points = {p.step: p for p in read_points(trial.metrics) if p.loss is not None}

@@ -122,7 +122,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         one that never ended would. What is only reported, as the loss at an ending, is no part of it.
         """
         history = state.log_history
-        logged = bool(history) and "loss" in history[-1] and history[-1]["step"] == state.global_step
+        logged = (
+            bool(history) and "loss" in history[-1] and history[-1]["step"] == state.global_step
+        )
         for entry in history[self._averaged :]:
             if "loss" in entry and math.isfinite(value := float(entry["loss"])):
                 self._average.push(value)

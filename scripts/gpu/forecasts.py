@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Literal
 
 from core.engine.target import target_from
 from core.memory.architecture import find_architecture
@@ -425,15 +426,17 @@ def run_all(
     return found
 
 
-def run(place: Place, case: Case) -> Ran:
-    """Train a case in a fresh process, and read what it left."""
+def run(place: Place, case: Case, *, keep: bool = False) -> Ran:
+    """Train a case in a fresh process, and read what it left; `keep` the weights."""
     folder = place.folder / case.name.replace(" ", "-").replace(",", "")
     folder.mkdir(parents=True, exist_ok=True)
     for stale in (REPORT_FILE, RUN_FILE, METRICS_FILE):
         (folder / stale).unlink(missing_ok=True)
     save(case.profile.as_training(), folder / TRIAL_FILE)
     gpus = (place.uuid,) if place.on_gpu else ()
-    write_record(folder / TASK_FILE, TrialTask(1, 1, "probe", 1.0, place.device, gpus))
+    kind: Literal["full", "probe"] = "full" if keep else "probe"
+    task = TrialTask(1, 1, kind, 1.0, place.device, gpus, save_model=keep)
+    write_record(folder / TASK_FILE, task)
     command = [sys.executable, "-P", str(ROOT / "tunedeck.py"), "_worker", str(folder)]
     patience = min(PATIENCE, place.deadline - time.monotonic())
     require(patience > 0, "no time was left")

@@ -12,10 +12,12 @@ import psutil
 import pytest
 
 from core.devices.gpu import FakeReader, GpuProcess, GpuReading, GpuSnapshot
+from core.logged import STAGE_LOGS
 from core.profile import from_document
+from core.study.files import WorkerReport
 from core.study.metrics import Point
 from scripts import gpu_check
-from scripts.gpu import leases, sharing, training
+from scripts.gpu import forecasts, leases, sharing, stages, training
 from scripts.gpu.place import CheckFailedError, Place, SkippedError
 from scripts.gpu.report import Figures, Report, Result, read, table, write
 
@@ -303,3 +305,28 @@ def test_one_gpu_and_two_make_the_same_updates(tmp_path: Path) -> None:
     ]
     assert {profile.effective_batch() for profile in profiles} == {32}
     assert profiles[1].resources.sharding == "fsdp"
+
+
+def test_every_stage_has_a_check_of_its_own() -> None:
+    names = gpu_check.names_of(gpu_check.EVERY_CHECK)
+    assert len(set(names)) == len(names)
+    assert {f"stage-{name}" for name in STAGE_LOGS} <= set(names)
+
+
+def test_an_estimate_that_is_far_off_fails_on_a_gpu(tmp_path: Path) -> None:
+    place = place_with(tmp_path, IDLE)
+    report = WorkerReport(1, "completed", "train", peak_memory=4 << 30)
+    ran = forecasts.Ran(report, None, 100.0, 0.1, "")
+    assert stages._compared(5 << 30, ran, place)["error of the estimate"] == 0.25
+    for said in (2 << 30, 6 << 30):
+        with pytest.raises(CheckFailedError, match=r"were estimated and 4\.00 GiB measured"):
+            stages._compared(said, ran, place)
+    untold = replace(ran, report=WorkerReport(1, "completed", "train"))
+    with pytest.raises(CheckFailedError, match="did not tell its peak"):
+        stages._compared(5 << 30, untold, place)
+
+
+def test_speeds_are_measured_on_a_gpu_alone(tmp_path: Path) -> None:
+    place = Place(tmp_path, "cpu", "", FakeReader([GpuReading(())]), tmp_path, {}, 1e12)
+    with pytest.raises(SkippedError, match="it needs a GPU"):
+        stages.speed(place, "7B")

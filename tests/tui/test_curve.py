@@ -82,6 +82,13 @@ def test_whatever_a_stage_logs_can_be_drawn_with_its_evaluations_beside_it() -> 
     assert norms.train == ((1.0, 2.0), (2.0, 1.0)) and norms.evals == ()
 
 
+def test_the_smoothed_loss_can_be_drawn_and_is_no_measure_of_the_stage() -> None:
+    points = [Point(t=NOW + s, step=s, loss=3.0 - s, loss_smoothed=3.5 - s) for s in (1, 2)]
+    curve = build(points).digest(None, whole=True, measure="loss_smoothed")
+    assert curve.train == ((1.0, 2.5), (2.0, 1.5)) and curve.measures == ("loss", "loss_smoothed")
+    assert curve.own_measures == ()
+
+
 def test_the_last_values_of_a_stages_own_measures_are_told_apart_from_what_every_stage_logs() -> (
     None
 ):

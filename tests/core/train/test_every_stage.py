@@ -60,9 +60,10 @@ STAGES: dict[str, dict[str, Any]] = {
         "alignment.ppo_kl_coef": 0.01,
         "alignment.ppo_epochs": 2,
         "train.learning_rate": 1e-2,
-        "train.max_steps": 16,
-        "train.eval_steps": 16,
-        "train.per_device_train_batch_size": 16,
+        "data.max_samples": 36,
+        "train.max_steps": 12,
+        "train.eval_steps": 12,
+        "train.per_device_train_batch_size": 32,
     },
 }
 """What is learnt by each; `COMMON` holds where nothing else is said."""
@@ -154,7 +155,8 @@ def test_it_learns_and_what_is_saved_reloads_and_answers(
 ) -> None:
     ran = trained(stage, method)
     if stage == "ppo":
-        # A round of answers to the same 16 prompts is two updates. Between rounds rewards differ by about 0.2 by chance.
+        # A round of answers to the same 32 prompts is two updates. Means of two rounds differ by about 0.1 by chance;
+        # what is learnt is 0.8 and more, with any seed.
         rewards = ran.told("reward")
         assert mean(rewards[-4:]) > mean(rewards[:4]) + 0.4
     else:

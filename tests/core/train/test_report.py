@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.search.smoothing import smooth
 from core.study.metrics import MetricsWriter, Point, read_points
 from core.train.report import Reporter
 
@@ -75,6 +76,45 @@ def test_tensorboard_shows_measures_beside_the_losses(reporter: Any, tmp_path: P
     reporter.on_log(None, STATE, None, {"eval_loss": 0.5, "eval_reward_margin": 1.0})
     (events,) = (tmp_path / "tb").iterdir()
     read = events.read_bytes()
-    for tag in (b"train/loss", b"train/reward_margin", b"train/utilisation", b"eval/reward_margin"):
+    for tag in (
+        b"train/loss_smoothed",
+        b"train/reward_margin",
+        b"train/utilisation",
+        b"eval/reward_margin",
+    ):
         assert tag in read
     assert b"eval_" not in read
+
+
+def test_the_loss_is_smoothed_over_what_is_logged_and_not_over_what_is_only_reported(
+    reporter: Any, tmp_path: Path
+) -> None:
+    history: list[dict[str, Any]] = []
+
+    def told(step: int, loss: float, *, kept: bool) -> None:
+        if kept:
+            history.append({"loss": loss, "step": step})
+        state = SimpleNamespace(global_step=step, max_steps=9, epoch=0.5, log_history=history)
+        reporter.on_log(None, state, None, {"loss": loss})
+
+    told(2, 4.0, kept=True)
+    told(3, 9.0, kept=False)
+    history.append({"eval_loss": 1.0, "step": 3})
+    told(4, 2.0, kept=True)
+    told(6, math.inf, kept=True)
+    told(8, 1.0, kept=True)
+    first, *later = smooth([4.0, 2.0, math.inf, 1.0])
+    assert [p.loss_smoothed for p in written(tmp_path)] == [first, smooth([4.0, 9.0])[1], *later]
+
+
+def test_a_pause_leaves_the_smoothed_loss_as_it_would_have_been(run_trial: Any) -> None:
+    settings = {"max_steps": 6, "logging_steps": 2, "val_size": 0}
+    straight = run_trial("straight", **settings)
+    paused = run_trial("paused", ask=("paused", 3), **settings)
+    assert paused.report.outcome == "paused" and paused.report.step % 2 == 1
+    task = {"attempt": 2, "resume_from": paused.report.checkpoint}
+    resumed = run_trial("paused", task=task, **settings)
+    after = {p.step: p.loss_smoothed for p in resumed.points}
+    expected = {p.step: p.loss_smoothed for p in straight.points}
+    assert list(expected) == [2, 4, 6] and None not in expected.values()
+    assert {step: after[step] for step in expected} == expected

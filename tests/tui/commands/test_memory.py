@@ -226,7 +226,7 @@ def test_without_data_an_estimate_is_possible_and_a_proof_is_not(
     assert run("estimate", "p.toml", "--gpu-gib", "24") == 0
     capsys.readouterr()
     assert run("estimate", "p.toml", "--gpu-gib", "24", "--prove") == 1
-    assert "later.jsonl does not exist" in capsys.readouterr().err
+    assert "later.jsonl: there is no such file" in capsys.readouterr().err
 
 
 def test_the_way_on_asks_about_the_same_run(capsys: pytest.CaptureFixture[str]) -> None:

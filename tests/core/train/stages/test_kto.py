@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from core.params import AlignmentTable
@@ -56,13 +57,23 @@ def measured(ran: Any, name: str) -> list[float]:
         {"gradient_checkpointing": True},
     ],
 )
-def test_good_answers_gain_on_bad_ones_with_every_method(kto: Run, settings: Any) -> None:
+def test_good_answers_gain_on_bad_ones_with_every_method(
+    kto: Run, model_dir: Path, settings: Any
+) -> None:
     ran = kto(task={"save_model": True}, eval_steps=5, **settings)
     assert measured(ran, "eval_reward_margin")[-1] > max(0.02, measured(ran, "eval_reward_margin")[0])  # fmt: skip
     assert measured(ran, "eval_reward_accuracy")[-1] == 1.0
     assert measured(ran, "reward_chosen")[-1] > 0 and len(measured(ran, "kl")) == 10
     assert ran.report.eval_loss < 0.5
-    assert list((ran.folder / "output").glob("*model.safetensors"))
+    model = reloaded(ran.folder / "output", model_dir)
+    assert model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=4, do_sample=False).shape[1] > 3
+
+
+def reloaded(output: Path, model_dir: Path) -> Any:
+    """What was saved, with transformers and peft alone."""
+    if (output / "adapter_config.json").is_file():
+        return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_dir), output)
+    return AutoModelForCausalLM.from_pretrained(output)
 
 
 def test_neither_accumulation_nor_the_batch_changes_a_run(kto: Run) -> None:
