@@ -251,6 +251,8 @@ def _closing(reader: StudyReader, out: TextIO) -> int:
         elif trial.kind == "full" and trial.status == "completed":
             weights = os.path.relpath(folder.trial(trial.number).output)
             print(f"The weights of trial {trial.number} are in {weights}", file=out)
+            run = os.path.relpath(folder.trial(trial.number).path)
+            print(f"One model of them, ready to serve: tunedeck export {run} -o DIR", file=out)
     best = best_trial(state)
     if best is None:
         told = summary(state)

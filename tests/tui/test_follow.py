@@ -167,6 +167,7 @@ def test_a_full_training_ends_with_where_its_weights_are(tmp_path: Path) -> None
     out = io.StringIO()
     assert follow(folder, out) == 0
     assert "trials/0001/output" in out.getvalue()
+    assert "tunedeck export" in out.getvalue() and "trials/0001 -o DIR" in out.getvalue()
     assert "place" not in out.getvalue(), "one training has no ranking"
 
 
