@@ -72,7 +72,8 @@ def through_cache(cache: Path, key: str, *, grouped: bool, make: Make, check: Ch
         say(f"tokenised data is not kept: {first_line(error)}")
         return make(None, check)
     with lock.held():
-        found = _load(entry, grouped) if lock.waited else None
+        # Another trial may have made it since, be it that this one had to wait for that or not.
+        found = _load(entry, grouped)
         if found is not None:
             return _told(found)
         return _kept(entry, make, check)
