@@ -23,8 +23,7 @@ ENTANGLED = frozenset(
         "quantization_bit", "finetuning_type", "freeze_trainable_layers", "val_size", "optim", "offload_optimizer",
         "precision", "adapter_precision", "early_stopping_patience", "lr_scheduler_type", BATCH, ACCUMULATION,
         "pissa_init", "use_dora", "loraplus_lr_ratio", "lora_target", "additional_target", "optim_args", "save_best",
-        "stage", "pref_loss", "pref_ftx", "adapter_name_or_path", "dpo_label_smoothing", "ppo_buffer_size",
-        "lora_dropout", "format", "packing", "streaming", "train_on_prompt", "max_steps", "loss_chunk_tokens", "neftune_noise_alpha",
+        "stage", "pref_loss", "pref_ftx", "adapter_name_or_path", "format", "packing", "streaming", "train_on_prompt",
     }
 )  # fmt: skip
 """The searchable parameters that `joint_problems` and a held batch compare. Only their combinations can be wrong."""
