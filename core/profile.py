@@ -217,13 +217,22 @@ def loads(
     Raises:
         ProfileError: the text is not TOML, or anything in it is wrong.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
+    document = parse(text, source)
     for key, value in (changes or {}).items():
         set_value(document, key, value)
     return from_document(document, source=source, folder=folder, text=text)
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """What the TOML text of a profile says, unchecked.
+
+    Raises:
+        ProfileError: the text is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
 
 
 def _belongs(name: str) -> str:

@@ -27,7 +27,7 @@ from core.catalogue import nearest
 from core.missing import missing_files
 from core.params import ProfileTable
 from core.problems import Problem, did_you_mean
-from core.profile import Profile, ProfileError, from_document, read_text, set_value
+from core.profile import Profile, ProfileError, from_document, parse, read_text, set_value
 from core.recipe_problems import BASE, STEP_KEYS, structure_problems, with_line
 
 OF_STEP = "step:"
@@ -148,10 +148,7 @@ def loads(
     Raises:
         ProfileError: the text is not TOML, or anything in it is wrong.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ProfileError(source, [Problem("", f"is not valid TOML: {error}")]) from None
+    document = parse(text, source)
     problems = list(structure_problems(document))
     if not problems:
         problems = list(_make_changes(document, changes or {}))

@@ -21,12 +21,10 @@ import torch
 
 from core.params import AlignmentTable
 from core.profile import Profile, model_path
-from core.study.files import TrialTask
 from core.train.build import learnt_positions, load_model, load_tokenizer
 from core.train.chat import ChatEncoder
 from core.train.errors import ModelError
 from core.train.examples import Prompt
-from core.train.plan import Plan
 from core.train.ppo.actors import Actors, kl_of
 from core.train.ppo.kl import adapted
 from core.train.ppo.losses import policy_loss, value_loss
@@ -49,13 +47,12 @@ from core.train.precision import Device, Numbers
 from core.train.ranks import Ranks
 from core.train.rehearsal import longest_rows
 from core.train.report import say
-from core.train.settings import training_arguments
 from core.train.signals import Interrupted
 from core.train.source import Source
 from core.train.stages.base import EpochSampler, StageTrainer
 from core.train.stages.reference import check_same_words, load_reference
+from core.train.stages.stage import UsualParts
 from core.train.stored import group_sizes
-from core.train.weights import save_weights
 
 _STATE_FILE = "ppo.pt"
 """In a checkpoint: the answers of its round, the value head, the weight of the KL penalty, the scale of scores."""
@@ -63,7 +60,7 @@ _EVALUATION = 0x5EED
 """Keeps what an evaluation draws apart from what rounds draw."""
 
 
-class PpoStage:
+class PpoStage(UsualParts):
     """What `ppo` does its own way. The reward model and the reference are loaded with the model."""
 
     def __init__(self, profile: Profile) -> None:
@@ -103,18 +100,6 @@ class PpoStage:
         self._scorer = load_scorer(found, profile.model, numbers.frozen, device, model)
         attach(causal_of(model))
         return model
-
-    def arguments(
-        self,
-        profile: Profile,
-        task: TrialTask,
-        plan: Plan,
-        numbers: Numbers,
-        folder: Path,
-        ranks: Ranks,
-    ) -> Any:
-        """As of Stage."""
-        return training_arguments(profile, task, plan, numbers, folder, ranks)
 
     def collator(self, pad_id: int, multiple: int) -> Any:
         """As of Stage."""
@@ -160,10 +145,6 @@ class PpoStage:
                     f"{name} takes at most {size} tokens; prompts have up to {longest}, and answers up to {answer} "
                     "more: lower data.cutoff_len or generation.max_new_tokens"
                 )
-
-    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-        """The policy, without its value head."""
-        save_weights(model, folder, weights)
 
 
 class PromptCollator:

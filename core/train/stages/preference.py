@@ -9,15 +9,11 @@ from typing import Any
 from trl.trainer.utils import add_fused_lm_head
 
 from core.profile import Profile
-from core.study.files import TrialTask
 from core.train.build import load_base, offload_to_host, prepare
 from core.train.errors import ModelError
 from core.train.examples import IGNORED
-from core.train.plan import Plan
 from core.train.ppo.policy import without_dropout
 from core.train.precision import Device, Numbers
-from core.train.ranks import Ranks
-from core.train.settings import training_arguments
 from core.train.source import Source
 from core.train.stages.by_row import RowTrainer
 from core.train.stages.reference import (
@@ -27,10 +23,10 @@ from core.train.stages.reference import (
     check_same_words,
     load_reference,
 )
-from core.train.weights import save_weights
+from core.train.stages.stage import UsualParts
 
 
-class PreferenceStage:
+class PreferenceStage(UsualParts):
     """What dpo and kto do the same way. The reference is loaded with the model, before a checkpoint changes that."""
 
     def __init__(self, profile: Profile) -> None:
@@ -69,22 +65,6 @@ class PreferenceStage:
                 check_same_words(model, loaded, profile.alignment.ref_model)
             self.reference = loaded or AdaptersOff(model)
         return model
-
-    def arguments(
-        self,
-        profile: Profile,
-        task: TrialTask,
-        plan: Plan,
-        numbers: Numbers,
-        folder: Path,
-        ranks: Ranks,
-    ) -> Any:
-        """As of Stage: transformers' own. TRL's have defaults that no profile asks for."""
-        return training_arguments(profile, task, plan, numbers, folder, ranks)
-
-    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-        """As of Stage."""
-        save_weights(model, folder, weights)
 
 
 class PreferenceTrainer(RowTrainer):

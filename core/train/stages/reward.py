@@ -11,24 +11,20 @@ import trl
 from transformers import AutoModelForSequenceClassification
 
 from core.profile import Profile
-from core.study.files import TrialTask
 from core.train.build import load_base, offload_to_host, prepare
 from core.train.examples import Pair
-from core.train.plan import Plan
 from core.train.ppo.policy import without_dropout
 from core.train.precision import Device, Numbers
-from core.train.ranks import Ranks
-from core.train.settings import training_arguments
 from core.train.source import Source
 from core.train.stages.by_row import PlainInit, RowTrainer, right
 from core.train.stages.collators import PairCollator
-from core.train.weights import save_weights
+from core.train.stages.stage import UsualParts
 
 HEAD = "score"
 """What transformers calls the layer that makes one number of a hidden state."""
 
 
-class RewardStage:
+class RewardStage(UsualParts):
     """What `rm` does its own way."""
 
     def __init__(self, profile: Profile) -> None:
@@ -48,18 +44,6 @@ class RewardStage:
         without_dropout(model)
         return prepare(model, profile, numbers, offload_to_host, "SEQ_CLS", (HEAD,))
 
-    def arguments(
-        self,
-        profile: Profile,
-        task: TrialTask,
-        plan: Plan,
-        numbers: Numbers,
-        folder: Path,
-        ranks: Ranks,
-    ) -> Any:
-        """As of Stage."""
-        return training_arguments(profile, task, plan, numbers, folder, ranks)
-
     def collator(self, pad_id: int, multiple: int) -> Any:
         """As of Stage."""
         return RewardCollator(pad_id, multiple)
@@ -71,10 +55,6 @@ class RewardStage:
         config = shared["model"].config
         config.get_text_config().pad_token_id = tokenizer.eos_token_id if pad is None else pad
         return RewardTrainer(**shared)
-
-    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-        """A folder that AutoModelForSequenceClassification loads with num_labels = 1, or a peft adapter for one."""
-        save_weights(model, folder, weights)
 
 
 class RewardCollator(PairCollator):

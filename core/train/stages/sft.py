@@ -7,21 +7,17 @@ from typing import Any
 import torch
 
 from core.profile import Profile
-from core.study.files import TrialTask
 from core.train.build import load_model
 from core.train.data import Collator
 from core.train.examples import IGNORED
-from core.train.plan import Plan
 from core.train.precision import Device, Numbers
-from core.train.ranks import Ranks
 from core.train.scores import Scores
-from core.train.settings import training_arguments
 from core.train.source import Source
 from core.train.stages.base import StageTrainer
-from core.train.weights import save_weights
+from core.train.stages.stage import UsualParts
 
 
-class SftStage:
+class SftStage(UsualParts):
     """Stages sft and pt, which differ in their data and in what their people watch."""
 
     def __init__(self, profile: Profile) -> None:
@@ -35,18 +31,6 @@ class SftStage:
         """As `core.train.build.load_model`."""
         return load_model(profile, source, numbers, device)
 
-    def arguments(
-        self,
-        profile: Profile,
-        task: TrialTask,
-        plan: Plan,
-        numbers: Numbers,
-        folder: Path,
-        ranks: Ranks,
-    ) -> Any:
-        """As `core.train.settings.training_arguments`."""
-        return training_arguments(profile, task, plan, numbers, folder, ranks)
-
     def collator(self, pad_id: int, multiple: int) -> Any:
         """As of Stage."""
         return Collator(pad_id, multiple, flat=self._flat)
@@ -58,10 +42,6 @@ class SftStage:
         from core.train.stages.ranked import RankedTrainer
 
         return RankedTrainer(sharding=self._sharding, perplexity=self._perplexity, **shared)
-
-    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
-        """As of Stage."""
-        save_weights(model, folder, weights)
 
 
 class SftTrainer(StageTrainer):

@@ -9,7 +9,9 @@ from core.study.files import TrialTask
 from core.train.plan import Plan
 from core.train.precision import Device, Numbers
 from core.train.ranks import Ranks
+from core.train.settings import training_arguments
 from core.train.source import Source
+from core.train.weights import save_weights
 
 
 class Stage(Protocol):
@@ -49,3 +51,23 @@ class Stage(Protocol):
     def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
         """Save what was trained as the stage's users load it; `weights` in place of the model's own."""
         ...
+
+
+class UsualParts:
+    """The parts of a Stage that every stage of today does alike."""
+
+    def arguments(
+        self,
+        profile: Profile,
+        task: TrialTask,
+        plan: Plan,
+        numbers: Numbers,
+        folder: Path,
+        ranks: Ranks,
+    ) -> Any:
+        """As of Stage: transformers' own. TRL's have defaults that no profile asks for."""
+        return training_arguments(profile, task, plan, numbers, folder, ranks)
+
+    def save(self, model: Any, folder: Path, weights: dict[str, Any] | None) -> None:
+        """As of Stage: the model or its adapter as transformers and peft load it; a value head is no part of either."""
+        save_weights(model, folder, weights)
