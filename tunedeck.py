@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return worker(arguments[1:])
     if role == "_data":
-        from core.train.preview import main as preview
+        from core.train.preview.main import main as preview
 
         return preview(arguments[1:])
     if role == "_dryrun":
@@ -57,11 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 
         return daemon(arguments[1:])
     if role == "_recipe":
-        from core.engine.recipes import main as recipe
+        from core.engine.recipes.handover import main as recipe
 
         return recipe(arguments[1:])
     if role == "_advise":
-        from core.engine.advise import main as advise
+        from core.engine.memory.advise import main as advise
 
         return advise(arguments[1:])
     if role == "_propose":

@@ -31,7 +31,7 @@ def modules_after(statement: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["core.engine.daemon", "core.engine.advise", "core.engine.shim", "core.engine.client", "core.engine.results",
+    ["core.engine.daemon", "core.engine.memory.advise", "core.engine.shim", "core.engine.client", "core.engine.results",
      "core.search.samplers", "core.search.propose",
      "tui.cli", "tui.app", "tui.follow", "tui.commands.studies", "tui.commands.profiles",
      "tui.screens.configure"],

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from core.engine.recipe_plan import Rest, due_step, place, trouble_of
-from core.engine.recipes import carrier_alive, stands, take_up
+from core.engine.recipes.handover import carrier_alive, stands, take_up
+from core.engine.recipes.plan import Rest, due_step, place, trouble_of
 from core.study.recipes import (
     AnyRecipeEvent,
     ModelsRemoved,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from core.data_size import PADDED_TO
-from core.engine.jobs import rows, shape
-from core.engine.row_bounds import bound
+from core.engine.memory.jobs import rows, shape
+from core.engine.memory.row_bounds import bound
 from core.memory.forecast import Forecast, Lengths, Target
 from core.profile import Profile, model_path
 from tui import words

@@ -255,7 +255,7 @@ def _wanted(gpus: "tuple[GpuSnapshot, ...]", profile: Profile) -> "list[GpuSnaps
 
 def _gpu(gpu: "GpuSnapshot", profile: Profile, known: Known, gpus: int) -> Device | None:
     from core.devices.lease import busy_reason
-    from core.engine.target import target_from
+    from core.engine.memory.target import target_from
 
     target = target_from(gpu, profile, context=known.context, gpus=gpus)
     if target is None:
@@ -264,7 +264,7 @@ def _gpu(gpu: "GpuSnapshot", profile: Profile, known: Known, gpus: int) -> Devic
 
 
 def _cpu(reading: DeviceReading, profile: Profile, known: Known) -> Device:
-    from core.engine.target import target_from
+    from core.engine.memory.target import target_from
 
     target = target_from(None, profile, reading.host, context=known.context)
     if target is None:

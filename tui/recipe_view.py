@@ -47,8 +47,8 @@ def place_in_recipe(study: Path) -> RecipePlace | None:
 def after_step(place: RecipePlace, study: Path) -> RecipePlace:
     """The same place with what comes of the recipe now that the step in the folder `study` is over."""
     # Imported here: who looks at an ordinary study should not pay for the catalogue.
-    from core.engine.recipe_plan import Rest, trouble_of
-    from core.engine.recipes import carrier_alive, stands
+    from core.engine.recipes.handover import carrier_alive, stands
+    from core.engine.recipes.plan import Rest, trouble_of
 
     recipe = study.resolve().parent
     try:
@@ -79,9 +79,9 @@ def carry_on(study: Path) -> None:
     recipe = recipe_of(study)
     if recipe is None:
         return
-    from core.engine.recipe_plan import Rest
-    from core.engine.recipe_step import hand_over
-    from core.engine.recipes import carrier_alive, stands
+    from core.engine.recipes.handover import carrier_alive, stands
+    from core.engine.recipes.plan import Rest
+    from core.engine.recipes.step import hand_over
 
     if not isinstance(stands(RecipeReader(recipe)), Rest) and not carrier_alive(recipe):
         hand_over(study)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.memory.goal import reached
 from bench.memory.published import shape
-from core.engine.target import imagined
+from core.engine.memory.target import imagined
 from core.memory.architecture import find_architecture
 from core.memory.fixes import Advice, find_fixes
 from core.memory.forecast import GIB, GUARD_UNKNOWN, Lengths

@@ -32,7 +32,7 @@ from core.memory.allocator import ROUND
 from core.memory.estimate.context import cublas_workspace
 from core.memory.forecast import MIB, Target
 from core.profile import Profile, loads
-from core.train.checkpointing import checkpoint_activations
+from core.train.memory.checkpointing import checkpoint_activations
 from core.train.precision import Numbers
 
 MEASURED = Path(__file__).resolve().parents[2] / "tests" / "data" / "gpu-memory-t4.csv"

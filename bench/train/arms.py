@@ -94,8 +94,8 @@ def prepare(root: Path, rows: int, data: Path | None) -> Setup:
 def _tokenise(model: Path, train: Path, evaluation: Path, most: int | None) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
-    from core.train.chat import ChatEncoder
-    from core.train.data import build_examples, epoch_order, read_split
+    from core.train.data.batches import build_examples, epoch_order, read_split
+    from core.train.data.chat import ChatEncoder
 
     table = DataTable(dataset=str(train), cutoff_len=CUTOFF, val_size=0, max_samples=most)
     split = read_split(table, "sft", [str(train)], [str(evaluation)], SEED)

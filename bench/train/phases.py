@@ -13,8 +13,8 @@ def measure(root: Path, model: Path) -> tuple[float, float, int]:
     """Seconds of a first trial's and of a second one's, and the number of rows."""
     from transformers import AutoTokenizer
 
-    from core.train.chat import ChatEncoder
-    from core.train.reading import Reading
+    from core.train.data.chat import ChatEncoder
+    from core.train.data.reading import Reading
 
     file = root / "many.jsonl"
     write_rows(file, ROWS, 7)

@@ -9,14 +9,14 @@ from core.dryrun.errors import CannotProve
 from core.memory.forecast import Lengths
 from core.params import DataTable
 from core.profile import Profile, dataset_files, eval_files, model_path
-from core.train.build import load_tokenizer
-from core.train.chat import ChatEncoder, make_encoder
+from core.train.data.chat import ChatEncoder, make_encoder
+from core.train.data.examples import AnyExample, Example
+from core.train.data.formats import AnyRow, Compared, Judged, Text
+from core.train.data.packing import blocks, pack, packs_apart
+from core.train.data.rows import read_split
 from core.train.errors import UsageError
-from core.train.examples import AnyExample, Example
-from core.train.formats import AnyRow, Compared, Judged, Text
-from core.train.packing import blocks, pack, packs_apart
-from core.train.rows import read_split
-from core.train.source import Source
+from core.train.model.build import load_tokenizer
+from core.train.model.source import Source
 
 ALL = 2000
 """Up to so many rows all are tokenised."""
@@ -137,7 +137,7 @@ def _source(profile: Profile) -> Source:
     if path.is_dir():
         return Source(str(path), (str(path),))
     if path.is_file():
-        from core.train.gguf import unpacked_folder
+        from core.train.model.gguf import unpacked_folder
 
         folder = unpacked_folder(path.resolve())
         if folder is None:
@@ -145,7 +145,7 @@ def _source(profile: Profile) -> Source:
                 f"{path} has not been unpacked yet, so that its tokenizer cannot be read; the first trial does it"
             )
         return Source(str(folder), (str(folder),))
-    from core.train.source import cached_folder
+    from core.train.model.source import cached_folder
 
     cached = cached_folder(str(path), profile.model)
     if cached is None:

@@ -67,7 +67,7 @@ def read_config(profile: Profile) -> Any:
 
 def _cached(name: str, table: ModelTable) -> Path:
     """The folder of the hub's cache that holds a model."""
-    from core.train.source import cached_folder
+    from core.train.model.source import cached_folder
 
     if is_path(name):
         raise CannotProve(f"model.model_name_or_path: there is no {name}")

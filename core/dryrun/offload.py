@@ -1,5 +1,5 @@
-"""Saved activations that go to the host's memory, as core.train.offload sends them: the device holds none of them, and
-each use of one brings a copy of it back."""
+"""Saved activations that go to the host's memory, as core.train.memory.offload sends them: the device holds none of
+them, and each use of one brings a copy of it back."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from core.train.offload import LEAST, around_decoder
+from core.train.memory.offload import LEAST, around_decoder
 
 
 def offload_fake(model: Any) -> None:

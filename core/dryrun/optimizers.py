@@ -32,7 +32,7 @@ def make_optimizer(train: TrainTable, method: MethodTable, model: Any, *, cuda: 
     if cuda and train.optim in _ON_CUDA and not train.offload_optimizer:
         found = Optimizer(found.kind, found.arguments | _ON_CUDA[train.optim])
     if train.offload_optimizer:
-        from core.train.offload import OffloadedOptimizer
+        from core.train.memory.offload import OffloadedOptimizer
 
         return OffloadedOptimizer(found, model, rates)
     return found.build(model, rates)

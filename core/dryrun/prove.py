@@ -26,10 +26,10 @@ from core.memory.estimate.context import context_of, cublas_workspace
 from core.memory.estimate.stages import PROVEN
 from core.memory.forecast import AMPERE, Forecast, Lengths, Target
 from core.profile import Profile
-from core.train.build import check_fits, prepare
+from core.train.data.packing import packs_apart
 from core.train.errors import UsageError
-from core.train.isolation import check_positions
-from core.train.packing import packs_apart
+from core.train.model.build import check_fits, prepare
+from core.train.model.isolation import check_positions
 from core.train.precision import Numbers, decide
 
 
@@ -109,7 +109,7 @@ def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
     packed = packs_apart(profile.data, profile.method.stage)
     eval_packed = packed and profile.method.stage == "pt"
     if profile.model.attn == "flash_attention_2":
-        # Packed rows become one long row (core.train.data.Collator).
+        # Packed rows become one long row (core.train.data.batches.Collator).
         size = (1, size[0] * size[1]) if packed else size
         eval_size = (1, eval_size[0] * eval_size[1]) if eval_packed else eval_size
     return Shape(
@@ -120,7 +120,7 @@ def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
 def _model(
     config: Any, profile: Profile, numbers: Numbers, tracker: Tracker, target: Target
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model, its trainable weights chosen, as core.train.build.load_model makes it."""
+    """The model, its trainable weights chosen, as core.train.model.build.load_model makes it."""
     whole = profile.method.finetuning_type == "full"
     weights = numbers.trained if whole else numbers.frozen
     config.use_cache = False

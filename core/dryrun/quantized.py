@@ -104,7 +104,7 @@ def _quantise_4bit(module: Any, table: ModelTable, weight: Any) -> list[Any]:
     parameter.bnb_quantized = True
     module.weight = parameter
     module.quant_state = state
-    # As core.train.build has it: no packing for inference on the CPU.
+    # As core.train.model.build has it: no packing for inference on the CPU.
     module.support_avx512bf16_for_cpu = False
     return held
 

@@ -13,7 +13,7 @@ import torch
 
 from core.dryrun.repeat import repeat_passes
 from core.dryrun.tracker import Tracker
-from core.train.examples import IGNORED
+from core.train.data.examples import IGNORED
 
 UPDATES = 2
 """The first makes the optimizer's states; the second has them from its start."""

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from core.devices.lock import LockError, try_lock
 from core.engine import address
-from core.engine.advising import advise, cleared
 from core.engine.detach import READY, run_detached
 from core.engine.launch import own_record
 from core.engine.live_trials import look_at, take_over
+from core.engine.memory.advising import advise, cleared
 from core.engine.messages import Reply, Request
 from core.engine.prepare import creation, range_creation
-from core.engine.recipe_step import full_training
+from core.engine.recipes.step import full_training
 from core.engine.recorder import Recorder
 from core.engine.requests import answer
 from core.engine.results import TUNED_COMMENT, trial_profile

@@ -3,8 +3,8 @@
 import time
 from functools import partial
 
-from core.engine.calibrate import learn
 from core.engine.endings import classify, gather
+from core.engine.memory.calibrate import learn
 from core.engine.scheduler import Start
 from core.engine.service import Service
 from core.engine.starts import back, make_watch

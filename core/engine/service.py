@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.devices.gpu import GpuReader, NvmlReader
-from core.engine.advisers import Advisers, adviser_command
 from core.engine.detach import DaemonLog
 from core.engine.endings import Outcome
 from core.engine.followup import follow_up
-from core.engine.foresight import Foresight
 from core.engine.launch import Launcher, LocalLauncher, Mark
+from core.engine.memory.advisers import Advisers, adviser_command
+from core.engine.memory.foresight import Foresight
 from core.engine.proposing import Proposer
-from core.engine.recipe_step import hand_over
+from core.engine.recipes.step import hand_over
 from core.engine.recorder import Recorder
 from core.engine.silence import PATIENCE
 from core.engine.supply import Pool

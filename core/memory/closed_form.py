@@ -443,7 +443,7 @@ def _last_names(text: str | None) -> set[str]:
 
 def _padded(length: int, profile: Profile, regime: Regime) -> int:
     """How wide the longest row is in a batch: no row is longer than the cut-off, and on CUDA rows are padded to a
-    multiple of 8 (core.train.data.Collator)."""
+    multiple of 8 (core.train.data.batches.Collator)."""
     return batch_width(min(length, profile.data.cutoff_len), cuda=regime.cuda)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.train.ranks import Ranks
+from core.train.distributed.ranks import Ranks
 
 
 class Measures:

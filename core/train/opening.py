@@ -7,15 +7,15 @@ from typing import Any
 
 from core.profile import Profile, model_path
 from core.study.files import RunInfo, TrialTask
-from core.train import adapter
 from core.train.checkpoints import Beginning
-from core.train.data import Examples
+from core.train.data.batches import Examples
+from core.train.data.templates.fit import note
+from core.train.model import adapter
+from core.train.model.trainable import count
 from core.train.plan import Plan
 from core.train.precision import Numbers
 from core.train.resumption import told
 from core.train.schedule import describe
-from core.train.templates.fit import note
-from core.train.trainable import count
 
 _COMPARED = ("rm", "dpo")
 """Stages that compare two answers."""

@@ -98,14 +98,14 @@ def build_optimizer(
         return _projected(model, train)
     found = find_optimizer(train, device)
     if sharding in ("zero1", "fsdp"):
-        from core.train.sharding import ShardedAdamW, ZeroOptimizer
+        from core.train.distributed.sharding import ShardedAdamW, ZeroOptimizer
 
         if sharding == "fsdp":
             return Optimizer(ShardedAdamW, _adam(train) | _fused(train, "cpu")).build(model, rates)
         zero = Optimizer(ZeroOptimizer, {"optimizer_class": found.kind} | found.arguments)
         return zero.build(model, rates)
     if train.offload_optimizer:
-        from core.train.offload import OffloadedOptimizer
+        from core.train.memory.offload import OffloadedOptimizer
 
         return OffloadedOptimizer(found, model, rates)
     return found.build(model, rates)
@@ -293,11 +293,11 @@ def _from_bitsandbytes(train: TrainTable, device: Device) -> Optimizer:
         )
     held = {"optim_bits": bits, "is_paged": paged}
     if lion:
-        from core.train.paged import Lion, PagedLion
+        from core.train.memory.paged import Lion, PagedLion
 
         rates = {"lr": train.learning_rate, "betas": (train.adam_beta1, train.adam_beta2)}
         return Optimizer(PagedLion if paged else Lion, rates | held)
-    from core.train.paged import AdamW, PagedAdamW
+    from core.train.memory.paged import AdamW, PagedAdamW
 
     return Optimizer(PagedAdamW if paged else AdamW, _adam(train) | held)
 

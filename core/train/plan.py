@@ -18,8 +18,8 @@ from core.data_size import (
 )
 from core.params import TrainTable
 from core.study.files import TrialTask
+from core.train.data.order import epoch_order
 from core.train.errors import SettingsError
-from core.train.order import epoch_order
 
 _EVALUATIONS = 10
 

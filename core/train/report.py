@@ -11,14 +11,10 @@ from transformers import TrainerCallback
 
 from core.search.smoothing import Ema
 from core.study.metrics import MetricsWriter, Point
+from core.train.log import say
 from core.train.moments import Memory
 from core.train.tensorboard import EventWriter
 from core.train.utilisation import Utilisation
-
-
-def say(text: str) -> None:
-    """A line of the log, at once."""
-    print(text, flush=True)
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]

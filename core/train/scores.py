@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from core.train.examples import IGNORED
-from core.train.ranks import Ranks
+from core.train.data.examples import IGNORED
+from core.train.distributed.ranks import Ranks
 
 
 class Scores:

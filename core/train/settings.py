@@ -6,11 +6,11 @@ from typing import Any
 from core.params import TrainTable
 from core.profile import Profile
 from core.study.files import TrialTask
+from core.train.distributed.ranks import ALONE, Ranks
 from core.train.errors import SettingsError
 from core.train.judging import judged_by
 from core.train.plan import Plan
 from core.train.precision import Numbers
-from core.train.ranks import ALONE, Ranks
 
 ENDLESS = frozenset({"reduce_lr_on_plateau", "greedy"})
 """Schedules that do not depend on the length of the run, but on how it goes: they go on from a probe as they are."""

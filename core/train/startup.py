@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from core.profile import Profile
-from core.train.source import needs_bitsandbytes
+from core.train.model.source import needs_bitsandbytes
 
 _WITH_TRL = ("rm", "dpo", "kto")
 """Stages whose Trainers are TRL's, which needs datasets."""

@@ -26,20 +26,21 @@ from core.study.files import (
     write_record,
 )
 from core.study.metrics import MetricsWriter, read_points
-from core.train import checkpoints, data, limits
-from core.train.chat import ChatEncoder, make_encoder
+from core.train import checkpoints, limits
+from core.train.data import batches as data
+from core.train.data.chat import ChatEncoder, make_encoder
+from core.train.data.packing import packs_apart
+from core.train.data.reading import Reading
+from core.train.data.stored import group_sizes
+from core.train.distributed.ranks import ALONE, Place, join, leave
 from core.train.errors import SettingsError
+from core.train.model.source import find_model
 from core.train.optimizers import build_optimizer, check_optimizer
-from core.train.packing import packs_apart
 from core.train.plan import Plan, make_plan, order_seed
 from core.train.precision import Numbers, decide
-from core.train.ranks import ALONE, Place, join, leave
-from core.train.reading import Reading
 from core.train.resumption import write_settings
 from core.train.signals import Requests
-from core.train.source import find_model
 from core.train.startup import Stopwatch, hide_unused
-from core.train.stored import group_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Trial:
             begun = pool.submit(reading.begin)
             numbers = self._start_libraries()
             self._watch.mark("imports")
-            from core.train.build import check_fits, load_tokenizer
+            from core.train.model.build import check_fits, load_tokenizer
 
             self.phase = "load"
             with self._ranks.in_turn():
@@ -212,7 +213,7 @@ class Trial:
             encoder = make_encoder(tokenizer, profile)
             apart = packs_apart(table, profile.method.stage)
             if apart:
-                from core.train.isolation import check_apart, check_kind
+                from core.train.model.isolation import check_apart, check_kind
 
                 check_kind(profile, source)
             tokenised = pool.submit(reading.examples, encoder, self._go_on)
@@ -298,7 +299,7 @@ class Trial:
 
         if self._place is None:
             return Memory(self._task.device)
-        from core.train.together import AgreedRequests, SharedMemory
+        from core.train.distributed.together import AgreedRequests, SharedMemory
 
         self._ranks = join(self._place, self._task.device)
         self._requests = AgreedRequests(self._requests, self._ranks)
@@ -350,7 +351,7 @@ class Trial:
     def _make_reporter(self, writer: MetricsWriter | None) -> Any:
         """Build what writes and says how the run goes, on rank 0, and what takes part in it on the others."""
         if writer is None:
-            from core.train.together import Follower
+            from core.train.distributed.together import Follower
 
             return Follower(self._memory)
         from core.train.report import Reporter
@@ -415,8 +416,8 @@ class Trial:
 
     def _first_step(self, loaded: Loaded, plan: Plan) -> None:
         """Write `run.json` and tell the log what is about to be trained."""
+        from core.train.log import say
         from core.train.opening import opening_lines, run_info
-        from core.train.report import say
 
         self._watch.mark("first batch")
         if not self._ranks.first:
@@ -435,7 +436,7 @@ class Trial:
 
     def _save_output(self, loaded: Loaded) -> None:
         """Write the weights and the tokenizer to `output/`, which is there whole or not at all."""
-        from core.train.weights import weights_to_save
+        from core.train.model.weights import weights_to_save
 
         weights = weights_to_save(loaded.model, self._ranks)
         if not self._ranks.first:

@@ -29,9 +29,9 @@ from core.study.files import (
     write_record,
 )
 from core.train import limits
-from core.train.crew import Crew, become_member, is_lost, send
+from core.train.distributed.crew import Crew, become_member, is_lost, send
+from core.train.distributed.ranks import Place
 from core.train.errors import UsageError, first_line
-from core.train.ranks import Place
 from core.train.signals import Interrupted, Requests
 from core.train.startup import Stopwatch
 
@@ -157,7 +157,7 @@ def _unpack(file: Path, folder: Path) -> int:
     limits.lift_cap()
     # Progress bars would stand in the same line as the reason.
     os.environ["TQDM_DISABLE"] = "1"
-    from core.train.gguf import convert
+    from core.train.model.gguf import convert
 
     try:
         convert(file, folder)

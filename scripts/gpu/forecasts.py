@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Literal
 
-from core.engine.target import target_from
+from core.engine.memory.target import target_from
 from core.memory.architecture import find_architecture
 from core.memory.fixes import Advice, find_fixes
 from core.memory.forecast import GUARD_UNKNOWN, Forecast, Lengths, Target, capacity, fit

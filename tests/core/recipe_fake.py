@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.engine.exporting_step import HandoverError
-from core.engine.recipes import Hands
+from core.engine.recipes.exporting import HandoverError
+from core.engine.recipes.handover import Hands
 from core.study.events import (
     StudyChanged,
     StudyCreated,

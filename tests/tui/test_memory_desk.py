@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 
 from core.devices.gpu import GpuReading
-from core.engine.target import imagined
+from core.engine.memory.target import imagined
 from core.memory import prover
 from core.memory.forecast import GUARD_CPU, Forecast, Lengths, Target
 from core.memory.prover import ProofError

@@ -11,9 +11,9 @@ from core.data_size import RowCounter
 from core.profile import Profile, dataset_files, eval_files, loads, model_path
 from core.study.files import TrialTask
 from core.train import plan as worker
-from core.train.chat import make_encoder
-from core.train.data import build_examples
-from core.train.rows import read_split
+from core.train.data.batches import build_examples
+from core.train.data.chat import make_encoder
+from core.train.data.rows import read_split
 from tui.draft import from_profile, review
 from tui.plan import Plan, plan
 from tui.row_count import look, names_of

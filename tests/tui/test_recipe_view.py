@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.devices.lock import try_lock
-from core.engine.recipes import Hands, carry, create_recipe, hold
+from core.engine.recipes.handover import Hands, carry, create_recipe, hold
 from core.recipe import loads
 from core.study import store
 from core.study.events import StudyChanged
@@ -78,7 +78,9 @@ def test_a_step_that_is_over_says_what_comes_of_the_recipe(recipe, monkeypatch):
     carried(folder, fake)
     assert f"the disk is full: `tunedeck resume {folder}` tries it again" in banner_of(first)
     carry(folder, Hands(Fake().export, runs), lambda word: None)
-    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: study.name == "02-domain")
+    monkeypatch.setattr(
+        "core.engine.recipes.handover.daemon_alive", lambda study: study.name == "02-domain"
+    )
     assert "the recipe goes on: step 2 of 3 (domain) runs. 1 lists the studies" in banner_of(first)
 
 
@@ -126,7 +128,7 @@ def test_opening_a_step_takes_the_recipe_up_where_nobody_does(recipe, monkeypatc
     folder = recipe()
     ends(_folder(folder / "01-general"))
     started = []
-    monkeypatch.setattr("core.engine.recipe_step.hand_over", started.append)
+    monkeypatch.setattr("core.engine.recipes.step.hand_over", started.append)
     DiskSource().open(folder / "01-general")
     assert started == [folder / "01-general"]
     assert store.recent() == [folder], "the recipe is remembered, not its step"

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from core.devices.gpu import GpuSnapshot, NvmlReader, visible
-from core.engine.target import best_gpu, guard_of, imagined, target_from, usable_gpus
+from core.engine.memory.target import best_gpu, guard_of, imagined, target_from, usable_gpus
 from core.engine.versions import torch_version
 from core.memory import calibration
 from core.memory.architecture import likely_architecture

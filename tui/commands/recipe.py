@@ -9,7 +9,8 @@ from typing import Any
 
 from core.engine.messages import Command, Reply
 from core.engine.outcome import summary
-from core.engine.recipe_plan import (
+from core.engine.recipes.handover import carrier_alive, create_recipe, stands, take_up, views
+from core.engine.recipes.plan import (
     Action,
     Rest,
     Serve,
@@ -20,8 +21,7 @@ from core.engine.recipe_plan import (
     result_trial,
     trouble_of,
 )
-from core.engine.recipe_wishes import steer
-from core.engine.recipes import carrier_alive, create_recipe, stands, take_up, views
+from core.engine.recipes.wishes import steer
 from core.engine.standing import best_trial
 from core.profile import ProfileError
 from core.recipe import Recipe, load, missing_in

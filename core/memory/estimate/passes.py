@@ -217,8 +217,8 @@ def _squashed(tape: Tape, given: Tensor) -> Tensor:
 def _chunked_tail(
     scene: Scene, hidden: Tensor, head: Weight, batch: Batch, head_waits: bool
 ) -> TailCost:
-    """The loss of a chunk at a time (core.train.loss): forward keeps the hidden states alone, backward makes each
-    chunk's logits again. The chunks' gradients of the head are summed before they are added to what is there."""
+    """The loss of a chunk at a time (core.train.memory.loss): forward keeps the hidden states alone, backward makes
+    each chunk's logits again. The chunks' gradients of the head are summed before they are added to what is there."""
     tape = scene.tape
     before, kept = tape.peak, tape.parts.copy()
     forward = _on_top(kept, _chunk(scene, hidden, head, recording=False).peak)

@@ -1,6 +1,6 @@
 """In which numbers a run computes, and how: a profile's settings as they turn out on a device, without torch.
 
-This is what `core.train.precision`, `core.train.trainable` and transformers decide, said in bytes.
+This is what `core.train.precision`, `core.train.model.trainable` and transformers decide, said in bytes.
 """
 
 from typing import Literal

@@ -19,9 +19,9 @@ from core.train.after.examination import Examination, measurable
 from core.train.after.origin import Origin, find_origin
 from core.train.after.process import Line, answer_one
 from core.train.after.references import Asked, asked, said, with_references
+from core.train.data.examples import Prompt
+from core.train.data.formats import AnyRow
 from core.train.errors import DataError, ModelError, SettingsError
-from core.train.examples import Prompt
-from core.train.formats import AnyRow
 
 _TOKEN_STAGES = ("pt", "sft")
 _ANSWERED_AT_ONCE = 8
@@ -164,7 +164,7 @@ def read_rows(profile: Profile, request: EvaluateRequest) -> tuple[list[AnyRow],
     Raises:
         DataError: there are none, or they cannot be used.
     """
-    from core.train.rows import read_split
+    from core.train.data.rows import read_split
 
     table, stage, seed = profile.data, profile.method.stage, profile.train.data_seed
     if request.data:

@@ -11,13 +11,13 @@ from typing import Any
 
 from core.profile import Profile
 from core.study.files import TrialTask
-from core.train import data
-from core.train.chat import ChatEncoder
-from core.train.data import Examples
+from core.train.data import batches as data
+from core.train.data.batches import Examples
+from core.train.data.chat import ChatEncoder
+from core.train.data.formats import AnyRow
+from core.train.data.rows import Split
 from core.train.errors import SettingsError
-from core.train.formats import AnyRow
 from core.train.precision import Device, decide
-from core.train.rows import Split
 from core.train.signals import Requests
 from core.train.startup import Stopwatch
 from core.train.trial import Loaded, Trial

@@ -29,7 +29,7 @@ from core.train.after.origin import Origin, base_source, check_full_precision, f
 from core.train.after.process import Line, answer_one
 from core.train.after.serving import serve_adapter_lines, serve_lines
 from core.train.errors import ModelError, SettingsError, first_line
-from core.train.source import Source
+from core.train.model.source import Source
 from core.version import VERSION
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from core.params import ModelTable
 from core.study.after import Device, Dtype
-from core.train.adapter import merge_adapter
 from core.train.after.origin import Kind, Origin, base_source
-from core.train.chat import ChatEncoder
+from core.train.data.chat import ChatEncoder
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_out_of_memory
-from core.train.source import Source
+from core.train.model.adapter import merge_adapter
+from core.train.model.source import Source
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 

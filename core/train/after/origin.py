@@ -9,9 +9,9 @@ from core.params import DataTable, ModelTable
 from core.profile import Profile, ProfileError, is_path, load, model_path
 from core.study.after import Weights
 from core.study.files import TRIAL_FILE
-from core.train.adapter import check_adapter
 from core.train.errors import ModelError
-from core.train.source import Source, find_model
+from core.train.model.adapter import check_adapter
+from core.train.model.source import Source, find_model
 
 ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

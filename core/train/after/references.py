@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.train.data.formats import AnyRow, Compared, Conversation, Judged, Question, Turn
 from core.train.errors import DataError
-from core.train.formats import AnyRow, Compared, Conversation, Judged, Question, Turn
 
 _KEYS = ("reference", "output", "answer", "response", "text")
 """Names under which a line of a JSON file may hold its reference."""

@@ -9,8 +9,8 @@ from core.train.after import loading
 from core.train.after.origin import Origin, base_source
 from core.train.after.speak import Speaker
 from core.train.errors import SettingsError
+from core.train.model.source import Source, needs_bitsandbytes
 from core.train.precision import Numbers, decide
-from core.train.source import Source, needs_bitsandbytes
 
 
 class Trained:
@@ -78,7 +78,7 @@ class Trained:
     def _load_base(self) -> Any:
         import transformers
 
-        from core.train import build
+        from core.train.model import build
 
         origin = self.origin
         source = base_source(origin)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.data_size import steps_per_epoch
-from core.train.order import Lengths, epoch_order
+from core.train.data.order import Lengths, epoch_order
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from core.params import ModelTable
 from core.profile import is_path
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_out_of_memory
+from core.train.model.source import cached_folder
 from core.train.ppo.policy import without_dropout
 from core.train.ppo.reference import share_weights
 from core.train.ppo.rollout import pad_right
-from core.train.source import cached_folder
 
 _HEADS = ("score", "classifier", "v_head", "classification_head")
 """What the head that scores is called in transformers' models for sequence classification."""

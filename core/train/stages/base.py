@@ -14,23 +14,23 @@ from transformers import Trainer
 
 from core.study.files import Phase, is_whole
 from core.train import checkpoints
+from core.train.data.examples import IGNORED
+from core.train.data.order import epoch_order
+from core.train.data.stored import group_sizes
+from core.train.distributed.ranks import ALONE, Ranks
+from core.train.distributed.shares import RankCollator, unpadded
 from core.train.errors import SettingsError, first_line
-from core.train.examples import IGNORED
 from core.train.limits import is_out_of_memory
+from core.train.log import say
 from core.train.measures import Measures
+from core.train.memory.rehearsal import longest_rows, widest_batch, without_trace
+from core.train.model.weights import save_weights, take_up_adapter, weights_to_save
 from core.train.moments import Memory
 from core.train.optimizers import readable_states, same_states
-from core.train.order import epoch_order
 from core.train.plan import Plan
-from core.train.ranks import ALONE, Ranks
-from core.train.rehearsal import longest_rows, widest_batch, without_trace
-from core.train.report import say
 from core.train.schedule import Schedule, settings_of
 from core.train.scores import Scores
-from core.train.shares import RankCollator, unpadded
 from core.train.signals import Requests
-from core.train.stored import group_sizes
-from core.train.weights import save_weights, take_up_adapter, weights_to_save
 
 _OPTIM_FILE = "optim.txt"
 """In a checkpoint: which optimizer made its states, as train.optim says. Checkpoints without it are AdamW's."""

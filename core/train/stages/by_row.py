@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from core.train.distributed.ranks import Ranks
 from core.train.measures import Measures
-from core.train.ranks import Ranks
 from core.train.stages.base import StageTrainer
 
 

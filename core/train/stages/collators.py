@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from core.train.examples import Pair, Tagged, Tokens
+from core.train.data.examples import Pair, Tagged, Tokens
 
 
 class PairCollator:

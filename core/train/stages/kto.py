@@ -12,10 +12,11 @@ import torch
 import trl
 
 from core.params import AlignmentTable
+from core.train.data.examples import Tagged, Tokens
+from core.train.data.stored import sizes_of
+from core.train.distributed.ranks import Ranks
 from core.train.errors import SettingsError
-from core.train.examples import Tagged, Tokens
-from core.train.ranks import Ranks
-from core.train.report import say
+from core.train.log import say
 from core.train.stages.by_row import PlainInit, right
 from core.train.stages.collators import TaggedCollator
 from core.train.stages.preference import (
@@ -23,7 +24,6 @@ from core.train.stages.preference import (
     PreferenceStage,
     PreferenceTrainer,
 )
-from core.train.stored import sizes_of
 
 
 class KtoStage(PreferenceStage):

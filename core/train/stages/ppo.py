@@ -21,10 +21,15 @@ import torch
 
 from core.params import AlignmentTable
 from core.profile import Profile, model_path
-from core.train.build import learnt_positions, load_model, load_tokenizer
-from core.train.chat import ChatEncoder
+from core.train.data.chat import ChatEncoder
+from core.train.data.examples import Prompt
+from core.train.data.stored import group_sizes
+from core.train.distributed.ranks import Ranks
 from core.train.errors import ModelError
-from core.train.examples import Prompt
+from core.train.log import say
+from core.train.memory.rehearsal import longest_rows
+from core.train.model.build import learnt_positions, load_model, load_tokenizer
+from core.train.model.source import Source
 from core.train.ppo.actors import Actors, kl_of
 from core.train.ppo.kl import adapted
 from core.train.ppo.losses import policy_loss, value_loss
@@ -44,15 +49,10 @@ from core.train.ppo.rounds import Rounds
 from core.train.ppo.scoring import Scorer, find_reward_model, load_scorer, reads_otherwise
 from core.train.ppo.values import NAME, attach
 from core.train.precision import Device, Numbers
-from core.train.ranks import Ranks
-from core.train.rehearsal import longest_rows
-from core.train.report import say
 from core.train.signals import Interrupted
-from core.train.source import Source
 from core.train.stages.base import EpochSampler, StageTrainer
 from core.train.stages.reference import check_same_words, load_reference
 from core.train.stages.stage import UsualParts
-from core.train.stored import group_sizes
 
 _STATE_FILE = "ppo.pt"
 """In a checkpoint: the answers of its round, the value head, the weight of the KL penalty, the scale of scores."""

@@ -9,12 +9,12 @@ from typing import Any
 from trl.trainer.utils import add_fused_lm_head
 
 from core.profile import Profile
-from core.train.build import load_base, offload_to_host, prepare
+from core.train.data.examples import IGNORED
 from core.train.errors import ModelError
-from core.train.examples import IGNORED
+from core.train.model.build import load_base, offload_to_host, prepare
+from core.train.model.source import Source
 from core.train.ppo.policy import without_dropout
 from core.train.precision import Device, Numbers
-from core.train.source import Source
 from core.train.stages.by_row import RowTrainer
 from core.train.stages.reference import (
     AdaptersOff,

@@ -1,4 +1,4 @@
-"""The Trainer of one of several ranks that train a trial together (`core.train.ranks`).
+"""The Trainer of one of several ranks that train a trial together (`core.train.distributed.ranks`).
 
 Transformers and accelerate take each rank for a training on one GPU. What is shared is added here: a rank computes its
 part of each batch, gradients are averaged over the ranks, and what is logged is of all of them. Rank 0 alone writes;
@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from core.train.sharding import replicate, shard
-from core.train.shares import RankBatches, RankCollator, learnt_tokens, seen_tokens
+from core.train.data.stored import group_sizes
+from core.train.distributed.sharding import replicate, shard
+from core.train.distributed.shares import RankBatches, RankCollator, learnt_tokens, seen_tokens
 from core.train.stages.sft import SftTrainer
-from core.train.stored import group_sizes
 
 
 class RankedTrainer(SftTrainer):

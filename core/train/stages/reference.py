@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import torch
 
 from core.profile import Profile
-from core.train.build import load_base
 from core.train.errors import ModelError
+from core.train.model.build import load_base
+from core.train.model.source import Source, find_model
 from core.train.precision import Device, Numbers
-from core.train.source import Source, find_model
 
 
 class AdaptersOff:

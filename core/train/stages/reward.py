@@ -11,11 +11,11 @@ import trl
 from transformers import AutoModelForSequenceClassification
 
 from core.profile import Profile
-from core.train.build import load_base, offload_to_host, prepare
-from core.train.examples import Pair
+from core.train.data.examples import Pair
+from core.train.model.build import load_base, offload_to_host, prepare
+from core.train.model.source import Source
 from core.train.ppo.policy import without_dropout
 from core.train.precision import Device, Numbers
-from core.train.source import Source
 from core.train.stages.by_row import PlainInit, RowTrainer, right
 from core.train.stages.collators import PairCollator
 from core.train.stages.stage import UsualParts

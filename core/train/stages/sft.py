@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from core.profile import Profile
-from core.train.build import load_model
-from core.train.data import Collator
-from core.train.examples import IGNORED
+from core.train.data.batches import Collator
+from core.train.data.examples import IGNORED
+from core.train.model.build import load_model
+from core.train.model.source import Source
 from core.train.precision import Device, Numbers
 from core.train.scores import Scores
-from core.train.source import Source
 from core.train.stages.base import StageTrainer
 from core.train.stages.stage import UsualParts
 
@@ -28,7 +28,7 @@ class SftStage(UsualParts):
     def load_model(
         self, profile: Profile, source: Source, numbers: Numbers, device: Device, folder: Path
     ) -> Any:
-        """As `core.train.build.load_model`."""
+        """As `core.train.model.build.load_model`."""
         return load_model(profile, source, numbers, device)
 
     def collator(self, pad_id: int, multiple: int) -> Any:

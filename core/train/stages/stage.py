@@ -6,12 +6,12 @@ from typing import Any, Protocol
 
 from core.profile import Profile
 from core.study.files import TrialTask
+from core.train.distributed.ranks import Ranks
+from core.train.model.source import Source
+from core.train.model.weights import save_weights
 from core.train.plan import Plan
 from core.train.precision import Device, Numbers
-from core.train.ranks import Ranks
 from core.train.settings import training_arguments
-from core.train.source import Source
-from core.train.weights import save_weights
 
 
 class Stage(Protocol):

@@ -11,10 +11,10 @@ from core.dryrun.errors import CannotProve
 from core.dryrun.lengths import measure
 from core.memory.forecast import Lengths
 from core.profile import DEMO_MODEL, Profile, dataset_files, eval_files, loads
-from core.train.build import load_tokenizer
-from core.train.chat import ChatEncoder
-from core.train.data import Examples, build_examples, read_split
-from core.train.source import Source
+from core.train.data.batches import Examples, build_examples, read_split
+from core.train.data.chat import ChatEncoder
+from core.train.model.build import load_tokenizer
+from core.train.model.source import Source
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -75,8 +76,10 @@ class Daemon:
         return self.wait() if ended else None
 
     def kill(self, number: int = signal.SIGKILL) -> None:
+        # It may be gone before its nursery has told so.
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.kill(signal.SIGTERM)

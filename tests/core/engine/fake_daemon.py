@@ -19,10 +19,10 @@ sys.path.insert(0, str(HERE.parents[2]))
 import msgspec  # noqa: E402
 
 from core.devices.gpu import FakeReader, GpuReading, GpuSnapshot  # noqa: E402
-from core.engine import foresight  # noqa: E402
-from core.engine.advisers import Advisers  # noqa: E402
 from core.engine.daemon import serve  # noqa: E402
 from core.engine.launch import LocalLauncher  # noqa: E402
+from core.engine.memory import foresight  # noqa: E402
+from core.engine.memory.advisers import Advisers  # noqa: E402
 from core.engine.proposing import Proposer  # noqa: E402
 from core.engine.service import Settings  # noqa: E402
 from core.memory import closed_form  # noqa: E402

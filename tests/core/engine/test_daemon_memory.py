@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from core.engine.jobs import Result
+from core.engine.memory.jobs import Result
 from core.study.events import AdviceAsked, encode
 from core.study.files import TrialForecast, read_record
 from core.study.journal import seal

@@ -26,9 +26,9 @@ from core.study.files import (
     write_record,
 )
 from core.study.metrics import Point, read_points
+from core.train.data.templates import CHATML
 from core.train.signals import Requests
 from core.train.startup import Stopwatch
-from core.train.templates import CHATML
 from core.train.worker import train
 
 WORDS = (

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import MambaConfig
 
-from core.train.chat import ChatEncoder
+from core.train.data.chat import ChatEncoder
 
 Run = Callable[..., Any]
 ONCE = {
@@ -38,7 +38,7 @@ def test_an_update_of_packed_rows_has_the_loss_of_the_same_rows_apart(
 def test_grouped_rows_come_in_one_order_for_every_batch(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from core.train.data import Collator
+    from core.train.data.batches import Collator
     from core.train.stages.base import StageTrainer
 
     seen: list[tuple[bytes, ...]] = []

@@ -13,7 +13,7 @@ class Seen:
     """The rows that were trained on and evaluated on, in order, and the weights at the start."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from core.train.data import Collator
+        from core.train.data.batches import Collator
         from core.train.stages.base import StageTrainer
 
         self.trained: list[bytes] = []

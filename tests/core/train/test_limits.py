@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from core.memory.endings.messages import recognise
-from core.train.limits import is_disk_full, is_out_of_memory, peak_resident_bytes, resident_bytes
+from core.train.limits import (
+    is_disk_full,
+    is_out_of_memory,
+    peak_resident_bytes,
+    resident_bytes,
+)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from core.train.distributed.ranks import Ranks
 from core.train.measures import Measures
-from core.train.ranks import Ranks
 
 
 def test_a_mean_is_over_rows_and_not_over_batches() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.train import offload
+from core.train.memory import offload
 
 Run = Callable[..., Any]
 

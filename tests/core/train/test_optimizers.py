@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from core.params import TrainTable
 from core.profile import loads
 from core.train.errors import SettingsError
+from core.train.model.source import needs_bitsandbytes
 from core.train.optimizers import (
     Rates,
     build_optimizer,
@@ -19,7 +20,6 @@ from core.train.optimizers import (
     find_optimizer,
     same_states,
 )
-from core.train.source import needs_bitsandbytes
 
 
 def make() -> Any:

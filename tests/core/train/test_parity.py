@@ -104,7 +104,7 @@ class InOrder(Trainer):  # type: ignore[misc]
 def test_losses_are_a_plain_script_s(
     run_trial: Run, model_dir: Path, dataset: Path, tmp_path: Path, name: str, optim: str,
 ) -> None:  # fmt: skip
-    from core.train.data import epoch_order
+    from core.train.data.batches import epoch_order
 
     settings = METHODS[name] | OPTIMIZERS[optim]
     if optim == "sgd":

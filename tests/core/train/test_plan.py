@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.data_size import rows_after
 from core.params import TrainTable
 from core.study.files import TrialTask
-from core.train.data import epoch_order
+from core.train.data.batches import epoch_order
 from core.train.errors import SettingsError
 from core.train.plan import Plan, make_plan
 

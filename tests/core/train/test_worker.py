@@ -173,7 +173,7 @@ def test_a_pause_does_not_change_when_training_stops_early_nor_what_is_best(run_
 def test_an_unexpected_exception_becomes_a_report_with_its_type(
     run_trial: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from core.train.data import Collator
+    from core.train.data.batches import Collator
 
     def fail(self: Any, batch: Any) -> Any:
         raise ZeroDivisionError("nothing works")

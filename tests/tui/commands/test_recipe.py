@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.engine.client import EngineError
-from core.engine.recipes import Hands, carry, create_recipe, hold
+from core.engine.recipes.handover import Hands, carry, create_recipe, hold
 from core.profile import ProfileError
 from core.recipe import loads
 from core.study.recipes import RecipeReader
@@ -118,7 +118,7 @@ def test_what_is_missing_is_told_before_anything_starts(tmp_path: Path, capsys):
 def test_status_says_where_each_step_is(recipe, capsys, monkeypatch):
     folder = recipe(SEARCHED)
     carry(folder, Hands(Fake().export, runs), lambda word: None)
-    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: True)
+    monkeypatch.setattr("core.engine.recipes.handover.daemon_alive", lambda study: True)
     out = printed(capsys, "status", "shop")
     assert "shop: running, step 1 of 3" in out and "0 of 1 trial ended" in out
     content = told(capsys, "status", "shop")
@@ -184,7 +184,7 @@ def test_a_trouble_that_is_over_does_not_keep_the_dashboard_shut(recipe, capsys,
         raise EngineError("the daemon did not answer within 15 s")
 
     carry(folder, Hands(Fake().export, slow), lambda word: None)
-    monkeypatch.setattr("core.engine.recipes.daemon_alive", lambda study: True)
+    monkeypatch.setattr("core.engine.recipes.handover.daemon_alive", lambda study: True)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr(commands, "take_up", lambda folder: None)

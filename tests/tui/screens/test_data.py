@@ -11,7 +11,7 @@ from core.profile import resolve
 from core.study.preview import Failed, Progress
 from tests.tui.fake_data import ALL, BEGAN, COUNTED, EXAMPLES, PAIR, FakePreview
 from tests.tui.screens.configure_app import Deck, configure_app, deck, settle
-from tests.tui.screens.conftest import screen_text
+from tests.tui.screens.conftest import painting, screen_text
 from tui.screens.configure import ConfigureScreen
 from tui.screens.data import DataScreen
 
@@ -181,17 +181,13 @@ async def test_a_draft_with_problems_is_not_read() -> None:
 
 async def test_at_rest_nothing_is_sent() -> None:
     async with deck(LORA) as on:
-        screen = await _open(on)
+        await _open(on)
         await _seen(on, "57 of 1,234 rows")
-        await settle(on.pilot)
-        painted: list[object] = []
-        app: Any = screen.app
-        display = app._display
-        app._display = lambda *what: (painted.append(what), display(*what))
-        await asyncio.sleep(0.3)
-        assert painted == []
-        await on.press("n")
-        assert painted, "else nothing is measured here"
+        async with painting(on.pilot.app) as painted:
+            await asyncio.sleep(0.3)
+            assert painted == []
+            await on.press("n")
+            assert painted, "else nothing is measured here"
 
 
 async def test_tab_gives_the_findings_the_keys_that_scroll() -> None:

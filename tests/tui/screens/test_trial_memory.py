@@ -15,7 +15,7 @@ from core.study.events import (
     TrialEnded,
 )
 from tests.tui.fake import NOW, FakeSource, gpu, trial_forecast
-from tests.tui.screens.conftest import Opened, screen_text, settle
+from tests.tui.screens.conftest import Opened, painting, screen_text, settle
 from tui.screens.trial_detail import TrialDetail
 from tui.screens.trials import TrialsScreen
 
@@ -201,17 +201,14 @@ async def test_the_forecast_and_what_came_of_it_stand_among_the_settings(
         assert "forecast 17.2, measured 17.4 GiB" in screen_text(app)
 
 
-async def test_nothing_is_painted_while_the_memory_stays(
-    opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_painted_while_the_memory_stays(opened: Opened) -> None:
     async with opened(size=(160, 45)) as (app, pilot):
         await press(app, pilot, "tab", "tab")
-        painted: list[object] = []
-        monkeypatch.setattr(app, "_display", lambda *seen: painted.append(seen))
-        for _ in range(3):
-            app.poll_soon()
-            await settle(app, pilot)
-        assert painted == []
+        async with painting(app) as painted:
+            for _ in range(3):
+                app.poll_soon()
+                await settle(app, pilot)
+            assert painted == []
 
 
 @pytest.mark.parametrize("ascii", [False, True])

@@ -8,7 +8,7 @@ from core.engine.messages import Reply, Request
 from core.study.events import StudyChanged, TrialAdded, TrialEnded
 from core.study.metrics import Point
 from tests.tui.fake import NOW, FakeSource
-from tests.tui.screens.conftest import Opened, paste, screen_text, settle
+from tests.tui.screens.conftest import Opened, painting, paste, screen_text, settle
 from tui.screens.confirm import ConfirmDialog, MessageDialog, TextDialog
 from tui.screens.trials import TrialsScreen
 
@@ -324,10 +324,7 @@ async def test_of_two_thousand_trials_only_those_on_the_screen_are_read(
 
 
 async def test_nothing_is_painted_while_nothing_changes(opened: Opened, source: FakeSource) -> None:
-    async with opened() as (app, pilot):
-        painted: list[object] = []
-        display = app._display
-        app._display = lambda screen, what: (painted.append(what), display(screen, what))[1]  # type: ignore[method-assign,assignment,func-returns-value]
+    async with opened() as (app, pilot), painting(app) as painted:
         for _ in range(3):
             app.poll_soon()
             await settle(app, pilot)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from core.train.order import epoch_order
+from core.train.data.order import epoch_order
 from core.train.ppo.rounds import Rounds
 
 

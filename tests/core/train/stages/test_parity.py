@@ -19,7 +19,7 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-from core.train.data import epoch_order
+from core.train.data.batches import epoch_order
 
 Run = Callable[..., Any]
 

@@ -17,7 +17,7 @@ from transformers import (
     set_seed,
 )
 
-from core.train.order import epoch_order
+from core.train.data.order import epoch_order
 
 Run = Callable[..., Any]
 

@@ -1,0 +1,62 @@
+"""How a value and a row's fields are named to a person, and reading one field that must be text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from core.train.data.formats.rows import Row
+from core.train.errors import DataError
+
+_KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    str: "text",
+}
+
+
+_SHORT = 20
+"""Characters of a value that is shown as it is."""
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    return "empty (null)" if value is None else _KINDS.get(type(value), type(value).__name__)
+
+
+def shown(value: Any) -> str:
+    """A short value as it stands there, any other in words."""
+    text = json.dumps(value) if isinstance(value, str | int | float) else ""
+    return text if 0 < len(text) <= _SHORT else kind(value)
+
+
+def names(fields: Mapping[str, Any]) -> str:
+    """The names of fields, in words."""
+    return ", ".join(str(name) for name in fields) or "no fields"
+
+
+def are_missing(missing: list[str]) -> str:
+    return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+
+
+def lacks(row: Row, missing: list[str], expected: str) -> DataError:
+    """The error of a row without some fields; `expected` says what rows of its kind have."""
+    return DataError(
+        f"{row.place}: {are_missing(missing)} (the row has {names(row.fields)}); {expected}"
+    )
+
+
+def text_of(row: Row, name: str | None, *, optional: bool = False) -> str:
+    """The text in a field; "" where it is optional and is not there.
+
+    Raises:
+        DataError: it is not there, or is no text.
+    """
+    value = None if name is None else row.fields.get(name)
+    if value is None and optional:
+        return ""
+    if isinstance(value, str):
+        return value
+    raise DataError(f"{row.place}: {name} must be text, and is {kind(value)}")
