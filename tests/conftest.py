@@ -4,6 +4,12 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# The same commit gives the same result; `--hypothesis-profile=wide` looks for what nobody has met yet.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("wide", deadline=None, max_examples=2000)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

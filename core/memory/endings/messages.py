@@ -64,6 +64,8 @@ ERRORS: tuple[Wording, ...] = (
     # The dedicated type since torch 1.13, a RuntimeError before.
     _wording("cuda", "OutOfMemoryError", r""),
     _wording("cuda", _RUNTIME, r"(CUDA|HIP) out of memory\b"),
+    # What a log that is cut at its beginning may leave of the type's name.
+    _wording("cuda", "MemoryError", r"(CUDA|HIP) out of memory\b"),
     _wording("cuda", _RUNTIME, rf"(CUDA|HIP) (driver )?error: ({_NO_CUDA_MEMORY})"),
     _wording("cuda", _RUNTIME, r"CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "cuBLAS"),
     # A handle that cannot be made for want of memory is reported as not initialised.
