@@ -17,7 +17,7 @@ from core.memory.forecast import GUARD_CPU, GUARD_UNKNOWN, Forecast, Lengths, Ta
 from core.profile import Profile
 from tui import words
 from tui.memory_view import Device
-from tui.source import DeviceReading, SourceError
+from tui.reading import DeviceReading, SourceError
 
 if TYPE_CHECKING:
     from core.devices.gpu import GpuSnapshot

@@ -5,9 +5,8 @@ return is frozen. Modules that take long to import are imported where they are u
 after the first frame.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,12 +15,13 @@ from core.study.recipes import recipe_of
 from core.study.store import StudyError, StudyReader
 from tui.feed import DiskFeed, Wanted
 from tui.paths import shell_path, short_path
+from tui.reading import DeviceReading, SourceError
 from tui.recipe_view import carry_on
 from tui.snapshot import StudyReading, StudySummary, summarise
 
 if TYPE_CHECKING:
-    from core.devices.gpu import GpuReading, NvmlReader
-    from core.devices.host import HostReader, HostSnapshot
+    from core.devices.gpu import NvmlReader
+    from core.devices.host import HostReader
     from core.engine.messages import Reply, Request
     from core.profile import Profile
     from core.study.files import RangeTest
@@ -45,20 +45,6 @@ __all__ = [
 ]
 
 MOST_ANCESTORS = 32
-
-
-class SourceError(Exception):
-    """Something that was asked for cannot be done; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceReading:
-    """The machine at one moment."""
-
-    gpus: "GpuReading"
-    host: "HostSnapshot"
-    ancestors: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """The pids above each process on a GPU, nearest first, where this machine knows the process."""
 
 
 class StudyFeed(Protocol):
