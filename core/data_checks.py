@@ -29,7 +29,7 @@ def data_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         yield from _stage_problems(data, method.stage)
     stage = None if method is None else method.stage
     for key, names in (("dataset", data.dataset), ("eval_dataset", data.eval_dataset)):
-        yield from unfit_files(f"data.{key}", split_names(names), data, stage)
+        yield from unfit_files(f"data.{key}", split_names(names), stage)
 
 
 def _mixing_problems(data: DataTable) -> Iterator[Problem]:
@@ -102,18 +102,10 @@ def _stage_problems(data: DataTable, stage: str) -> Iterator[Problem]:
         )
 
 
-def unfit_files(
-    key: str, names: Iterable[str], data: DataTable, stage: str | None
-) -> Iterator[Problem]:
-    """Files of which the name alone says that they cannot be used: by the stage, or as a stream."""
+def unfit_files(key: str, names: Iterable[str], stage: str | None) -> Iterator[Problem]:
+    """Files of which the name alone says that the stage cannot use them."""
     for name in names:
         suffix = PurePath(name).suffix.lower()
-        if suffix == ".json" and data.streaming and key == "data.dataset":
-            yield Problem(
-                "data.streaming",
-                f"{name} is one list, which can only be read whole",
-                "write one object a line into a .jsonl file, or set streaming = false",
-            )
         if suffix == ".txt" and stage not in ("pt", None):
             yield Problem(
                 key,

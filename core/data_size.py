@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from core.json_rows import form_of, rows_within
+
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 _WHOLE_JSON = 4 * 1024 * 1024
 """A larger JSON file is scanned in pieces: parsing it whole would hold up every other thread."""
@@ -75,7 +77,7 @@ class RowCounter:
 
 
 def measure(path: Path, report: Report | None = None) -> FileSize:
-    """Count the rows of a .json, .jsonl, .csv or .parquet file; blank lines are none.
+    """Count the rows of a data file (one that ends in one of `SUFFIXES`); blank lines are none.
 
     Raises:
         DataSizeError: there is no such file, it is of no known kind, it is malformed, or it has no rows.
@@ -88,7 +90,7 @@ def measure(path: Path, report: Report | None = None) -> FileSize:
         ends = f"ends in {suffix}" if suffix else "has no ending"
         raise DataSizeError(str(path), ends, f"data files end in {', '.join(SUFFIXES)}")
     readers = {
-        ".jsonl": _lines,
+        ".jsonl": _json,
         ".txt": _lines,
         ".csv": _csv,
         ".json": _json,
@@ -155,27 +157,26 @@ def _csv(path: Path, report: Report | None) -> FileSize:
 
 
 def _json(path: Path, report: Report | None) -> FileSize:
-    with path.open("rb") as file:
-        first = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    size = path.stat().st_size
-    if first == b"[" and size > _WHOLE_JSON:
+    form, size = form_of(path), path.stat().st_size
+    if form == "lines":
+        return _lines(path, report)
+    if form == "list" and size > _WHOLE_JSON:
         return FileSize(_scan_json(path, _Progress(report, size)), None)
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        lines = error.msg == "Extra data" and first == b"{"
-        right = "a file with one object a line must end in .jsonl" if lines else ""
-        raise DataSizeError(str(path), f"is not valid JSON: {where}", right) from None
+        raise DataSizeError(str(path), f"is not valid JSON: {where}") from None
     except UnicodeDecodeError:
         raise DataSizeError(str(path), "is not UTF-8 text") from None
     except RecursionError:
         raise DataSizeError(str(path), "has lists or objects too deep inside one another") from None
     if isinstance(content, dict):
-        lists = [value for value in content.values() if isinstance(value, list)]
-        content = lists[0] if len(lists) == 1 else None
+        content = rows_within(content)
     if not isinstance(content, list):
-        raise DataSizeError(str(path), "holds no list of rows", "write [ { … }, { … } ]")
+        raise DataSizeError(
+            str(path), "holds no list of rows", "write [ { … }, { … } ], or one object a line"
+        )
     return FileSize(len(content), max((len(json.dumps(row)) for row in content), default=0))
 
 

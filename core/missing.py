@@ -1,14 +1,46 @@
-"""Which files that a profile names are not there or of no use, as far as can be seen without loading them."""
+"""Which files that a profile names are not there or of no use, as far as their names and their first rows tell."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from core.data_checks import unfit_files
 from core.data_size import SUFFIXES
 from core.dataset_info import DataSetError, find_sets
 from core.optimizer_settings import lacking
+from core.params import DataTable
 from core.problems import Problem
 from core.profile import Profile, dataset_files, eval_files, is_path, model_path
+from core.rows.first import Wanted, unfit
 from core.values import toml_value
+
+
+def unusable_files(profile: Profile) -> list[Problem]:
+    """What `missing_files` finds or, where that is nothing, data whose first rows do not fit the stage."""
+    return missing_files(profile) or unfit_rows(profile)
+
+
+def unfit_rows(profile: Profile) -> list[Problem]:
+    """A problem for each data set whose first rows do not fit the stage: the file, the row, the field and what to do.
+
+    Names that mean nothing are left out.
+    """
+    problems: list[Problem] = []
+    for key, listed in (
+        ("data.dataset", dataset_files(profile)),
+        ("data.eval_dataset", eval_files(profile)),
+    ):
+        for name in listed:
+            with suppress(DataSetError):
+                for dataset in find_sets([name], profile.data.dataset_dir):
+                    told = unfit(dataset, wanted_rows(key, profile.method.stage, profile.data))
+                    problems += [Problem(key, told)] if told else []
+    return problems
+
+
+def wanted_rows(key: str, stage: str, data: DataTable) -> Wanted:
+    """What the rows of the parameter `key` (data.dataset or data.eval_dataset) are read for."""
+    streamed = data.streaming and key == "data.dataset"
+    return Wanted(stage, data.format, streamed, data.max_samples is not None)
 
 
 def missing_files(profile: Profile) -> list[Problem]:
@@ -72,7 +104,7 @@ def _missing_data(key: str, names: list[str], profile: Profile) -> list[Problem]
                     )
                 )
         # What the name of a data set does not show: that of a file would have been refused before.
-        problems += unfit_files(key, map(str, found), profile.data, profile.method.stage)
+        problems += unfit_files(key, map(str, found), profile.method.stage)
     return problems
 
 

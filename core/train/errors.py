@@ -1,12 +1,9 @@
-"""What a person can put right: errors whose message is a sentence and needs no traceback."""
+"""What a person can put right: errors whose message is a sentence and needs no traceback. Those of data are known to
+clients as well (`core.errors`)."""
 
+from core.errors import DataError, UsageError, first_line
 
-class UsageError(Exception):
-    """The input is wrong, so that trying again changes nothing. The message says what is and what would be right."""
-
-
-class DataError(UsageError):
-    """A data file, or a row of it, cannot be used."""
+__all__ = ["DataError", "ModelError", "SettingsError", "UsageError", "first_line"]
 
 
 class ModelError(UsageError):
@@ -15,9 +12,3 @@ class ModelError(UsageError):
 
 class SettingsError(UsageError):
     """A setting cannot work on this device, with these libraries or with this data."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message that says anything, without its end's punctuation."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__).rstrip(".")

@@ -1,10 +1,11 @@
 """Files that a profile names and that are not there."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from core.missing import missing_files
+from core.missing import missing_files, unusable_files
 from core.profile import loads
 
 
@@ -43,16 +44,22 @@ def test_a_name_of_files_that_cannot_be_used_is_told(tmp_path: Path) -> None:
 
 def test_a_name_of_a_file_that_cannot_be_streamed_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.json").write_text("[]")
+    row = {"instruction": "a", "output": "b"}
+    (tmp_path / "data" / "a.json").write_text(json.dumps({"version": 1, "rows": [row]}))
     (tmp_path / "data" / "dataset_info.json").write_text('{"here": {"file_name": "a.json"}}')
     text = (
         '[model]\nmodel_name_or_path = "demo"\n[train]\nmax_steps = 9\n'
         '[data]\ndataset = "here"\nval_size = 0\nstreaming = '
     )
-    assert missing_files(loads(text + "false", folder=tmp_path)) == []
-    (whole,) = missing_files(loads(text + "true", folder=tmp_path))
-    assert whole.key == "data.streaming" and "a.json is one list" in whole.wrong
-    assert ".jsonl" in whole.right
+    assert unusable_files(loads(text + "false", folder=tmp_path)) == []
+    (whole,) = unusable_files(loads(text + "true", folder=tmp_path))
+    assert (
+        whole.key == "data.dataset" and "a.json: is one object that holds its rows" in whole.wrong
+    )
+    assert "or set data.streaming = false" in whole.wrong
+    for text_of_rows in (json.dumps([row]), json.dumps(row) + "\n" + json.dumps(row)):
+        (tmp_path / "data" / "a.json").write_text(text_of_rows)
+        assert unusable_files(loads(text + "true", folder=tmp_path)) == []
 
 
 def test_names_of_data_sets_are_looked_up(tmp_path: Path) -> None:
@@ -116,3 +123,28 @@ def test_the_package_of_an_optimizer_that_is_not_installed_is_told(
     assert problem.right == "pip install galore-torch"
     monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: name)
     assert missing_files(profile) == []
+
+
+@pytest.mark.parametrize(("key", "stage"), [("dataset", "dpo"), ("eval_dataset", "rm")])
+def test_data_of_another_stage_is_told_with_its_row_and_the_fix(
+    key: str, stage: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.json").write_text('{"instruction": "a", "output": "b"}\n' * 2)
+    named = {"dataset": "demo-pairs", key: "rows.json"}
+    data = "".join(f'{name} = "{value}"\n' for name, value in named.items())
+    text = f'[model]\nmodel_name_or_path = "demo"\n[method]\nstage = "{stage}"\n[data]\n{data}'
+    profile = loads(text, folder=tmp_path)
+    assert missing_files(profile) == []
+    (problem,) = unusable_files(profile)
+    assert problem.key == f"data.{key}"
+    assert f"{tmp_path / 'rows.json'}, row 1: chosen and rejected are missing" in problem.wrong
+    assert 'set method.stage = "sft"' in problem.wrong
+
+
+def test_what_is_not_there_is_told_before_what_does_not_fit(tmp_path: Path) -> None:
+    text = '[model]\nmodel_name_or_path = "demo"\n[method]\nstage = "kto"\n[data]\ndataset = ["demo", "no.jsonl"]\n'
+    profile = loads(text, folder=tmp_path)
+    (problem,) = unusable_files(profile)
+    assert problem.wrong.startswith("no.jsonl")
+    fits = loads(text.replace('"demo", "no.jsonl"', '"demo-tags"'), folder=tmp_path)
+    assert unusable_files(fits) == []

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core.dataset_info import DataSetError, find_sets
 from core.params import DataTable
 from core.profile import Profile, dataset_files, eval_files
+from core.rows import AnyRow
 from core.study.after import EvaluateReply, EvaluateRequest, Result, Sampling, Who
 from core.train.after import rouge
 from core.train.after.answering import answer_all
@@ -20,7 +22,6 @@ from core.train.after.origin import Origin, find_origin
 from core.train.after.process import Line, answer_one
 from core.train.after.references import Asked, asked, said, with_references
 from core.train.data.examples import Prompt
-from core.train.data.formats import AnyRow
 from core.train.errors import DataError, ModelError, SettingsError
 
 _TOKEN_STAGES = ("pt", "sft")
@@ -168,12 +169,12 @@ def read_rows(profile: Profile, request: EvaluateRequest) -> tuple[list[AnyRow],
 
     table, stage, seed = profile.data, profile.method.stage, profile.train.data_seed
     if request.data:
-        for name in request.data:
-            if not Path(name).exists():
-                raise DataError(f"--data: there is no {name}")
-        plain = _for_files(table)
-        rows = list(read_split(plain, stage, list(request.data), [], seed).train)
-        what = ", ".join(Path(name).name for name in request.data)
+        try:
+            named = [dataset.name for dataset in find_sets(request.data, table.dataset_dir)]
+        except DataSetError as error:
+            raise DataError(f"--data: {error}") from None
+        rows = list(read_split(_for_files(table), stage, [], named, seed).evaluation)
+        what = ", ".join(Path(name).name for name in named)
     else:
         wanted = 1 if table.streaming else None
         split = read_split(table, stage, dataset_files(profile), eval_files(profile), seed, wanted)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from core.profile import Profile
+from core.rows import AnyRow
 from core.study.files import TrialTask
 from core.train.data import batches as data
 from core.train.data.batches import Examples
 from core.train.data.chat import ChatEncoder
-from core.train.data.formats import AnyRow
 from core.train.data.rows import Split
 from core.train.errors import SettingsError
 from core.train.precision import Device, decide

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.train.data.formats import AnyRow, Compared, Conversation, Judged, Question, Turn
+from core.rows import AnyRow, Compared, Conversation, Judged, Question, Turn
 from core.train.errors import DataError
 
 _KEYS = ("reference", "output", "answer", "response", "text")
@@ -31,7 +31,8 @@ def asked(rows: Sequence[AnyRow]) -> list[Asked]:
 
 
 def with_references(rows: Sequence[Asked], file: Path) -> list[Asked]:
-    """The same with the references of a file: a line each of text, or of JSON (a text, or an object with one).
+    """The same with the references of a file: a line each of text, or of JSON (a text, or an object with one), or one
+    JSON list of them.
 
     Raises:
         DataError: it cannot be read, or has another number of lines than there are rows.
@@ -55,13 +56,11 @@ def read_references(file: Path) -> list[str]:
     if file.suffix.lower() not in (".json", ".jsonl"):
         # Not splitlines: a text may hold other characters that some take for the end of a line.
         return text.removesuffix("\n").split("\n") if text else []
-    if file.suffix.lower() == ".json":
+    if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
         except ValueError as error:
             raise DataError(f"{file} is no JSON: {error}") from None
-        if not isinstance(listed, list):
-            raise DataError(f"{file} is no JSON list of references")
         return [_reference(value, f"{file} entry {n}") for n, value in enumerate(listed, 1)]
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     return [_reference(_json(line, f"{file} line {n}"), f"{file} line {n}") for n, line in lines]

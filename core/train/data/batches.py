@@ -4,6 +4,7 @@ What is set aside and the order of training depend on `data.*` and `train.data_s
 study see the same rows in the same order, whatever their batch size.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from core.params import DataTable
+from core.rows import AnyRow
 from core.train.data.chat import ChatEncoder
 from core.train.data.examples import IGNORED, AnyExample, Example
-from core.train.data.formats import AnyRow
 from core.train.data.order import epoch_order
 from core.train.data.packing import joined, pack, packs, positions
 from core.train.data.rows import Split, read_split
 from core.train.data.stored import Kind, Rows, stored
 from core.train.data.streaming import StreamedRows
 from core.train.errors import DataError
+from core.train.log import say
 
 __all__ = [
     "Collator", "Examples", "Split", "build_examples", "epoch_order", "pack", "read_split",
@@ -29,6 +31,8 @@ __all__ = [
 
 _CHUNK = 512
 """Rows tokenised at once: enough to keep every core busy, few enough to answer a stop in good time."""
+_TELL_EVERY_S = 5.0
+"""Seconds between two lines of the log about a long tokenising."""
 KINDS: dict[str, Kind] = {
     "pt": "example", "sft": "example", "rm": "pair", "dpo": "pair", "kto": "tagged", "ppo": "prompt",
 }  # fmt: skip
@@ -93,7 +97,13 @@ def tokenise(
     Raises:
         OSError: nothing can be written there.
     """
-    learnt, judged = _Encoding(encoder, check), _Encoding(encoder, check)
+    streamed = isinstance(split.train, StreamedRows)
+    if streamed:
+        say(_streamed(len(split.train), table, stage))
+    # How many rows fill the sequences of a stream is not known before.
+    known = None if streamed and packs(table, stage) else len(split.train)
+    learnt = _Encoding(encoder, check, known)
+    judged = _Encoding(encoder, check, len(split.evaluation))
     train = stored(
         KINDS[stage],
         _to_train(split.train, learnt, table, stage),
@@ -118,9 +128,14 @@ class _Encoding:
     """Rows become examples, one chunk after the other. `kept` and `lost` count those that have something to learn and
     those that have not, which are left out; `barren` the latter since the last of the former."""
 
-    def __init__(self, encoder: ChatEncoder, check: Callable[[], None]) -> None:
+    def __init__(
+        self, encoder: ChatEncoder, check: Callable[[], None], rows: int | None = None
+    ) -> None:
+        """`rows`: how many are to become examples, for the log; None where that is not known."""
         self._encoder = encoder
         self._check = check
+        self._rows = rows
+        self._told = time.monotonic()
         self.kept = 0
         self.lost = 0
         self.barren = 0
@@ -142,6 +157,16 @@ class _Encoding:
                 else:
                     self.lost += 1
                     self.barren += 1
+            self._tell()
+
+    def _tell(self) -> None:
+        """Say now and then how far it is, to people who wait for the first update."""
+        if time.monotonic() - self._told < _TELL_EVERY_S:
+            return
+        self._told = time.monotonic()
+        of = "" if self._rows is None else f" of {self._rows:,} ({self.kept / self._rows:.0%})"
+        lost = f", {self.lost:,} left out" if self.lost else ""
+        say(f"tokenised {self.kept:,} rows{of}{lost}")
 
 
 def _to_train(
@@ -236,6 +261,15 @@ def _in_a_row(batch: Sequence[Example]) -> Example:
         np.concatenate([row.ids for row in batch]),
         np.concatenate([row.labels for row in batch]),
         tuple(starts),
+    )
+
+
+def _streamed(wanted: int, table: DataTable, stage: str) -> str:
+    """What is about to be read of a stream, and what for."""
+    what = f"{wanted:,} sequences" if packs(table, stage) else f"{wanted:,} rows"
+    return (
+        f"the stream is read as far as its updates take it: {what} (max_steps × effective batch) are tokenised before "
+        "the first update, once for all trials of the study"
     )
 
 

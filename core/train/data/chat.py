@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from core.params import DataTable
 from core.profile import Profile
+from core.rows import AnyRow, Compared, Conversation, Judged, Question, Text, Turn
 from core.train.data.examples import IGNORED, AnyExample, Example, Pair, Prompt, Tagged, Tokens
-from core.train.data.formats import AnyRow, Compared, Conversation, Judged, Question, Text, Turn
 from core.train.data.spans import Answer, Span, after_question, answers, inside
 from core.train.data.templates import FALLBACK, TEMPLATES
 from core.train.data.templates.fit import check_fit

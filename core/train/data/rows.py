@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from core.dataset_info import DataSet, DataSetError, find_sets
 from core.mixture import set_size
 from core.params import DataTable
-from core.train.data.files import read_rows
-from core.train.data.formats import AnyRow, Row, layout_of, read_row
+from core.rows import AnyRow, Row, layout_of, read_row
+from core.rows.files import read_rows
 from core.train.data.mixing import Part, draw, mix
 from core.train.data.streaming import Stream, StreamedRows
 from core.train.errors import DataError, SettingsError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.train.data.formats import Turn
+from core.rows import Turn
 
 Span = tuple[int, int]
 """The first character, and the one after the last."""

@@ -21,8 +21,8 @@ import numpy as np
 from core.dataset_info import DataSet
 from core.mixture import CONCAT, UNDER, exact_shares, order
 from core.params import DataTable
-from core.train.data.files import Record, records
-from core.train.data.formats import AnyRow, Layout, layout_of, read_row
+from core.rows import AnyRow, Layout, layout_of, read_row
+from core.rows.files import Record, records
 from core.train.errors import DataError
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.rows import AnyRow, Compared, Conversation, Judged, Question, Text
 from core.study.preview import Counted, Finding, Kind
 from core.train.data.examples import IGNORED, AnyExample, Example, Pair, Prompt, Tagged
-from core.train.data.formats import AnyRow, Compared, Conversation, Judged, Question, Text
 
 PLACES = 3
 """Rows that a finding names."""

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from core.profile import Profile, ProfileError, dataset_files, eval_files, from_document, model_path
+from core.rows import AnyRow
 from core.study.preview import (
     Began,
     Failed,
@@ -34,7 +35,6 @@ from core.study.preview import (
 )
 from core.train.data.chat import ChatEncoder, make_encoder
 from core.train.data.examples import AnyExample, Example
-from core.train.data.formats import AnyRow
 from core.train.data.packing import joined, packs
 from core.train.data.rows import Split, read_split
 from core.train.errors import DataError, ModelError, UsageError, first_line

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.rows import AnyRow
 from core.study.preview import Kind, Part, Shown
 from core.train.data.examples import IGNORED, AnyExample, Example, Pair, Prompt, Tagged, Tokens
-from core.train.data.formats import AnyRow
 from core.train.preview.examine import loss_count
 from core.train.preview.pieces import Speller
 

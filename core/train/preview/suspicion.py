@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from core.profile import Profile, model_path
+from core.rows import AnyRow, Text
 from core.study.preview import Finding
 from core.train.data.chat import ChatEncoder
-from core.train.data.formats import AnyRow, Text
 from core.train.data.templates import FALLBACK
 from core.train.data.templates.fit import note
 from core.train.errors import first_line

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from core.rows import Conversation, Turn
 from core.train.data.chat import ChatEncoder
 from core.train.data.examples import IGNORED, Example
-from core.train.data.formats import Conversation, Turn
 from core.train.data.templates import TEMPLATES
 from core.train.errors import DataError
 

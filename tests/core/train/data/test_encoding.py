@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.rows import Compared, Conversation, Judged, Question, Text, Turn
 from core.train.data.chat import ChatEncoder
 from core.train.data.examples import IGNORED, Example, Pair, Prompt, Tagged
-from core.train.data.formats import Compared, Conversation, Judged, Question, Text, Turn
 from core.train.errors import DataError
 
 ASK = (Turn("system", "Be brief."), Turn("user", "What is the sky?"))

@@ -11,7 +11,7 @@ from core.data_size import measure
 from core.dataset_info import DEMO_SETS, find_sets, size_of
 from core.mixture import set_size, totals
 from core.params import DataTable
-from core.train.data.formats import Compared, Conversation, Judged, Question, Text
+from core.rows import Compared, Conversation, Judged, Question, Text
 from core.train.data.rows import Split, read_split
 from core.train.errors import DataError
 

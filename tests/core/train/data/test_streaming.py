@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from transformers import AutoTokenizer
 
 from core.dataset_info import find_sets
 from core.params import DataTable
-from core.train.data import streaming
+from core.train.data import batches, streaming
+from core.train.data.chat import ChatEncoder
 from core.train.data.rows import read_split
 from core.train.data.streaming import Stream, StreamedRows, shuffled
 from core.train.errors import DataError, SettingsError
@@ -133,12 +135,14 @@ def test_sets_are_interleaved_or_come_one_after_the_other(tmp_path: Path) -> Non
     assert sum(n >= 100 for n in over) in (26, 27) and max(Counter(over).values()) == 3
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "txt"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", "txt", "json"])
 def test_other_kinds_of_files_are_streamed_too(tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"a.{kind}"
     texts = [f"text {n}" for n in range(2500)]
     if kind == "parquet":
         pyarrow.parquet.write_table(pyarrow.table({"text": texts}), file)
+    elif kind == "json":
+        file.write_text(json.dumps([{"text": text} for text in texts]))
     else:
         file.write_text("\n".join((["text"] if kind == "csv" else []) + texts))
     read = list(islice(stream([str(file)], stage="pt", buffer_size=100).rows(), 2500))
@@ -151,8 +155,8 @@ def test_only_the_first_rows_are_taken_where_so_many_are_wanted(tmp_path: Path) 
 
 def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
-    file.write_text('[{"instruction": "a", "output": "b"}]')
-    with pytest.raises(DataError, match=r"can only be read whole.*\.jsonl"):
+    file.write_text('{"version": 1, "rows": [{"instruction": "a", "output": "b"}]}')
+    with pytest.raises(DataError, match=r"can only be read whole.*write one object a line"):
         first(1, [str(file)])
     lines = write(tmp_path / "a.jsonl", 3)
     with pytest.raises(SettingsError, match=r"data\.streaming needs train\.max_steps"):
@@ -162,3 +166,51 @@ def test_what_cannot_be_streamed_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(DataError, match="has no rows"):
         first(1, [str(tmp_path / "empty.jsonl")])
+
+
+def _encoder(model_dir: Path, given: DataTable) -> ChatEncoder:
+    return ChatEncoder.of(AutoTokenizer.from_pretrained(model_dir), "auto", given)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_no_more_is_tokenised_than_the_updates_take(
+    tmp_path: Path, model_dir: Path, packing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands behind the rows that are needed and the buffer could not be read."""
+    monkeypatch.setattr(batches, "_CHUNK", 4)
+    file = tmp_path / "a.jsonl"
+    write(file, 40)
+    with file.open("a") as out:
+        out.write("broken\n" * 40)
+    # A row has some 15 tokens: one of them fills a sequence that has no room for two.
+    given = table([str(file)], buffer_size=4, packing=packing, cutoff_len=20)
+    split = read_split(given, "sft", [str(file)], [], 0, wanted=12)
+    made = batches.tokenise(split, _encoder(model_dir, given), given, "sft", lambda: None)
+    assert len(made.train) == 12
+    whole = table([str(file)], buffer_size=4, cutoff_len=20)
+    more = read_split(whole, "sft", [str(file)], [], 0, wanted=60)
+    with pytest.raises(DataError, match=r"line 4\d: is not valid JSON"):
+        batches.tokenise(more, _encoder(model_dir, whole), whole, "sft", lambda: None)
+
+
+def test_the_log_says_what_is_read_of_a_stream_and_how_far_it_is(
+    tmp_path: Path,
+    model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(batches, "_CHUNK", 4)
+    monkeypatch.setattr(batches, "_TELL_EVERY_S", 0.0)
+    given = table([write(tmp_path / "a.jsonl", 20)])
+    split = read_split(given, "sft", list(given.dataset), [], 0, wanted=12)
+    encoder = _encoder(model_dir, given)
+    batches.tokenise(split, encoder, given, "sft", lambda: None)
+    said = capsys.readouterr().out.splitlines()
+    assert "12 rows (max_steps × effective batch) are tokenised before the first update" in said[0]
+    assert said[1:] == [
+        "tokenised 4 rows of 12 (33%)", "tokenised 8 rows of 12 (67%)", "tokenised 12 rows of 12 (100%)"
+    ]  # fmt: skip
+    packed = given.model_copy(update={"packing": True})
+    batches.tokenise(split, encoder, packed, "sft", lambda: None)
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert "12 sequences (max_steps × effective batch)" in first and second == "tokenised 4 rows"

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from core.params import ModelTable
+from core.rows import Conversation, Turn
 from core.train.data.chat import ChatEncoder
-from core.train.data.formats import Conversation, Turn
 from core.train.data.templates import TEMPLATES, TOKENS
 from core.train.data.templates.fit import check_fit, fitting_templates, note
 from core.train.errors import SettingsError

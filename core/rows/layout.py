@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from core.dataset_info import Columns, DataSet, Tags
-from core.train.data.formats.rows import Role, Row
-from core.train.data.formats.words import kind, names
-from core.train.errors import DataError
+from core.errors import DataError
+from core.rows.row import Role, Row
+from core.rows.words import kind, names
 
 Format = Literal["alpaca", "sharegpt", "openai", "text"]
 
@@ -60,10 +60,17 @@ class Layout:
     text_key: str
     roles: Mapping[str, Role]
     """The speakers, in lower case."""
+    named: bool = False
+    """Whether an entry of dataset_info.json names the columns."""
 
     @property
     def expected(self) -> str:
         """What a row has, in words, with the names that its data set uses."""
+        whose = ", by the columns of its entry in dataset_info.json" if self.named else ""
+        return f"{self._fields}{whose}"
+
+    @property
+    def _fields(self) -> str:
         c = self.columns
         if self.format == "text":
             return f"rows of text have {c.prompt}"
@@ -89,7 +96,12 @@ def layout_of(row: Row, dataset: DataSet, format: str = "auto") -> Layout:
     usual = ("from", "value") if decided == "sharegpt" else ("role", "content")
     tags = dataset.tags
     return Layout(
-        decided, columns, tags.role_tag or usual[0], tags.content_tag or usual[1], _roles(tags)
+        decided,
+        columns,
+        tags.role_tag or usual[0],
+        tags.content_tag or usual[1],
+        _roles(tags),
+        named != Columns(),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.dataset_info import DataSet
-from core.train.data.formats import Row, Turn, detect, layout_of, read_row
+from core.rows import Row, Turn, detect, layout_of, read_row
 from core.train.errors import DataError
 
 

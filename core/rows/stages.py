@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from core.train.data.formats.layout import Layout
-from core.train.data.formats.pieces import Pieces, pieces_of
-from core.train.data.formats.rows import (
+from core.errors import DataError
+from core.rows.layout import Layout
+from core.rows.pieces import Pieces, pieces_of
+from core.rows.row import (
     AnyRow,
     Compared,
     Conversation,
@@ -14,8 +15,7 @@ from core.train.data.formats.rows import (
     Text,
     Turn,
 )
-from core.train.data.formats.words import names, shown
-from core.train.errors import DataError
+from core.rows.words import names, shown
 
 
 def read_row(row: Row, layout: Layout, stage: str, system: str | None = None) -> AnyRow:

@@ -1,5 +1,6 @@
 """Data files of every kind, and what is said of the ones that cannot be read."""
 
+import json
 from pathlib import Path
 
 import pyarrow
@@ -7,7 +8,7 @@ import pyarrow.parquet
 import pytest
 
 from core.data_size import measure
-from core.train.data.files import read_rows
+from core.rows.files import read_rows, records
 from core.train.errors import DataError
 
 ROW = {"instruction": "Grüße", "output": "hello"}
@@ -39,18 +40,45 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', ["a.jsonl, line 2", "not valid JSON"]),
-        (
-            "a.jsonl",
-            b'{"a": 1}\n[1]\n',
-            ["row 2", "must be an object", "list of rows must end in .json"],
-        ),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', ["row 2", "must be an object", "is a list"]),
+        ("a.jsonl", b'{"a": 1}\n{\n"a": 2}\n', ["line 2", "each line must be a whole object"]),
+        ("a.jsonl", b'[{"a": 1}, {"a": }]', ["a.jsonl, row 2", "not valid JSON"]),
+        ("a.json", b'{"a": 1}\n{"a": \n', ["a.json, line 2", "not valid JSON"]),
+        ("a.json", b'[{"a": 1} {"a": 2}]', ["a.json, row 1", "a comma"]),
         ("a.jsonl", b'{"a": ' + b"[" * 9999 + b"]" * 9999 + b"}\n", ["line 1", "too deep"]),
         ("a.json", b'[{"a": ' + b"[" * 9999 + b"]" * 9999 + b"}]", ["a.json", "too deep"]),
         ("a.json", b'[{"a": "x"},\n{"a": "caf\xe9"}]', ["not UTF-8"]),
         ("a.csv", b"a\n" + b"x\n" * 9000 + b"caf\xe9\n", ["line 9002", "not UTF-8"]),
         ("a.jsonl", b"\n\n", ["has no rows"]),
-        ("a.json", b'{"a": 1}\n{"a": 2}\n', ["not valid JSON", "must end in .jsonl"]),
-        ("a.json", b'{"a": 1}', ["must hold a list of rows", "one object with a"]),
+        (
+            "a.json",
+            b'{"a":\n 1}',
+            ["must hold a list of rows", "one object with a", "one object a line"],
+        ),
+        ("a.json", b'{"0": {"a": 1}, "1": {"a": 2}}', ["must hold a list of rows", "with 0, 1"]),
+        ("a.json", b"3", ["must hold a list of rows", "holds a number"]),
+        (
+            "a.jsonl",
+            b'{"a": "x"}\n{"a": "x", "b": 1, "a": "y"}\n',
+            ["line 2", "field a twice", "take one out"],
+        ),
+        ("a.json", b'[{"a": "x", "a": "y"}]', ["row 1", "field a twice"]),
+        ("a.jsonl", b'{"a": "\\ud800"}\n', ["line 1", "not valid JSON"]),
+        ("a.jsonl", b"", ["has no rows"]),
+        ("a.json", b"", ["has no rows"]),
+        ("a.csv", b"", ["has no rows"]),
+        ("a.csv", b"a,b,a\n1,2,3\n", ["line 1", "names the column a twice"]),
+        ("a.csv", b"a,,\n1,2,3\n", ["line 1", "columns without a name"]),
+        ("a.csv", b"a;b\n1;2\n", ["line 1", "one column", "commas"]),
+        ("a.csv", b'a,b\n"1,2\n3,4\n', ["not valid CSV", "unexpected end"]),
+        ("a.jsonl", b"{'a': 1}\n", ["line 1", "double quotes"]),
+        ("a.jsonl", b"\x1f\x8b\x08\x00", ["packed by gzip", "gunzip"]),
+        ("a.json", b"PAR1\x15", ["is a parquet file; name it .parquet"]),
+        ("a.csv", b"PK\x03\x04", ["a spreadsheet", "save it as .csv"]),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS", "git lfs pull"]),
+        ("a.json", b"<!DOCTYPE html><html>", ["web page", "download the file itself"]),
+        ("a.json", '[{"a": 1}]'.encode("utf-16-le"), ["is UTF-16 text; save it as UTF-8"]),
+        ("a.jsonl.gz", b"\x1f\x8b", [".gz", "unpack it first (gunzip)"]),
         ("a.json", b"[]", ["has no rows"]),
         ("a.json", b"[1]", ["row 1", "must be an object"]),
         ("a.csv", b"a,b\n1,2,3\n", ["row 1", "more cells"]),
@@ -67,6 +95,57 @@ def test_a_file_that_cannot_be_used_says_why(
         read_rows(tmp_path / name)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"a": 1},\r\n{"a": "é"}]',
+        '{"a": 1}\r\n\r\n{"a": "é"}\r\n',
+        '\ufeff[{"a": 1}, {"a": "é"}]',
+        '\ufeff{"a": 1}\n{"a": "é"}',
+    ],
+)
+def test_json_is_a_list_or_lines_whatever_the_file_is_called(
+    tmp_path: Path, name: str, streamed: bool, text: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(text.encode())
+    rows = [record.row() for record in records(file, streamed=streamed)]
+    assert [dict(row.fields) for row in rows] == [{"a": 1}, {"a": "é"}]
+    assert measure(file).rows == 2
+    assert {row.file for row in rows} == {str(file)}
+
+
+def test_the_only_line_of_a_json_file_is_its_only_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
+    assert [row.number for row in read_rows(file)] == [1] and measure(file).rows == 1
+
+
+def test_a_name_that_only_stands_in_a_text_or_deeper_is_not_there_twice(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    row = {"a": 'say "a": "b"', "b": "a", "c": {"a": 1}}
+    file.write_text(json.dumps(row))
+    assert [dict(found.fields) for found in read_rows(file)] == [row]
+
+
+def test_an_object_that_holds_its_rows_cannot_be_streamed(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text('{"version": 1, "data": [{"a": 1}]}')
+    assert [dict(row.fields) for row in read_rows(file)] == [{"a": 1}]
+    with pytest.raises(DataError, match=r"only be read whole.*or set data\.streaming = false"):
+        next(records(file, streamed=True))
+
+
+def test_columns_of_parquet_with_one_name_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    one = pyarrow.array(["x"])
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([one, one], names=["a", "a"]), file)
+    with pytest.raises(DataError, match="names the column a twice"):
+        read_rows(file)
 
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:

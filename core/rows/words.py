@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-from core.train.data.formats.rows import Row
-from core.train.errors import DataError
+from core.errors import DataError
+from core.rows.row import Row
 
 _KINDS = {
     bool: "true or false",
@@ -17,6 +18,8 @@ _KINDS = {
 }
 
 
+_MOST_NAMES = 12
+"""Names of fields that are told."""
 _SHORT = 20
 """Characters of a value that is shown as it is."""
 
@@ -33,8 +36,10 @@ def shown(value: Any) -> str:
 
 
 def names(fields: Mapping[str, Any]) -> str:
-    """The names of fields, in words."""
-    return ", ".join(str(name) for name in fields) or "no fields"
+    """The names of fields, in words: the first ones where they are many."""
+    told = ", ".join(str(name) for name in islice(fields, _MOST_NAMES)) or "no fields"
+    more = len(fields) - _MOST_NAMES
+    return f"{told} and {more:,} more" if more > 0 else told
 
 
 def are_missing(missing: list[str]) -> str:
@@ -59,4 +64,11 @@ def text_of(row: Row, name: str | None, *, optional: bool = False) -> str:
         return ""
     if isinstance(value, str):
         return value
-    raise DataError(f"{row.place}: {name} must be text, and is {kind(value)}")
+    raise DataError(f"{row.place}: {name} must be text, and is {kind(value)}; {as_text(value)}")
+
+
+def as_text(value: Any) -> str:
+    """What to do with a value where text is wanted."""
+    if value is None:
+        return "write it, or take the row out"
+    return "put it into quotes" if isinstance(value, int | float) else "write it as text"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.dataset_info import Columns, DataSet, Tags
-from core.train.data.formats import Compared, Judged, Question, Row, Text, Turn, layout_of, read_row
+from core.rows import Compared, Judged, Question, Row, Text, Turn, layout_of, read_row
 from core.train.errors import DataError
 
 

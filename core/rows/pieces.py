@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.train.data.formats.layout import Layout
-from core.train.data.formats.rows import Row, Turn
-from core.train.data.formats.words import are_missing, kind, lacks, names, text_of
-from core.train.errors import DataError
+from core.errors import DataError
+from core.rows.layout import Layout
+from core.rows.row import Row, Turn
+from core.rows.words import are_missing, as_text, kind, lacks, names, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,10 @@ def _turn(item: Any, where: str, layout: Layout) -> Turn:
     role = layout.roles.get(str(item[role_key]).lower())
     if role is None:
         known = ", ".join(layout.roles)
-        raise DataError(f"{where}: {role_key} {item[role_key]!r} is not known; known are {known}")
+        raise DataError(
+            f"{where}: {role_key} {item[role_key]!r} is not known; known are {known}; another name is told by "
+            "tags in dataset_info.json"
+        )
     text = content(item.get(text_key), f"{where}: {text_key}")
     return Turn(role, text + _calls(called, where) if called else text)
 
@@ -250,7 +253,7 @@ def content(value: Any, where: str) -> str:
                 raise DataError(f"{where} has a part that is no text; only text can be learnt")
             parts.append(text)
         return "".join(parts)
-    raise DataError(f"{where} must be text, and is {kind(value)}")
+    raise DataError(f"{where} must be text, and is {kind(value)}; {as_text(value)}")
 
 
 def _calls(calls: Any, where: str) -> str:
