@@ -80,8 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         from core.train.after.evaluate import main as evaluate
 
         return evaluate(arguments[1:])
-    from tui.cli import main as client
-
+    try:
+        from tui.cli import main as client
+    except KeyboardInterrupt:
+        # Before there is anybody to say it better.
+        sys.stderr.write("tunedeck: interrupted; nothing was left behind\n")
+        return 130
     return client(arguments)
 
 

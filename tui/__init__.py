@@ -1,7 +1,7 @@
 """The command line and the dashboard.
 
-- Command line: `cli`, `parsing`, `commands/`, `follow` and `follow_recipe` (headless progress), `columns`,
-  `text_table`
+- Command line: `cli`, `parsing`, `commands/`, `follow` and `follow_recipe` (headless progress), `leaving` (Ctrl-C),
+  `columns`, `text_table`
 - The dashboard: `dashboard` starts `app`; `actions` (one table of keys), `keymap`, `modes`, `screens/`, `widgets/`,
   `styles/`, `theme`, `repaint` (sends only cells that changed), `hangup` (a dropped terminal), `clipboard`
 - What it reads: `source`, `reading`, `feed`, `curve`, `snapshot` (frozen views)

@@ -78,7 +78,7 @@ class TunedeckApp(LeanApp[None]):
         self._feed: StudyFeed | None = None
         self._poll_again = False
         self._polling = False
-        self._listing = False
+        self._listing = self._list_again = False
         self._asks_to_quit = False
         self._ticks = 0
         if ascii:
@@ -246,10 +246,11 @@ class TunedeckApp(LeanApp[None]):
 
     # -- studies ------------------------------------------------------------------------------
 
-    def refresh_studies(self, *, say: bool = False) -> None:
-        """Read the list of studies and show it."""
+    def refresh_studies(self, *, say: bool = False, changed: bool = False) -> None:
+        """Read the list of studies and show it; what is being read just now may be older than what has `changed`."""
+        self._list_again = self._list_again or changed
         if not self._listing:
-            self._listing = True
+            self._listing, self._list_again = True, False
             self.run_worker(self._refresh_studies(say), group="studies")
 
     async def _refresh_studies(self, say: bool) -> None:
@@ -260,7 +261,7 @@ class TunedeckApp(LeanApp[None]):
             summaries: list[StudySummary] = []
             for start in range(0, max(1, len(folders)), 8):
                 part = folders[start : start + 8]
-                summaries += await asyncio.to_thread(self._summarise, part)
+                summaries += await asyncio.to_thread(list, (self.source.summary(f) for f in part))
                 screen = self.deck_screen
                 if isinstance(screen, StudiesScreen) and screen.ready and not screen.loaded:
                     screen.show_studies(summaries)
@@ -270,9 +271,8 @@ class TunedeckApp(LeanApp[None]):
                 self.notify(f"{words.plural(len(summaries), 'study')} found.")
         finally:
             self._listing = False
-
-    def _summarise(self, folders: Sequence[Path]) -> list[StudySummary]:
-        return [self.source.summary(folder) for folder in folders]
+        if self._list_again:
+            self.refresh_studies()
 
     def open_study(self, folder: Path) -> None:
         """Show the study in `folder` on the Trials screen; its engine is started if it is needed."""
@@ -335,7 +335,7 @@ class TunedeckApp(LeanApp[None]):
             if self.view is not None and self.view.folder == study.folder:
                 self._feed, self.view = None, None
             self.notify(f"{study.name} is deleted.")
-        self.refresh_studies()
+        self.refresh_studies(changed=True)
 
     # -- steering -----------------------------------------------------------------------------
 

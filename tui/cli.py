@@ -1,4 +1,4 @@
-"""The command line: what there is, and who does it. Exit codes: 0 done, 1 failed, 2 wrong use.
+"""The command line: what there is, and who does it. Exit codes: 0 done, 1 failed, 2 wrong use, 130 left with Ctrl-C.
 
 Commands import what they need when they run, so that the dashboard and short commands start at once.
 """
@@ -11,6 +11,7 @@ from importlib import import_module
 
 from core.version import VERSION
 from tui.commands.after_options import add_after
+from tui.leaving import say
 from tui.parsing import Subparsers
 from tui.parsing import add_command as _command
 from tui.parsing import add_json as _json
@@ -192,6 +193,10 @@ def _add_profiles(commands: Subparsers) -> None:
         "say everything that is wrong with a profile",
     )
     check.add_argument("profile", metavar="PROFILE")
+    check.add_argument(
+        "--set", metavar="TABLE.KEY=VALUE", action="append", default=[], dest="changes",
+        help="change a value of the profile; may be given several times",
+    )  # fmt: skip
     _json(check)
     params = _command(
         commands, "params", "tui.commands.profiles:params", "explain the parameters of a profile"
@@ -360,16 +365,16 @@ def _add_machine(commands: Subparsers) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = parser().parse_args(argv)
-    module, _, function = arguments.run.partition(":")
     try:
+        arguments = parser().parse_args(argv)
+        module, _, function = arguments.run.partition(":")
         return int(getattr(import_module(module), function)(arguments))
     except BrokenPipeError:
         # The reader of a pipe left; Python's own flush at exit must not fail on it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 1
+    except KeyboardInterrupt as interrupt:
+        return say(interrupt)
     except Exception as error:
         if is_ours(error):
             print(f"tunedeck: {error}", file=sys.stderr)

@@ -33,6 +33,7 @@ from core.study.metrics import MetricsTail, Point
 from core.study.state import StudyState, Trial
 from core.study.store import StudyReader, describe
 from tui import words
+from tui.leaving import first_done, goes_on, of_study
 from tui.rung_text import decision_text
 
 TICK = 0.5
@@ -151,7 +152,7 @@ def _ending(event: TrialEnded, rank_by: str) -> str:
             f", eval loss {words.loss(event.eval_loss)}" if event.eval_loss is not None else ""
         )
         return (
-            f"completed, loss {words.loss(event.loss)}{held_out}{ranked}, "
+            f"completed, smoothed loss {words.loss(event.loss)}{held_out}{ranked}, "
             f"{words.duration(event.seconds)}"
         )
     if event.ending == "rung":
@@ -169,31 +170,30 @@ def follow(folder: Path, out: TextIO | None = None) -> int:
     Raises:
         StudyError: the study cannot be read.
         EngineError: the study's engine died and cannot be started again.
+        KeyboardInterrupt: Ctrl+C; a note says what becomes of the study.
     """
-    out = out or sys.stdout
+    with goes_on(lambda: of_study(folder)):
+        return follow_events(folder, out or sys.stdout)
+
+
+def follow_events(folder: Path, out: TextIO) -> int:
+    """As `follow`, for somebody who says himself what becomes of it at Ctrl+C."""
     reader = StudyReader(folder)
     screen = out.isatty()
     progress = Progress()
     spoke = time.monotonic()
-    try:
-        while True:
-            lines = [said for event in reader.news if (said := happening(event, reader.state))]
-            progress.look(reader)
-            _print_lines(out, screen, lines)
-            if lines:
-                spoke = time.monotonic()
-            if resting(reader.state):
-                break
-            spoke = _print_progress(out, screen, reader.state, progress, spoke)
-            revive(folder, reader.state)
-            time.sleep(TICK)
-            reader.poll()
-    except KeyboardInterrupt:
-        _print_lines(out, screen, ["", "The study goes on without you."])
-        print(
-            f"  watch it:  tunedeck attach {folder}\n  end it:    tunedeck stop {folder}", file=out
-        )
-        return 0
+    while True:
+        lines = [said for event in reader.news if (said := happening(event, reader.state))]
+        progress.look(reader)
+        _print_lines(out, screen, lines)
+        if lines:
+            spoke = time.monotonic()
+        if resting(reader.state):
+            break
+        spoke = _print_progress(out, screen, reader.state, progress, spoke)
+        revive(folder, reader.state)
+        time.sleep(TICK)
+        reader.poll()
     return _closing(reader, out)
 
 
@@ -202,7 +202,8 @@ def revive(folder: Path, state: StudyState) -> None:
     from core.engine.client import daemon_alive, needs_daemon, start_daemon
 
     if needs_daemon(state, daemon_alive(folder)):
-        start_daemon(folder)
+        with first_done():
+            start_daemon(folder)
 
 
 def _print_lines(out: TextIO, screen: bool, lines: list[str]) -> None:

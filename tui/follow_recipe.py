@@ -17,9 +17,9 @@ from core.study.recipes import (
     StepExporting,
     StepStarting,
 )
-from core.study.store import StudyReader
 from tui import words
-from tui.follow import TICK, follow
+from tui.follow import TICK, follow_events
+from tui.leaving import first_done, goes_on, of_recipe
 from tui.paths import shell_path
 
 
@@ -31,10 +31,11 @@ def follow_recipe(folder: Path, out: TextIO | None = None) -> int:
     Raises:
         StudyError: the recipe or a study of it cannot be read.
         EngineError: what carries it on died and cannot be started again.
+        KeyboardInterrupt: Ctrl+C; a note says what becomes of the recipe.
     """
     out = out or sys.stdout
     reader = RecipeReader(folder)
-    try:
+    with goes_on(lambda: of_recipe(folder)):
         while True:
             code = _look(reader, out)
             if code is not None:
@@ -42,11 +43,6 @@ def follow_recipe(folder: Path, out: TextIO | None = None) -> int:
             time.sleep(TICK)
             for event in reader.poll():
                 _say(happening(event, reader.state), out)
-    except KeyboardInterrupt:
-        print("\nThe recipe goes on without you.", file=out)
-        shown = shell_path(folder)
-        print(f"  watch it:  tunedeck attach {shown}\n  end it:    tunedeck stop {shown}", file=out)
-        return 0
 
 
 def happening(event: AnyRecipeEvent, state: RecipeState) -> str:
@@ -91,10 +87,12 @@ def _look(reader: RecipeReader, out: TextIO) -> int | None:
             print(f"  try again:  tunedeck resume {shell_path(folder)}", file=out)
             return 1
         if not at_work:
-            take_up(folder)
+            with first_done():
+                take_up(folder)
         return None
     if action.kind == "running":
-        return _follow_step(reader, action.step, out)
+        _follow_step(reader, action.step, out)
+        return None
     print(file=out)
     if action.kind == "done":
         print(closing(reader), file=out)
@@ -105,12 +103,11 @@ def _look(reader: RecipeReader, out: TextIO) -> int | None:
     return 1
 
 
-def _follow_step(reader: RecipeReader, number: int, out: TextIO) -> int | None:
+def _follow_step(reader: RecipeReader, number: int, out: TextIO) -> None:
     study = reader.folder.study(reader.state.steps[number - 1].planned).path
     print(f"\n-- {_place(reader.state, number)}, in {os.path.relpath(study)}", file=out)
-    follow(study, out)
-    # It returns when somebody presses Ctrl+C as well.
-    return 0 if StudyReader(study).state.status == "running" else None
+    # What comes of the recipe is said to whoever leaves, not what comes of the step alone.
+    follow_events(study, out)
 
 
 def _place(state: RecipeState, number: int) -> str:

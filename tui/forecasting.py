@@ -107,7 +107,9 @@ class Forecasting:
         now = profile.data.cutoff_len
         if known is None or (now > cut and max(known.train, known.evaluation) + PADDED_TO > cut):
             return lengths_of(profile, data)
-        return Lengths(min(known.train, now), min(known.evaluation, now), measured=True)
+        return Lengths(
+            min(known.train, now), min(known.evaluation, now), measured=True, learnt=known.learnt
+        )
 
     def architecture(self, profile: Profile) -> "Architecture | None":
         """What the profile's model is made of, as far as that is known."""

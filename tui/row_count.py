@@ -1,4 +1,5 @@
-"""Looks at what a draft names: is the model there, how many rows do the data sets have. Runs in a thread."""
+"""Looks at what a draft names: is the model there, do the first rows fit the stage, how many rows do the data sets
+have. Runs in a thread."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from core.missing import missing_reward
 from core.mixture import CONCAT
 from core.problems import Problem
 from core.profile_paths import find_path
+from core.rows.first import Wanted, unfit
 from tui.draft import Review
 from tui.plan import DataCount
 
@@ -34,6 +36,8 @@ class Names:
     weights: tuple[float, ...] | None = None
     reward_model: str = ""
     """What scores the answers in PPO."""
+    rows: Wanted | None = None
+    """What the rows are to fit; None where the draft does not say."""
 
 
 def names_of(review: Review, folder: Path) -> Names:
@@ -56,8 +60,19 @@ def names_of(review: Review, folder: Path) -> Names:
         dataset_dir=given("data.dataset_dir"),
         streaming=bool(given("data.streaming")),
         reward_model=_reward_model(review),
+        rows=_rows(review),
         **_mixture(given("data.mix_strategy"), given("data.interleave_probs")),
     )
+
+
+def _rows(review: Review) -> Wanted | None:
+    """What the rows are to fit, where nothing is wrong with what says so."""
+    stage, format = "method.stage", "data.format"
+    if stage in review.problems or format in review.problems:
+        return None
+    values = review.values
+    sampled = values["data.max_samples"] is not None or "data.max_samples" in review.entries
+    return Wanted(str(values[stage]), str(values[format]), sampled=sampled)
 
 
 def _reward_model(review: Review) -> str:
@@ -98,7 +113,11 @@ def look(names: Names, counter: RowCounter, show: Show) -> DataCount:
 
             try:
                 found = _find(name, names)
-                if not (names.streaming and sizes is train):
+                streamed = names.streaming and sizes is train
+                told = names.rows and unfit(found, replace(names.rows, streaming=streamed))
+                if told:
+                    problems.append(Problem(key, told))
+                elif not streamed:
                     sizes.append(size_of(found, lambda p: counter.count(p, report)))
             except DataSetError as error:
                 problems.append(Problem(key, f"{error.name}: {error.wrong}", error.right))

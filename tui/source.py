@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from core.study import store
-from core.study.recipes import recipe_of
+from core.study.recipes import recipe_of, unbegun_recipes
 from core.study.store import StudyError, StudyReader
 from tui.feed import DiskFeed, Wanted
 from tui.paths import shell_path, short_path
 from tui.reading import DeviceReading, SourceError
-from tui.recipe_view import carry_on
+from tui.recipe_view import begin, carry_on, unbegun
 from tui.snapshot import StudyReading, StudySummary, summarise
 
 if TYPE_CHECKING:
@@ -180,9 +180,15 @@ class DiskSource:
         return store.now()
 
     def studies(self) -> list[Path]:
-        return store.all_studies()
+        # First what waits for somebody.
+        return [*unbegun_recipes(), *store.all_studies()]
 
     def summary(self, folder: Path) -> StudySummary:
+        if (waits := unbegun(folder)) is not None:
+            status = "not begun" if waits.readable else "cannot be read"
+            return StudySummary(
+                folder, waits.name, status, updated=waits.updated, problem=waits.why
+            )
         try:
             stat = (folder / store.JOURNAL_FILE).stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
@@ -200,10 +206,10 @@ class DiskSource:
         return summary
 
     def open(self, folder: Path) -> StudyFeed:
-        try:
+        with told_plainly():
+            if unbegun(folder) is not None:
+                folder = begin(folder)
             feed = DiskFeed(folder)
-        except StudyError as error:
-            raise SourceError(str(error)) from error
         recipe = recipe_of(folder)
         store.remember(recipe or folder)
         if recipe is not None:
@@ -260,9 +266,13 @@ class DiskSource:
 
     def delete(self, folder: Path) -> None:
         from core.engine import client
+        from core.engine.recipes import wishes
 
         with told_plainly():
-            client.delete_study(folder)
+            if unbegun(folder) is not None:
+                wishes.discard(folder)
+            else:
+                client.delete_study(folder)
 
     def start_engine(self, folder: Path) -> None:
         from core.engine import client

@@ -54,6 +54,7 @@ STUDY_LOOKS: Mapping[str, Look] = {
     "stopped": Look("■", "#", "stopped", "secondary"),
     "finished": Look("✓", "+", "finished", "success"),
     "engine not running": Look("!", "!", "engine not running", "warning"),
+    "not begun": Look("!", "!", "not begun", "warning"),
     "cannot be read": Look("✗", "x", "cannot be read", "error"),
     "": Look(" ", " ", "", "muted"),
 }

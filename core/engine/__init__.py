@@ -9,6 +9,6 @@
 - Talking to it: `server`, `client`, `messages`, `address`
 - What came of it: `standing` (ranking), `judgement` (the doctor's facts), `outcome`, `costs` (what is yet to
   start), `results` (profiles made of trials)
-- Clients of other processes: `preview` (data), `after` (export, chat, eval; `runs` finds what is meant, `borrowing`
-  a GPU for it)
+- Clients of other processes: `asking` (how one is started, heard and ended), with it `preview` (data) and `after`
+  (export, chat, eval; `runs` finds what is meant, `borrowing` a GPU for it)
 """

@@ -1,23 +1,17 @@
-"""What is done with a trained model, seen from a client: processes are started, asked and ended. No torch here.
-
-A process ends by itself when its input is closed; one that does not is killed.
-"""
+"""What is done with a trained model, seen from a client: processes are started, asked and ended. No torch here."""
 
 import contextlib
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
+from core.engine.asking import Asked, AskingError, BabbleError
 from core.engine.client import EngineError
 from core.engine.launch import PROGRAM
 from core.study.after import (
@@ -104,18 +98,17 @@ class Process:
     """One process of a role. A context manager: it is ended on the way out, whatever it is doing."""
 
     def __init__(self, role: Role, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is added to this process's own."""
-        self._role = role
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
-        self._child = subprocess.Popen(
-            [sys.executable, "-P", str(PROGRAM), role],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            env={**os.environ, **(environment or {})},
-            # Ctrl-C is this process's to hear: it says what is to become of the other.
-            start_new_session=True,
-        )
+        """`environment` is added to this process's own.
+
+        Raises:
+            AfterError: it cannot be started.
+        """
+        self._name = name_of(role)
+        command = [sys.executable, "-P", str(PROGRAM), role]
+        with _told():
+            self._asked = Asked(
+                command, decode_reply, self._name, grace=GRACE_SECONDS, environment=environment
+            )
 
     def __enter__(self) -> "Process":
         return self
@@ -126,12 +119,12 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._asked.close(given_up=error is not None)
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._child.poll() is None
+        return self._asked.poll() is None
 
     def send(self, request: msgspec.Struct) -> None:
         """Send a request.
@@ -139,12 +132,8 @@ class Process:
         Raises:
             AfterError: the process has died.
         """
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(encode(request))
-            self._child.stdin.flush()
-        except OSError:
-            raise AfterError(self._last_words()) from None
+        with _told():
+            self._asked.send(encode(request))
 
     def read(self) -> Reply:
         """The next reply; waits for it.
@@ -152,14 +141,12 @@ class Process:
         Raises:
             AfterError: the process has died, or the reply is a failure.
         """
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
-            raise AfterError(self._last_words())
         try:
-            reply = decode_reply(line)
-        except msgspec.DecodeError as error:
-            raise AfterError(f"{self._role} answered what is no answer: {error}") from None
+            reply = self._asked.hear()
+        except BabbleError as error:
+            raise AfterError(f"{self._name} answered what is no answer: {error}") from None
+        if reply is None:
+            raise AfterError(self._asked.last_words())
         if isinstance(reply, Failure):
             raise AfterError(reply.reason, usage=reply.usage, kept=reply.kept)
         return reply
@@ -177,45 +164,18 @@ class Process:
                 return reply
             on_progress(reply)
 
-    def close(self) -> None:
-        """End the process."""
-        child = self._child
-        if child.stdin is not None:
-            with contextlib.suppress(OSError):
-                child.stdin.close()
-        try:
-            child.wait(timeout=GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        except BaseException:
-            # A second Ctrl-C: no patience is left.
-            child.kill()
-            child.wait()
-            raise
-        finally:
-            if child.stdout is not None:
-                child.stdout.close()
-            self._said.close()
 
-    def _last_words(self) -> str:
-        """What is known of how the process ended."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(timeout=5)
-        self._said.seek(0)
-        return last_words(self._role, self._child.poll(), self._said.read())
+def name_of(role: Role) -> str:
+    """What messages call the process of a role."""
+    return f"the process of {role.removeprefix('_')}"
 
 
-def last_words(role: Role, code: int | None, said: bytes) -> str:
-    """How a process of a role ended that gave no answer: its exit code (None: it lives), and what it wrote last."""
-    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-    name = role.removeprefix("_")
-    if code is None:
-        return f"the process of {name} closed its output"
-    if code == -signal.SIGKILL:
-        return f"the process of {name} was killed: most likely the machine's memory ran out"
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"the process of {name} ended ({how})" + (f": {lines[-1]}" if lines else "")
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except AskingError as error:
+        raise AfterError(str(error)) from None
 
 
 class Chat:
@@ -232,14 +192,12 @@ class Chat:
         Raises:
             AfterError: it cannot be loaded.
         """
-        self._process = Process("_chat", environment)
-        try:
+        with contextlib.ExitStack() as failing:
+            self._process = failing.enter_context(Process("_chat", environment))
             reply = self._process.ask(request, on_progress)
             if not isinstance(reply, Ready):
                 raise AfterError("the chat answered another question")
-        except BaseException:
-            self._process.close()
-            raise
+            failing.pop_all()
         self.ready: Ready = reply
         self._sending = threading.Lock()
 
@@ -252,7 +210,7 @@ class Chat:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._process.close()
+        self._process.__exit__(kind, error, trace)
 
     @property
     def alive(self) -> bool:

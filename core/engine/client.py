@@ -22,6 +22,9 @@ from core.study.store import StudyError, StudyFolder, TrialFolder, remember
 if TYPE_CHECKING:
     from core.profile import Profile
 
+PATIENCE = 60.0
+"""Seconds that a daemon may take to start or to answer: a shared server may be busy, and its disk slow."""
+
 
 class EngineError(Exception):
     """A daemon cannot be started or reached, or a study cannot be deleted; the message says why."""
@@ -65,7 +68,7 @@ def create_study(profile: "Profile", folder: Path, range_test: RangeTest | None 
     return study.path
 
 
-def start_daemon(folder: Path, timeout: float = 15.0) -> None:
+def start_daemon(folder: Path, timeout: float = PATIENCE) -> None:
     """Start the study's daemon, detached, unless one lives; returns once it answers. `timeout` is in seconds.
 
     Raises:
@@ -75,9 +78,11 @@ def start_daemon(folder: Path, timeout: float = 15.0) -> None:
         return
     command = [sys.executable, "-P", str(PROGRAM), "_daemon", str(folder.resolve())]
     try:
+        # Ctrl-C is the client's alone to hear: a daemon that begins is not to be lost half-way.
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
-        )
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+            start_new_session=True,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         log = StudyFolder(folder).daemon_log
         raise EngineError(
@@ -96,7 +101,7 @@ def daemon_alive(folder: Path) -> bool:
     return _held(StudyFolder(folder).lock)
 
 
-def send(folder: Path, request: Request, *, start: bool = True, timeout: float = 10.0) -> Reply:
+def send(folder: Path, request: Request, *, start: bool = True, timeout: float = PATIENCE) -> Reply:
     """Ask the study's daemon for something; with `start` one is started where none lives. `timeout` is in seconds.
 
     Raises:

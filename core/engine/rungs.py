@@ -11,7 +11,7 @@ from core.search.halving import (
     decide,
     decide_asha,
 )
-from core.search.metric import curve_of, find, signed
+from core.search.metric import curve_of, find, losses_compare, signed
 from core.study.events import RungDecided
 from core.study.metrics import Point
 from core.study.state import RungResult, StudyState, Trial
@@ -25,10 +25,12 @@ def decide_rungs(
     settings: HalvingSettings,
     curve: Callable[[Trial], Curve],
     now: float,
+    losses: Callable[[Trial], Curve] | None = None,
 ) -> RungDecided | None:
     """The next decision about those that wait at a rung or were dropped there; None while there is none to make.
 
-    `curve` reads what a trial has logged.
+    `curve` reads what a trial has logged, `losses` its evaluation losses, which tell equals apart where the study ranks
+    by a share of rows and its trials' losses are measures of each other.
     """
     waiting = state.waiting_at_rung()
     if not state.search_on or state.stopping == "none":
@@ -36,7 +38,9 @@ def decide_rungs(
     competing = [t for t in state.trials.values() if _competes(t)]
     if not any(t.status in ("rung", "pruned") for t in competing):
         return None
-    entrants = [_entrant(t, curve(t)) for t in competing]
+    metric = find(state.rank_by)
+    by_loss = losses if metric.counted and losses_compare(t.changes for t in competing) else None
+    entrants = [_entrant(t, curve(t), by_loss(t) if by_loss else ()) for t in competing]
     rule = decide_asha if state.stopping == "asha" else decide
     found = rule(settings, entrants, state.to_come())
     if found is not None and state.to_come() == 0:
@@ -77,7 +81,7 @@ def _competes(trial: Trial) -> bool:
     return trial.kind == "probe" and trial.source != "confirm"
 
 
-def _entrant(trial: Trial, curve: Curve) -> Entrant:
+def _entrant(trial: Trial, curve: Curve, losses: Curve) -> Entrant:
     rate = trial.changes.get("learning_rate")
     return Entrant(
         trial=trial.number,
@@ -85,6 +89,7 @@ def _entrant(trial: Trial, curve: Curve) -> Entrant:
         state=_state(trial),
         curve=curve,
         learning_rate=float(rate) if isinstance(rate, int | float) else None,
+        losses=losses,
     )
 
 

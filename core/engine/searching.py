@@ -23,7 +23,7 @@ class Searching:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._decided_at = -1
-        self._curves: dict[int, tuple[object, Curve]] = {}
+        self._curves: dict[int, tuple[object, Curve, Curve]] = {}
         self._without_sampler = False
 
     @property
@@ -47,29 +47,32 @@ class Searching:
             version = self._state.version
             state = self._state
             settings = profile_settings(self._service.profile, negated=state.direction == "max")
-            event = decide_rungs(state, settings, self._curve, now())
+            event = decide_rungs(
+                state, settings, lambda t: self._logged(t)[0], now(), lambda t: self._logged(t)[1]
+            )
             self._decided_at = version
             if event is None:
                 return
             self._service.commit(event)
 
-    def _curve(self, trial: Trial) -> Curve:
-        """What a trial has logged; read again only where there is more of it."""
+    def _logged(self, trial: Trial) -> tuple[Curve, Curve]:
+        """What a trial logged of what ranks it and of its evaluation loss; read again only where there is more."""
         folder = self._service.folder.trial(trial.number)
         try:
             status = folder.metrics.stat()
         except OSError:
-            return ()
+            return (), ()
         key = (status.st_mtime_ns, status.st_size, trial.rungs, trial.total_steps)
         kept = self._curves.get(trial.number)
         if kept is not None and kept[0] == key:
-            return kept[1]
+            return kept[1:]
         run = read_record(folder.run, RunInfo)
         total = run.total_steps if run is not None else trial.total_steps
         state, points = self._state, read_points(folder.metrics)
         curve = rung_curve(points, state.rank_by, state.direction, total, trial.rungs)
-        self._curves[trial.number] = (key, curve)
-        return curve
+        losses = rung_curve(points, "eval_loss", "min", total, trial.rungs)
+        self._curves[trial.number] = (key, curve, losses)
+        return curve, losses
 
     def _propose(self, supply: Supply) -> None:
         service, state = self._service, self._state

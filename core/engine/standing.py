@@ -1,8 +1,9 @@
 """How the trials of a study stand against each other. The dashboard asks at its first frame, so no profile is read."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from core.search.metric import Direction, find
+from core.search.metric import Direction, find, losses_compare
 from core.search.ranking import Candidate, Ranked, rank
 from core.study.state import StudyState, Trial
 
@@ -57,4 +58,8 @@ def candidate(trial: Trial, rank_by: str) -> Candidate:
 
 
 def _rank(trials: Iterable[Trial], rank_by: str, direction: Direction) -> list[Ranked]:
-    return rank((candidate(t, rank_by) for t in trials), find(rank_by, direction))
+    given, metric = list(trials), find(rank_by, direction)
+    candidates = [candidate(t, rank_by) for t in given]
+    if metric.counted and not losses_compare(t.changes for t in given):
+        candidates = [replace(c, eval_loss=None) for c in candidates]
+    return rank(candidates, metric)

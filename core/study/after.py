@@ -181,7 +181,7 @@ class EvaluateRequest(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate")
 
     weights: Weights
     data: tuple[str, ...] = ()
-    """Files to take in place of the validation rows of the run."""
+    """Data sets to take in place of the validation rows of the run, named as in data.dataset."""
     device: Device = "cpu"
     base: bool = False
     """Measure the model before training as well."""

@@ -15,7 +15,15 @@ from pathlib import Path
 import msgspec
 
 from core.study.journal import JournalDamagedError, JournalReader
-from core.study.store import RECIPE_JOURNAL, StudyError, StudyFolder, recent, studies_root
+from core.study.store import (
+    RECIPE_JOURNAL,
+    StudyError,
+    StudyFolder,
+    is_study,
+    recent,
+    recipe_steps,
+    studies_root,
+)
 
 RECIPE_FILE = "recipe.toml"
 VERSION = 1
@@ -262,6 +270,43 @@ class RecipeReader:
         except OSError as error:
             raise StudyError(f"{self.folder.journal} cannot be read: {error.strerror}") from None
         return news
+
+
+def unbegun_step(reader: RecipeReader) -> int | None:
+    """The number of the step that should have begun and has no study: the first where none has one, else one whose
+    start was announced or failed; None where each has what it should have."""
+    steps = reader.state.steps
+    missing = [
+        n for n, s in enumerate(steps, 1) if not is_study(reader.folder.study(s.planned).path)
+    ]
+    if reader.state.done:
+        return None
+    if len(missing) == len(steps):
+        return 1
+    return next((n for n in missing if steps[n - 1].started or steps[n - 1].trouble), None)
+
+
+def unbegun_recipes() -> list[Path]:
+    """The known recipes in which a step should have begun and has no study that would stand for it, newest first;
+    those that cannot be read and have no other step count as well."""
+    root = studies_root()
+    here = sorted(root.iterdir()) if root.is_dir() else []
+    found: dict[Path, float] = {}
+    for path in (*here, *recent()):
+        try:
+            changed = (path / RECIPE_JOURNAL).stat().st_mtime
+        except OSError:
+            continue
+        if _waits(path):
+            found.setdefault(path.resolve(), changed)
+    return sorted(found, key=lambda p: -found[p])
+
+
+def _waits(path: Path) -> bool:
+    try:
+        return unbegun_step(RecipeReader(path)) is not None
+    except StudyError:
+        return not recipe_steps(path)
 
 
 def is_recipe(path: Path) -> bool:

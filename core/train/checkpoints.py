@@ -14,6 +14,7 @@ from core.search.metric import Metric
 from core.study.files import CHECKPOINTS, OUTPUT, TRIAL_FILE, TrialTask, is_whole
 from core.train import resumption
 from core.train.errors import SettingsError
+from core.train.meaning import JUDGED
 
 PARTIAL = f"{OUTPUT}.partial"
 """The folder of what a trial saves at its end, while it is written."""
@@ -39,7 +40,7 @@ class Beginning:
     @property
     def new_best(self) -> bool:
         """Whether the best evaluation before this attempt is no measure for it."""
-        return self.continues or any(change.key == resumption.JUDGED for change in self.changes)
+        return self.continues or any(change.key == JUDGED for change in self.changes)
 
 
 def find_beginning(folder: Path, task: TrialTask, profile: Profile) -> Beginning:

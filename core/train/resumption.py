@@ -16,6 +16,7 @@ from core.catalogue import find
 from core.optimizer_settings import PROJECTED
 from core.profile import Profile
 from core.train.judging import judged_by
+from core.train.meaning import JUDGED, comes_to, listed
 from core.train.settings import ENDLESS
 from core.values import toml_value
 
@@ -41,8 +42,6 @@ _FILES = frozenset(
     }
 )  # fmt: skip
 """The same of files and folders, which may have moved: their last names cannot change."""
-JUDGED = "search.rank_by"
-"""What evaluations are judged by, as it turns out: `auto` does not occur."""
 _OF_THE_RATE = frozenset(
     {
         "train.lr_scheduler_type", "train.lr_scheduler_kwargs", "train.learning_rate", "method.loraplus_lr_ratio",
@@ -104,11 +103,18 @@ def read_settings(checkpoint: Path) -> dict[str, Any] | None:
 
 
 def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What is different, of the settings that have an effect in one of both."""
+    """What is different, of the settings that have an effect in one of both.
+
+    What is written in another way and comes to the same is no change. Nor is what is written as before while its
+    default follows another setting: that one is told.
+    """
     return [
         Change(key, was[key], now[key])
         for key in now
-        if key in was and _plain(was[key]) != _plain(now[key]) and _counts(key, was, now)
+        if key in was
+        and _plain(was[key]) != _plain(now[key])
+        and comes_to(key, was) != comes_to(key, now)
+        and _counts(key, was, now)
     ]
 
 
@@ -174,10 +180,8 @@ def _order(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     return seed, seed if own is None else own
 
 
-def _last_names(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_last_names(name) for name in value]
-    return PurePath(value).name if isinstance(value, str) else value
+def _last_names(value: Any) -> list[str]:
+    return [PurePath(str(name)).name for name in listed(value) or ()]
 
 
 def _plain(value: Any) -> Any:

@@ -22,4 +22,4 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path, env)
     yield made
     for journal in tmp_path.rglob("journal.jsonl"):
-        made.run("stop", str(journal.parent), timeout=60)
+        made.run("stop", str(journal.parent), timeout=240)

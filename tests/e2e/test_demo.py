@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from bench.wire import Wire
+from core.rows.first import ROWS as FIRST
 from tests.e2e.place import COMMAND, Place
 
 pytestmark = pytest.mark.xdist_group("heavy")
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("heavy")
 def test_the_demo_shows_a_search_a_stop_an_out_of_memory_its_fix_and_the_winner(
     place: Place,
 ) -> None:
-    out = place.must("demo", "--headless", timeout=400)
+    out = place.must("demo", "--headless")
     assert "stopping: loss rose to" in out
     assert "out of memory: The trial reached its memory limit of 1.6 GiB" in out
     assert "trial 5: looking for a fix that fits" in out
@@ -45,7 +46,9 @@ def test_the_demo_shows_a_search_a_stop_an_out_of_memory_its_fix_and_the_winner(
 
 def test_a_wrong_data_row_is_named_and_nothing_else_is_burnt(place: Place) -> None:
     (place.folder / "rows.jsonl").write_text(
-        '{"instruction": "a", "input": "", "output": "b"}\n{"instruction": "a", "answer": "b"}\n'
+        # Beyond the rows that are looked at before anything starts.
+        '{"instruction": "a", "input": "", "output": "b"}\n' * FIRST
+        + '{"instruction": "a", "answer": "b"}\n'
     )
     (place.folder / "p.toml").write_text(
         '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "rows.jsonl"\nval_size = 0.0\n'
@@ -54,7 +57,7 @@ def test_a_wrong_data_row_is_named_and_nothing_else_is_burnt(place: Place) -> No
     )
     ran = place.run("run", "p.toml", "--headless", "--study", "s")
     assert ran.returncode == 1
-    assert "row 2" in ran.stdout
+    assert f"row {FIRST + 1}" in ran.stdout
     assert "output" in ran.stdout
     assert "Traceback" not in ran.stdout + ran.stderr
     started = [t for t in place.json("trials", "s") if t["attempts"]]

@@ -76,7 +76,7 @@ def check_the_mended_run(trial: dict[str, Any]) -> None:
 
 def test_over_night_the_first_fix_is_applied_and_the_trial_finishes(place: Place) -> None:
     write(place, "apply")
-    out = place.must("run", "tight.toml", "--headless", "--study", "study", timeout=400)
+    out = place.must("run", "tight.toml", "--headless", "--study", "study")
     assert "out of memory: The trial reached its memory limit of 1.6 GiB" in out
     assert "suggested: " in out
     trial = the_trial(place)
@@ -86,7 +86,7 @@ def test_over_night_the_first_fix_is_applied_and_the_trial_finishes(place: Place
 
 def test_a_key_applies_the_first_fix_that_is_proposed(place: Place) -> None:
     write(place, "ask")
-    ran = place.run("run", "tight.toml", "--headless", "--study", "study", timeout=400)
+    ran = place.run("run", "tight.toml", "--headless", "--study", "study")
     assert "waits for its fix: tunedeck retry" in ran.stdout, ran.stdout + ran.stderr
     waiting = the_trial(place)
     check_the_reading(waiting)
@@ -103,6 +103,6 @@ def test_a_key_applies_the_first_fix_that_is_proposed(place: Place) -> None:
         wire.wait_for("Try trial 1 again")
         wire.send("1")
         until(lambda: the_trial(place)["overrides"] == first, "the key applies the first fix")
-        until(lambda: the_trial(place)["status"] == "completed", "the mended trial ends", 240)
+        until(lambda: the_trial(place)["status"] == "completed", "the mended trial ends")
         wire.wait_for("completed")
     check_the_mended_run(the_trial(place))

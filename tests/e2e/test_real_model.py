@@ -51,7 +51,7 @@ learning_rate = [1e-5, 1e-3]
 def test_a_search_on_a_real_model_ends_with_a_profile_that_repeats_the_winner(place: Place) -> None:
     profile = place.folder / "smollm2.toml"
     profile.write_text(PROFILE.format(model=smollm2(), data=DATA))
-    place.must("run", str(profile), "--headless", "--study", "search", timeout=400)
+    place.must("run", str(profile), "--headless", "--study", "search")
 
     trials = {t["number"]: t for t in place.json("trials", "search")}
     assert [t["status"] for t in trials.values()] == ["completed", "completed"]
@@ -66,7 +66,7 @@ def test_a_search_on_a_real_model_ends_with_a_profile_that_repeats_the_winner(pl
     assert tuned["tuned"]["trial"] == best["number"]
     assert "space" not in tuned.get("search", {})
 
-    place.must("train", "tuned.toml", "--headless", "--study", "training", timeout=400)
+    place.must("train", "tuned.toml", "--headless", "--study", "training")
     trained = place.json("trials", "training")[0]
     assert trained["status"] == "completed"
     assert trained["eval_loss"] == pytest.approx(best["eval_loss"], rel=1e-6)

@@ -78,7 +78,7 @@ def first_loss(study: Path, trial: int) -> float:
 def end(role: str, folder: Path) -> None:
     for process in processes(role, folder):
         process.kill()
-        process.wait(10)
+        process.wait(120)
 
 
 def test_a_recipe_goes_from_step_to_step_though_its_engines_are_killed(place: Place) -> None:
@@ -132,8 +132,20 @@ def test_from_plain_text_to_a_policy_that_learns_from_its_own_reward_model(place
         "step.align.generation.max_new_tokens=6", "step.align.alignment.ppo_epochs=1",
     ]  # fmt: skip
     options = [word for text in sets for word in ("--set", text)]
-    place.must("train", "recipe-align", "--headless", "--study", "r", *options, timeout=500)
-    status = place.json("status", "r")
+    place.must("train", "recipe-align", "--detach", "--study", "r", *options)
+    until(
+        lambda: (place.folder / "r/03-reward/journal.jsonl").exists(),
+        "the reward model's step",
+        240,
+    )
+    # No further step starts, as after `tunedeck pause` between two of them.
+    (place.folder / "r/hold").write_text("paused")
+    until(lambda: place.json("status", "r")["steps"][2]["status"] == "done", "the reward model")
+    until(lambda: not processes("_daemon", place.folder / "r/03-reward"), "the end of its engine")
+    (place.folder / "r").rename(place.folder / "moved")
+    place.must("resume", "moved")
+    place.must("attach", "moved", "--headless")
+    status = place.json("status", "moved")
     assert status["status"] == "done"
     assert [(s["stage"], s["from"], s["status"]) for s in status["steps"]] == [
         ("pt", None, "done"),
@@ -141,7 +153,7 @@ def test_from_plain_text_to_a_policy_that_learns_from_its_own_reward_model(place
         ("rm", "chat", "done"),
         ("ppo", "chat", "done"),
     ]
-    recipe = place.folder / "r"
+    recipe = place.folder / "moved"
     profile = load(recipe / "04-align" / "profile.toml")
     assert profile.model.model_name_or_path == str(recipe / "02-chat" / "model")
     assert profile.alignment.reward_model == str(recipe / "03-reward/trials/0001/output")
@@ -150,6 +162,8 @@ def test_from_plain_text_to_a_policy_that_learns_from_its_own_reward_model(place
     chat, result = weights(recipe / "02-chat/model"), weights(recipe / "04-align/model")
     assert chat.keys() == result.keys()
     assert any(not torch.equal(chat[name], result[name]) for name in chat), "and learnt from"
+    scored = place.json("eval", "moved/03-reward")
+    assert "eval_reward_accuracy" in scored["results"][0]["metrics"], "its base is found as well"
 
 
 def test_a_recipe_that_is_wrong_somewhere_starts_nothing(place: Place) -> None:

@@ -356,6 +356,8 @@ class FakeSource:
         return list(self.feeds)
 
     def summary(self, folder: Path) -> StudySummary:
+        if folder not in self.feeds:
+            return StudySummary(folder, folder.name, "cannot be read", problem="it is gone")
         return summarise(self.feeds[folder].read(Wanted()))
 
     def open(self, folder: Path) -> StudyFeed:

@@ -1,6 +1,5 @@
 """A look at data that no process reads: what it tells is what a test says."""
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from core.study.preview import (
     Shown,
     Told,
 )
+from tests.tui.rest import PATIENCE, Gate
 from tui.source import SourceError
 
 BEGAN = Began("sft", "the tokenizer's own", 1234, 65, 512, packed=False)
@@ -101,7 +101,7 @@ class FakePreview:
     """Tells `told`; with a `gate`, it waits before the last message until the gate is set or it is closed."""
 
     told: Sequence[Told] = ALL
-    gate: threading.Event | None = None
+    gate: Gate | None = None
     error: str = ""
     asked: list[PreviewRequest] = field(default_factory=list)
     closed: int = 0
@@ -117,7 +117,7 @@ class FakePreview:
         if self.error:
             raise SourceError(self.error)
         if self.gate is not None:
-            self.gate.wait(10)
+            self.gate.wait(PATIENCE)
             if self.closed:
                 return
         yield self.told[-1]

@@ -1,6 +1,5 @@
 """A memory desk that reads no driver and no model, and forecasts by a formula that a test can foresee."""
 
-import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from core.devices.gpu import GpuReading, GpuSnapshot
 from core.devices.host import HostSnapshot
 from core.memory.forecast import Category, Forecast, Lengths, Target
 from core.profile import Profile
+from tests.tui.rest import Gate
 from tui.memory_desk import GivenUpError, Known, Proof, Told
 from tui.memory_view import Device
 from tui.source import DeviceReading, SourceError
@@ -83,7 +83,7 @@ class FakeDesk:
     problem: str = ""
     kind: str = "llama-like"
     advice: Callable[[Profile], Any] | None = None
-    gate: threading.Event = field(default_factory=threading.Event)
+    gate: Gate = field(default_factory=Gate)
     asked: list[Any] = field(default_factory=list)
     given_up: int = 0
 

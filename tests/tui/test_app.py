@@ -1,15 +1,16 @@
 """The app itself: screens by digits, help, palette, leaving, and errors that nobody caught."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.command import CommandPalette
 from textual.widget import Widget
 
 from core.study.events import TrialEnded
 from tests.tui.fake import NOW, FakeSource
+from tests.tui.rest import PATIENCE, Gate
 from tests.tui.screens.conftest import screen_text, settle
 from tui.actions import ACTIONS
 from tui.app import TunedeckApp
@@ -83,9 +84,10 @@ async def test_the_palette_finds_an_action_by_its_words() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(app, pilot)
         await pilot.press("ctrl+p", *"ranking")
-        await pilot.pause(0.3)
+        group = CommandPalette._GATHER_COMMANDS_GROUP
+        while any(w.group == group and not w.is_finished for w in app.workers):
+            await pilot.pause(0.02)
         await pilot.press("down", "enter")
-        await pilot.pause(0.3)
         await settle(app, pilot)
         assert app.current_mode == "results"
 
@@ -205,10 +207,10 @@ async def test_a_reading_that_ends_while_the_dashboard_closes_is_left_alone(
 ) -> None:
     source = FakeSource()
     app = TunedeckApp(source, STUDY)
-    closing, read, prune = threading.Event(), source.feed.read, app._prune
+    closing, read, prune = Gate(), source.feed.read, app._prune
 
     def read_slowly(wanted: Wanted) -> StudyReading:
-        closing.wait(10)
+        closing.wait(PATIENCE)
         return read(wanted)
 
     async def let_it_end(root: Widget) -> None:

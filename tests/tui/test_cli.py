@@ -106,6 +106,21 @@ def test_a_study_is_found_by_its_name(study: Path, capsys: pytest.CaptureFixture
     assert "trial 1" in out
 
 
+def test_a_winner_that_changed_nothing_is_the_profile_as_it_is(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [
+        StudyCreated(t=1.0, version=1, name="alone", tunedeck="0", rank_by="loss", planned=1),
+        TrialAdded(t=1.0, trial=1, settings={}),
+        TrialStarting(t=2.0, trial=1, attempt=1, device="cpu"),
+        TrialEnded(t=9.0, trial=1, attempt=1, ending="completed", step=10, loss=1.5),
+        StudyChanged(t=12.0, status="finished", reason=""),
+    ]
+    (study / "journal.jsonl").write_bytes(b"".join(seal(encode(e)) for e in events))
+    assert run("status", "night") == 0
+    assert "trial 1: the profile as it is" in capsys.readouterr().out
+
+
 def test_status_for_programs(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("status", "night", "--json") == 0
     content = json.loads(capsys.readouterr().out)
@@ -177,6 +192,21 @@ def test_check_lists_everything_that_is_wrong(capsys: pytest.CaptureFixture[str]
     assert run("check", "bad.toml", "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert {p["key"] for p in found["problems"]} == {"search.space.learning_rat", "train.seed"}
+
+
+def test_check_takes_changes_as_run_does(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.toml").write_text(PROFILE)
+    full = ("--set", "method.finetuning_type=full")
+    assert run("check", "mine.toml", *full) == 0
+    capsys.readouterr()
+    assert run("check", "mine.toml", *full, "--set", "model.quantization_bit=4") == 1
+    assert "model.quantization_bit" in capsys.readouterr().err
+    assert run("check", "mine.toml", "--set", "train.learning_rat=1") == 2
+    assert "learning_rate" in capsys.readouterr().err
+    with_rate = ("recipe-domain", "--set", "step.task.train.num_train_epochs=7", "--json")
+    assert run("check", *with_rate) == 0
+    assert "7" in capsys.readouterr().out
+    assert run("check", "recipe-domain", "--set", "nonsense") == 2
 
 
 def test_check_says_what_a_plan_will_be(capsys: pytest.CaptureFixture[str]) -> None:

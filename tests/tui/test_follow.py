@@ -52,7 +52,7 @@ def state() -> StudyState:
         (TrialStarting(t=3, trial=1, attempt=2, device="cuda", gpus=("GPU-1",)), "attempt 2 on GPU GPU-1"),
         (TrialStarting(t=3, trial=1, attempt=1, device="cpu"), "learning_rate 3e-4"),
         (TrialEnded(t=3, trial=1, attempt=1, ending="oom", reason="asked for 8 GiB"), "out of memory: asked"),
-        (TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=1.5, seconds=70), "loss 1.5000, 1m 10s"),
+        (TrialEnded(t=3, trial=1, attempt=1, ending="completed", loss=1.5, seconds=70), "completed, smoothed loss 1.5000, 1m 10s"),
         (FixSuggested(t=3, trial=1, attempt=1, changes={}, text="batch 8 → 4"), "suggested: batch 8 → 4"),
         (AdviceAsked(t=3, trial=1, attempt=1, about="fix"), "looking for a fix that fits"),
         (AdviceGiven(t=3, trial=1, attempt=1, about="fix", text="logits dominate"), "memory: logits dominate"),

@@ -1,10 +1,12 @@
 """A step of a recipe in the dashboard's words."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from core.devices.lock import try_lock
+from core.engine.client import EngineError
 from core.engine.recipes.handover import Hands, carry, create_recipe, hold
 from core.recipe import loads
 from core.study import store
@@ -116,6 +118,31 @@ def test_on_leaving_the_recipe_is_what_goes_on_or_is_done(recipe):
     assert "the recipe is done" in said("01-general")
 
 
+def test_a_next_step_without_its_engine_is_not_said_to_be_prepared(recipe):
+    folder = recipe()
+    ends(_folder(folder / "01-general"))
+    carry(folder, Hands(Fake().export, runs), lambda word: None)
+    over = after(folder / "01-general")
+    assert over.waits and over.after.startswith("the engine of step 2 (domain) is gone")
+    assert f"tunedeck attach {folder}" in over.after
+
+
+def test_a_handover_that_nobody_does_is_told(recipe):
+    folder = recipe()
+    ends(_folder(folder / "01-general"))
+    assert not after(folder / "01-general").waits, "it has only just ended"
+    for file in (RecipeFolder(folder).journal, folder / "01-general/journal.jsonl"):
+        os.utime(file, (1.0, 1.0))
+    over = after(folder / "01-general")
+    assert (
+        over.waits
+        and f"nobody hands over to the next step: `tunedeck resume {folder}`" in over.after
+    )
+    lock = try_lock(RecipeFolder(folder).lock)
+    with open(lock, "rb"):
+        assert not after(folder / "01-general").waits
+
+
 def test_a_recipe_that_is_held_says_so(recipe):
     folder = recipe()
     ends(_folder(folder / "01-general"))
@@ -159,3 +186,83 @@ def test_a_recipe_that_is_damaged_while_its_step_is_shown_is_told(recipe):
     file.write_bytes(b"x" + file.read_bytes())
     reading = feed.read(Wanted())
     assert reading.recipe.waits and "damaged" in reading.recipe.after
+
+
+# -- a step that did not come ------------------------------------------------------------------
+
+
+def test_a_recipe_whose_first_step_never_began_is_listed_with_what_takes_it_up(recipe):
+    folder = recipe()
+    source = DiskSource()
+    assert source.studies() == [folder]
+    listed = source.summary(folder)
+    assert (listed.name, listed.status) == ("1/3 general of shop", "not begun")
+    assert f"is gone; `tunedeck resume {folder}` tries it again" in listed.problem
+    assert listed.updated > 0
+    carried(folder, Fake())
+    assert folder not in source.studies() and len(source.studies()) == 3
+
+
+class Refuses(Fake):
+    def serve(self, study: Path) -> None:
+        raise EngineError("no room:\n  the disk is full.")
+
+
+def test_what_kept_it_from_beginning_is_told_in_one_line(recipe):
+    folder = carried(recipe(), Refuses())
+    listed = DiskSource().summary(folder)
+    assert "has not begun: no room: the disk is full; `tunedeck resume" in listed.problem
+
+
+def test_so_is_a_later_step_that_did_not_come_beside_those_that_did(recipe):
+    folder = recipe()
+    ends(_folder(folder / "01-general"))
+    carried(folder, Refuses())
+    source = DiskSource()
+    assert source.studies() == [folder, folder / "01-general"]
+    assert source.summary(folder).name == "2/3 domain of shop"
+    with pytest.raises(SourceError, match="what they made would be lost"):
+        source.delete(folder)
+    assert (folder / "01-general").is_dir()
+
+
+def test_one_that_is_held_or_begins_just_now_says_so(recipe):
+    folder = recipe()
+    hold(folder, "stopped")
+    assert "the recipe is stopped" in DiskSource().summary(folder).problem
+    lock = try_lock(RecipeFolder(folder).lock)
+    with open(lock, "rb"):
+        assert "begins just now" in DiskSource().summary(folder).problem
+        with pytest.raises(SourceError, match="begins just now: stop it first"):
+            DiskSource().delete(folder)
+
+
+def test_opening_it_begins_its_step_or_says_why_not(recipe, monkeypatch):
+    folder = recipe()
+
+    def take_up(hands: Fake) -> None:
+        monkeypatch.setattr(
+            "core.engine.recipes.handover.take_up", lambda path: carried(path, hands)
+        )
+
+    take_up(Refuses())
+    with pytest.raises(SourceError, match=r"1/3 general of shop.*no room"):
+        DiskSource().open(folder)
+    take_up(Fake())
+    assert DiskSource().open(folder).folder == folder / "01-general"
+    assert store.recent() == [folder]
+
+
+def test_deleting_it_deletes_the_recipe(recipe):
+    folder = recipe()
+    DiskSource().delete(folder)
+    assert not folder.exists()
+
+
+def test_one_that_was_not_made_to_its_end_can_be_deleted(recipe):
+    folder = recipe()
+    RecipeFolder(folder).journal.write_bytes(b"")
+    listed = DiskSource().summary(folder)
+    assert listed.status == "cannot be read" and "remove it" in listed.problem
+    DiskSource().delete(folder)
+    assert not folder.exists()

@@ -1,17 +1,20 @@
 """Looking at the files that a draft names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.data_size import CountStoppedError, RowCounter
 from core.dataset_info import DEMO_SETS
+from core.rows.first import Wanted
 from tui import row_count
 from tui.draft import Draft, review
 from tui.plan import DataCount, plan
 from tui.row_count import Names, look, names_of, quick_look
 
 MODEL = "model.model_name_or_path"
+ROW = '{"instruction": "a", "output": "b"}\n'
 
 
 def _names(
@@ -93,12 +96,15 @@ def test_progress_with_a_large_file_is_heard_of_and_can_stop_it(
 
 def test_a_parameter_with_a_problem_of_its_own_names_no_file(tmp_path: Path) -> None:
     draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "[1]")
-    assert names_of(review(draft), tmp_path) == _names(tmp_path)
+    fits = Wanted("sft", "auto")
+    assert names_of(review(draft), tmp_path) == replace(_names(tmp_path), rows=fits)
     searched = draft.with_text("data.dataset", '["a.json", "b.json"]').with_space(
         MODEL, "demo, other"
     )
-    assert names_of(review(searched), tmp_path) == Names("", ("a.json", "b.json"), (), tmp_path)
-    assert row_count.names_of(review(Draft()), tmp_path) == Names("", (), (), tmp_path)
+    wanted = Names("", ("a.json", "b.json"), (), tmp_path, rows=fits)
+    assert names_of(review(searched), tmp_path) == wanted
+    empty = Names("", (), (), tmp_path, rows=fits)
+    assert row_count.names_of(review(Draft()), tmp_path) == empty
 
 
 def test_named_data_sets_folders_and_text_are_counted(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_named_data_sets_folders_and_text_are_counted(tmp_path: Path) -> None:
 
 def test_what_a_draft_says_of_mixing_goes_into_its_steps(tmp_path: Path) -> None:
     for name, rows in (("a.jsonl", 90), ("b.jsonl", 30)):
-        (tmp_path / name).write_text('{"a": 1}\n' * rows)
+        (tmp_path / name).write_text(ROW * rows)
     draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", '["a.jsonl", "b.jsonl"]')
     draft = draft.with_text("data.val_size", "0").with_text("data.mix_strategy", "interleave_under")
     draft = draft.with_text("data.interleave_probs", "[0.5, 0.5]")
@@ -131,7 +137,7 @@ def test_what_a_draft_says_of_mixing_goes_into_its_steps(tmp_path: Path) -> None
 
 
 def test_a_stream_is_not_counted_and_its_steps_are_known_all_the_same(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"a": 1}\n' * 9)
+    (tmp_path / "a.jsonl").write_text(ROW * 9)
     draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "a.jsonl")
     for key, value in (
         ("data.streaming", "true"),
@@ -163,3 +169,23 @@ def test_packed_rows_are_counted_as_the_sequences_that_they_fill(
     size = DEMO_SETS[name].stat().st_size
     assert found.epoch is not None and found.epoch.about
     assert found.epoch.low == pytest.approx(size / 4 / 128 / 2, abs=1)
+
+
+def test_rows_of_another_stage_are_a_problem_of_their_data_set(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(ROW * 3)
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "demo-pairs")
+    draft = draft.with_text("data.eval_dataset", "a.json").with_text("method.stage", "dpo")
+    (problem,) = look(names_of(review(draft), tmp_path), RowCounter(), _never).problems
+    assert problem.key == "data.eval_dataset"
+    assert f"{tmp_path / 'a.json'}, row 1: chosen and rejected are missing" in problem.wrong
+    assert 'set method.stage = "sft"' in problem.wrong
+    # The same rows fit the stage that they are for, and are counted whatever the file is called.
+    other = draft.with_text("method.stage", "sft").with_text("data.dataset", "a.json")
+    data = look(names_of(review(other), tmp_path), RowCounter(), _never)
+    assert data.problems == () and [f.rows for f in (*data.train, *data.evaluation)] == [3, 3]
+
+
+def test_rows_are_not_looked_at_while_the_stage_itself_is_wrong(tmp_path: Path) -> None:
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "demo")
+    names = names_of(review(draft.with_text("method.stage", "no-stage")), tmp_path)
+    assert names.rows is None and look(names, RowCounter(), _never).problems == ()

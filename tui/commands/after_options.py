@@ -40,8 +40,9 @@ def add_after(commands: Subparsers) -> None:
     )  # fmt: skip
     _run_of(evaluate, device="auto")
     evaluate.add_argument(
-        "--data", metavar="FILE", action="append", default=[],
-        help="rows to measure on (default: those that training set aside); may be given several times",
+        "--data", metavar="NAME", action="append", default=[],
+        help="rows to measure on: files, or names as data.dataset takes them (default: those that training set aside); "
+        "may be given several times",
     )  # fmt: skip
     evaluate.add_argument("--base", action="store_true", help="measure the base model beside it")
     evaluate.add_argument(
@@ -50,7 +51,7 @@ def add_after(commands: Subparsers) -> None:
     )  # fmt: skip
     evaluate.add_argument(
         "--references", metavar="FILE",
-        help="answers to compare with, one for each row (.jsonl or .txt); as --generate",
+        help="answers to compare with, one for each row (.jsonl, .json or .txt); as --generate",
     )  # fmt: skip
     evaluate.add_argument("-o", "--output", metavar="FILE", help="write the answers (JSON lines)")
     evaluate.add_argument("--max-samples", metavar="N", type=_count, help="only the first N rows")

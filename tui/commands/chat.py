@@ -80,6 +80,8 @@ def questions(terminal: bool) -> Iterator[str]:
         except EOFError:
             break
         except KeyboardInterrupt:
+            if not terminal:
+                raise
             parts = []
             print("\n(Ctrl-D or /quit leaves)")
             continue

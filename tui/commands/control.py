@@ -10,6 +10,8 @@ from core.engine.messages import Command, Reply, Request
 from core.study.recipes import find_recipe
 from core.study.store import StudyReader, find_study
 from core.values import Scalar
+from tui.leaving import goes_on
+from tui.paths import shell_path
 
 
 def stop(arguments: argparse.Namespace) -> int:
@@ -82,7 +84,8 @@ def _send(arguments: argparse.Namespace, command: Command) -> int:
 def _ask(folder: Path, request: Request, as_json: bool) -> int:
     """Send one request, unless the study is already what is asked for."""
     already = _already(folder, request)
-    reply = Reply(ok=True, text=already) if already else send(folder, request)
+    with goes_on(lambda: not_known(folder, request.command)):
+        reply = Reply(ok=True, text=already) if already else send(folder, request)
     if as_json:
         print(json.dumps({"ok": reply.ok, "text": reply.text, "trial": reply.trial}))
     else:
@@ -91,6 +94,11 @@ def _ask(folder: Path, request: Request, as_json: bool) -> int:
             file=None if reply.ok else sys.stderr,
         )
     return 0 if reply.ok else 1
+
+
+def not_known(folder: Path, command: Command) -> str:
+    """What is said to somebody who does not wait for the engine's answer."""
+    return f"whether {command} was heard, `tunedeck status {shell_path(folder)}` tells"
 
 
 def _already(folder: Path, request: Request) -> str:

@@ -78,7 +78,7 @@ def data(arguments: argparse.Namespace) -> int:
     if arguments.step is not None:
         print(f"tunedeck: --step: {arguments.profile} is no recipe", file=sys.stderr)
         return 2
-    profile = profile_of(arguments)
+    profile = profile_of(arguments, rows=False)
     if not isinstance(profile, Profile):
         return profile
     if not arguments.json:

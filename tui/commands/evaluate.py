@@ -48,7 +48,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             tell(place.note)
             request = EvaluateRequest(
                 weights=run.weights,
-                data=tuple(_absolute(name) for name in arguments.data),
+                data=tuple(arguments.data),
                 device=place.device,
                 base=arguments.base,
                 generate=arguments.generate,

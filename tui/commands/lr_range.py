@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from core.study.files import RangeTest
 from core.study.store import StudyError, new_folder
 from tui.follow import TICK, revive
+from tui.leaving import first_done, goes_on, of_study
 from tui.range_picture import as_text
 from tui.range_test import RangeFollower, RangeView, progress_text, range_entry, view_picture
 
@@ -46,10 +47,8 @@ def lr_range(arguments: argparse.Namespace) -> int:
     folder = _start(profile, test, arguments.study)
     # With --json, what is not the answer goes where it disturbs no program.
     out = sys.stderr if arguments.json else sys.stdout
-    view = _wait(folder, out)
-    if view is None:
-        print(f"\nThe test goes on without you: tunedeck attach {folder}", file=out)
-        return 0
+    with goes_on(lambda: of_study(folder)):
+        view = _wait(folder, out)
     written = None
     if output is not None and view.useful:
         written = _write(profile, view, output)
@@ -66,34 +65,32 @@ def _start(profile: Profile, test: RangeTest, study: str | None) -> Path:
     folder = Path(study) if study else new_folder(f"{profile.profile.name}-lr-range")
     if folder.exists() and any(folder.iterdir()):
         raise StudyError(f"{folder} is not empty: name another folder with --study")
-    path = create_study(profile, folder, range_test=test)
-    start_daemon(path)
+    with goes_on(lambda: of_study(folder)), first_done():
+        path = create_study(profile, folder, range_test=test)
+        start_daemon(path)
     return path
 
 
-def _wait(folder: Path, out: TextIO) -> RangeView | None:
-    """Say how the test goes on until it has ended; None where Ctrl+C ended the waiting."""
+def _wait(folder: Path, out: TextIO) -> RangeView:
+    """Say how the test goes on until it has ended."""
     follower = RangeFollower(folder)
     screen, spoke = out.isatty(), time.monotonic()
     print(
         f"The range test is in {os.path.relpath(folder)}; it goes on if you leave (Ctrl+C).",
         file=out,
     )
-    try:
-        while not (view := follower.look()).ended:
-            if screen:
-                width = shutil.get_terminal_size().columns - 1
-                print(f"\r\x1b[K{progress_text(view)[:width]}", end="", file=out, flush=True)
-            elif time.monotonic() - spoke >= PROGRESS_EVERY:
-                print(f"{time.strftime('%H:%M:%S')} {progress_text(view)}", file=out, flush=True)
-                spoke = time.monotonic()
-            state = follower.reader.state
-            if state.status == "paused" and not state.live():
-                break
-            revive(folder, state)
-            time.sleep(TICK)
-    except KeyboardInterrupt:
-        return None
+    while not (view := follower.look()).ended:
+        if screen:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{progress_text(view)[:width]}", end="", file=out, flush=True)
+        elif time.monotonic() - spoke >= PROGRESS_EVERY:
+            print(f"{time.strftime('%H:%M:%S')} {progress_text(view)}", file=out, flush=True)
+            spoke = time.monotonic()
+        state = follower.reader.state
+        if state.status == "paused" and not state.live():
+            break
+        revive(folder, state)
+        time.sleep(TICK)
     if screen:
         print("\r\x1b[K", end="", file=out)
     return view

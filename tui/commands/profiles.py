@@ -8,24 +8,30 @@ from typing import Any
 
 from core import profile as profiles_
 from core.catalogue import Parameter, UnknownParameterError, find, json_schema, nearest, parameters
-from core.missing import missing_files
+from core.missing import unusable_files
 from core.params import TABLES
 from core.profile import ProfileError
 from core.recipe import is_recipe
 from core.recipe import load as load_recipe
 from core.values import toml_value
+from tui.commands.run import parse_changes
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Say everything that is wrong with a profile: 0 when nothing is, 1 otherwise."""
+    """Say everything that is wrong with a profile: 0 when nothing is, 1 otherwise, 2 for a --set that means nothing."""
     path = profiles_.resolve(arguments.profile)
     if is_recipe(path):
         from tui.commands.recipe import check as check_recipe
 
         return check_recipe(arguments, path)
     try:
-        profile = profiles_.load(path)
-        problems = missing_files(profile)
+        changes = parse_changes(arguments.changes)
+    except (ValueError, UnknownParameterError) as error:
+        print(f"tunedeck: --set {error}", file=sys.stderr)
+        return 2
+    try:
+        profile = profiles_.load(path, changes)
+        problems = unusable_files(profile)
         if problems:
             raise ProfileError(str(path), problems)
     except ProfileError as error:

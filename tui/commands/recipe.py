@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core.catalogue import UnknownParameterError
 from core.engine.messages import Command, Reply
 from core.engine.outcome import summary
 from core.engine.recipes.handover import carrier_alive, create_recipe, stands, take_up, views
@@ -29,8 +30,10 @@ from core.recipe_size import disk_of, rows_of
 from core.study.recipes import RecipeReader
 from core.study.store import StudyReader, describe, new_folder, recipe_steps
 from tui import words
+from tui.commands.control import not_known
 from tui.commands.run import dashboard, parse_changes
 from tui.commands.studies import best_as_json, ranking_table, status_of, trials_of, trials_table
+from tui.leaving import first_done, goes_on, of_recipe
 from tui.paths import shell_path
 from tui.text_table import table
 
@@ -74,8 +77,6 @@ def recipe_changes(texts: list[str]) -> dict[str, object]:
 
 def run(arguments: argparse.Namespace, path: Path, *, searching: bool = True) -> int:
     """Start a recipe and show it; without `searching` each step is one full training."""
-    from core.catalogue import UnknownParameterError
-
     try:
         recipe = loaded(path, arguments.changes)
     except (ValueError, UnknownParameterError) as error:
@@ -83,8 +84,9 @@ def run(arguments: argparse.Namespace, path: Path, *, searching: bool = True) ->
         return 2
     recipe = recipe if searching else recipe.as_training()
     wanted = Path(arguments.study) if arguments.study else new_folder(recipe.name)
-    folder = create_recipe(recipe, wanted)
-    take_up(folder)
+    with goes_on(lambda: of_recipe(wanted)), first_done():
+        folder = create_recipe(recipe, wanted)
+        take_up(folder)
     if arguments.detach:
         print(f"The recipe runs in {folder}, {words.plural(len(recipe.steps), 'step')}")
         print(f"  watch it:  tunedeck attach {shell_path(folder)}")
@@ -94,7 +96,8 @@ def run(arguments: argparse.Namespace, path: Path, *, searching: bool = True) ->
 
 def attach(folder: Path, arguments: argparse.Namespace) -> int:
     """Watch a recipe, and take it up where it stands."""
-    take_up(folder)
+    with goes_on(lambda: of_recipe(folder)), first_done():
+        take_up(folder)
     return _show(folder, arguments, "")
 
 
@@ -129,7 +132,10 @@ def _trouble(folder: Path) -> int:
 def check(arguments: argparse.Namespace, path: Path) -> int:
     """Say what a recipe will run, or everything that is wrong with it."""
     try:
-        recipe = loaded(path, [])
+        recipe = loaded(path, arguments.changes)
+    except (ValueError, UnknownParameterError) as error:
+        print(f"tunedeck: --set {error}", file=sys.stderr)
+        return 2
     except ProfileError as error:
         if arguments.json:
             found = [
@@ -364,7 +370,8 @@ def _begun(folder: Path) -> list[tuple[StepView, StudyReader]]:
 
 def control(folder: Path, command: Command, *, as_json: bool) -> int:
     """Stop, pause or resume a recipe: the step that it is at, and what comes after it."""
-    reply: Reply = steer(folder, command)
+    with goes_on(lambda: not_known(folder, command)):
+        reply: Reply = steer(folder, command)
     if as_json:
         print(json.dumps({"ok": reply.ok, "text": reply.text, "trial": reply.trial}))
     else:

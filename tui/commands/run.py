@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.study.store import StudyError, find_study, new_folder, remember
+from tui.leaving import NOTHING, first_done, goes_on, of_study
 
 if TYPE_CHECKING:
     from core.profile import Profile
@@ -29,9 +30,10 @@ def dashboard(arguments: argparse.Namespace, study: Path | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from tui.dashboard import run_dashboard
+    with goes_on(lambda: of_study(study) if study else NOTHING):
+        from tui.dashboard import run_dashboard
 
-    return run_dashboard(study, ascii=arguments.ascii)
+        return run_dashboard(study, ascii=arguments.ascii)
 
 
 def demo(arguments: argparse.Namespace) -> int:
@@ -89,7 +91,8 @@ def attach(arguments: argparse.Namespace) -> int:
     reader = StudyReader(folder)
     if needs_daemon(reader.state, daemon_alive(folder)):
         print("The study's engine is gone; starting it again ...")
-        start_daemon(folder)
+        with goes_on(lambda: of_study(folder)), first_done():
+            start_daemon(folder)
     if arguments.headless:
         from tui.follow import follow
 
@@ -106,10 +109,11 @@ def recipe_file(name: str) -> Path | None:
     return path if is_recipe(path) else None
 
 
-def profile_of(arguments: argparse.Namespace) -> Profile | int:
-    """The profile with the changes of the command line, or the exit code where they are wrong."""
+def profile_of(arguments: argparse.Namespace, *, rows: bool = True) -> Profile | int:
+    """The profile with the changes of the command line, or the exit code where they are wrong. With `rows` the first
+    rows of its data must fit its stage."""
     from core.catalogue import UnknownParameterError
-    from core.missing import missing_files
+    from core.missing import missing_files, unusable_files
     from core.profile import ProfileError, load, resolve
 
     path = resolve(arguments.profile)
@@ -119,7 +123,7 @@ def profile_of(arguments: argparse.Namespace) -> Profile | int:
         print(f"tunedeck: --set {error}", file=sys.stderr)
         return 2
     profile = load(path, changes)
-    problems = missing_files(profile)
+    problems = unusable_files(profile) if rows else missing_files(profile)
     if problems:
         raise ProfileError(str(path), problems)
     return profile
@@ -163,12 +167,15 @@ def _start(profile: Profile, folder: Path, arguments: argparse.Namespace) -> int
         raise StudyError(
             f"{folder} is not empty; `tunedeck attach {folder}` if it is a study, or name another"
         )
-    try:
-        path = create_study(profile, folder)
-    except PermissionError:
-        raise StudyError(f"{folder} cannot be made: this folder may not be written to") from None
-    remember(path)
-    start_daemon(path)
+    with goes_on(lambda: of_study(folder)), first_done():
+        try:
+            path = create_study(profile, folder)
+        except PermissionError:
+            raise StudyError(
+                f"{folder} cannot be made: this folder may not be written to"
+            ) from None
+        remember(path)
+        start_daemon(path)
     if getattr(arguments, "detach", False):
         print(f"The study runs in {path}\n  watch it:  tunedeck attach {path}")
         if choice := StudyReader(path).state.choice:

@@ -18,17 +18,20 @@ from core.search.ranking import Ranked
 from core.study.events import RungDecided
 from core.study.files import RunInfo, read_record
 from core.study.metrics import read_points
-from core.study.recipes import find_recipe, recipe_of
+from core.study.recipes import find_recipe, recipe_of, unbegun_recipes
 from core.study.state import StudyState, Trial
 from core.study.store import StudyError, StudyReader, all_studies, describe, find_study
 from tui import rung_text, words
+from tui.recipe_view import Unbegun, unbegun
 from tui.study_facts import study_examination
 from tui.text_table import table
 
 
 def studies(arguments: argparse.Namespace) -> int:
     """List the studies that are known here, newest first."""
-    listed = [_study(path) for path in all_studies()]
+    waiting = [(path, waits) for path in unbegun_recipes() if (waits := unbegun(path)) is not None]
+    listed = [_waiting(path, waits) for path, waits in waiting]
+    listed += [_study(path) for path in all_studies()]
     if arguments.json:
         print(json.dumps(listed, indent=1))
         return 0
@@ -46,7 +49,18 @@ def studies(arguments: argparse.Namespace) -> int:
         for s in listed
     ]
     print(table(("study", "status", "trials", "age", "folder"), rows))
+    for path, waits in waiting:
+        print(f"{path.name}: {waits.why}")
     return 0
+
+
+def _waiting(path: Path, waits: Unbegun) -> dict[str, Any]:
+    """A recipe that has no study for the step that it is at, as a study that is not there yet."""
+    return {
+        "name": path.name, "status": "not begun" if waits.readable else "unreadable", "reason": waits.why,
+        "trials": 0, "ended": 0, "age_seconds": time.time() - waits.updated if waits.updated else None,
+        "folder": str(path), "engine": False,
+    }  # fmt: skip
 
 
 def _study(path: Path) -> dict[str, Any]:
@@ -127,7 +141,8 @@ def status(arguments: argparse.Namespace) -> int:
         print(f"  result   {content['summary']}")
     if content["best"] is not None:
         best = reader.state.trials[content["best"]]
-        print(f"  best     trial {best.number}: {describe(best.changes)}")
+        settings = describe(best.changes) or "the profile as it is"
+        print(f"  best     trial {best.number}: {settings}")
     for note in reader.state.warnings[-3:]:
         print(f"  note     {note.text}")
     if not content["engine"] and reader.state.status == "running":

@@ -24,7 +24,7 @@ SECONDS = 5.0
 """How often the list is read again while it is shown."""
 EMPTY = "no studies yet:  d runs the demo,  n sets up a study of your own"
 COLUMNS = (
-    Column("name", "study", min_width=12, max_width=32, priority=100),
+    Column("name", "study", min_width=24, max_width=40, priority=100),
     Column("state", "state", width=20, priority=90),
     Column("trials", "trials", width=9, align="right", priority=80),
     Column("best", "best", width=8, align="right", priority=85),
@@ -103,11 +103,18 @@ class StudiesScreen(DeckScreen):
     # -- actions ------------------------------------------------------------------------------
 
     def on_live_table_row_selected(self, event: LiveTable.RowSelected) -> None:
-        self.deck.open_study(Path(event.row_key))
+        self._open(Path(event.row_key))
 
     def action_open_study(self) -> None:
         if self.selected is not None:
-            self.deck.open_study(self.selected.folder)
+            self._open(self.selected.folder)
+
+    def _open(self, folder: Path) -> None:
+        study = next((s for s in self._summaries if s.folder == folder), None)
+        if study is not None and study.status == "not begun":
+            # Processes start before there is anything to show.
+            self.say("Beginning this step of the recipe.")
+        self.deck.open_study(folder)
 
     def action_new_study(self) -> None:
         self.deck.action_go("configure")

@@ -126,6 +126,10 @@ class TrialDetail(Vertical):
         known = measures.index(self.measure) if self.measure in measures else -1
         self.measure = measures[(known + 1) % len(measures)]
 
+    def draw_loss(self) -> None:
+        """Draw the loss, which every stage logs: what was chosen in one study another one may never log."""
+        self.measure = LOSS
+
     def focus_pane(self) -> None:
         """Let the keys scroll the text, if text is shown."""
         if self.pane.display and self.query_one("#pane-side").display:

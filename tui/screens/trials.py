@@ -84,6 +84,7 @@ class TrialsScreen(DeckScreen):
             self._marked.clear()
             self._rows.clear()
             self._selected = None
+            self.detail.draw_loss()
         self._view = view
         status, line = self.query_one("#status", Pieces), self.query_one("#banner", Pieces)
         if view is None:

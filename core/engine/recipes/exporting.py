@@ -1,16 +1,11 @@
 """How a step's result becomes a model of its own: the process `_export` is asked, and waited for."""
 
-import os
-import select
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
-from core.engine.after import last_words
+from core.engine.after import GRACE_SECONDS, name_of
+from core.engine.asking import Asked, AskingError, BabbleError
 from core.engine.launch import PROGRAM
 from core.study.after import (
     ExportReply,
@@ -22,9 +17,6 @@ from core.study.after import (
     encode,
 )
 from core.study.store import TrialFolder
-
-LOOKS_EVERY = 0.5
-"""Seconds between two looks at whether the export is still wanted."""
 
 
 class HandoverError(Exception):
@@ -59,60 +51,33 @@ def export_step(
     named = None if base is None else str(base)
     weights = Weights(folder=str(trial.output), trial=str(trial.path), base=named)
     request = ExportRequest(weights=weights, output=str(output))
-    with tempfile.TemporaryFile() as said:
-        try:
-            process = subprocess.Popen(
-                command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
-            )
-        except OSError as error:
-            raise HandoverError(f"the export cannot be started: {error.strerror}") from None
-        with process:
-            try:
-                reply = _reply(process, encode(request), wanted)
-            finally:
-                if process.poll() is None:
-                    process.terminate()
-        if reply is None:
-            said.seek(0)
-            raise HandoverError(last_words("_export", process.returncode, said.read()))
+    try:
+        with Asked(command(), decode_reply, name_of("_export"), grace=GRACE_SECONDS) as process:
+            process.send(encode(request))
+            reply = _answer(process, wanted)
+    except AskingError as error:
+        raise HandoverError(str(error)) from None
     if isinstance(reply, Failure):
         raise HandoverError(f"the weights could not be exported: {reply.reason}")
     return reply.bytes
 
 
-def _reply(
-    process: "subprocess.Popen[bytes]", request: bytes, wanted: Callable[[], bool]
-) -> ExportReply | Failure | None:
-    """What the process answers in the end; None where it ended without an answer.
+def _answer(process: Asked[Reply], wanted: Callable[[], bool]) -> ExportReply | Failure:
+    """What the process answers in the end.
 
     Raises:
+        AskingError: it ended without an answer.
         HandoverError: the export is not wanted any more.
     """
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.write(request)
-        process.stdin.flush()
-    except BrokenPipeError:
-        return None
-    heard = b""
-    fd = process.stdout.fileno()
     while True:
-        if not wanted():
-            raise HandoverError("the export was ended: the recipe is to rest", wanted=True)
-        if not select.select([fd], [], [], LOOKS_EVERY)[0]:
+        try:
+            reply = process.hear(wanted)
+        except BabbleError:
+            # A library that speaks spoils no export.
             continue
-        data = os.read(fd, 65_536)
-        if not data:
-            return None
-        *lines, heard = (heard + data).split(b"\n")
-        for line in lines:
-            answer = _understood(line)
-            if isinstance(answer, ExportReply | Failure):
-                return answer
-
-
-def _understood(line: bytes) -> Reply | None:
-    try:
-        return decode_reply(line)
-    except msgspec.DecodeError:
-        return None
+        if isinstance(reply, ExportReply | Failure):
+            return reply
+        if reply is None and not wanted():
+            raise HandoverError("the export was ended: the recipe is to rest", wanted=True)
+        if reply is None:
+            raise AskingError(process.last_words())

@@ -114,6 +114,8 @@ def take_up(folder: Path, timeout: float = 30.0) -> None:
             capture_output=True,
             timeout=timeout,
             check=False,
+            # Ctrl-C is the client's alone to hear: what begins is not to be lost half-way.
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired:
         log = RecipeFolder(folder).log

@@ -1,14 +1,16 @@
 """What a person's wish does to a recipe: to the step that it is at, and to those that come."""
 
+import shutil
 import time
 from pathlib import Path
 
-from core.engine.client import send
+from core.devices.lock import LockError, try_lock
+from core.engine.client import EngineError, send
 from core.engine.messages import Command, Reply, Request
 from core.engine.recipes.handover import carrier_alive, hold, release, stands, take_up
 from core.engine.recipes.plan import Rest, place, trouble_of
-from core.study.recipes import RecipeReader
-from core.study.store import StudyReader, is_study
+from core.study.recipes import RecipeFolder, RecipeReader
+from core.study.store import StudyReader, is_study, recipe_steps
 
 PATIENCE = 20.0
 """Seconds that a wish waits for a handover that is under way: a daemon starts in one or two."""
@@ -25,6 +27,33 @@ def steer(folder: Path, command: Command) -> Reply:
     if reader.state.done:
         return Reply(command == "stop", "all steps of the recipe are done already")
     return _resume(reader) if command == "resume" else _rest(reader, command)
+
+
+def discard(folder: Path) -> None:
+    """Delete a recipe of which no step has begun.
+
+    Raises:
+        EngineError: a step has, somebody begins one just now, or it cannot be deleted.
+    """
+    made = RecipeFolder(folder.resolve())
+    if recipe_steps(made.path):
+        raise EngineError(
+            f"steps of the recipe {folder} have begun, and what they made would be lost with it: delete its whole "
+            "folder if that is meant"
+        )
+    try:
+        lock = try_lock(made.lock)
+    except LockError as error:
+        raise EngineError(str(error)) from None
+    if lock is None:
+        raise EngineError(f"a step of the recipe {folder} begins just now: stop it first")
+    with open(lock, "rb"):
+        try:
+            shutil.rmtree(made.path)
+        except OSError as error:
+            raise EngineError(
+                f"{folder} cannot be deleted: {error.filename}: {error.strerror}"
+            ) from None
 
 
 def _rest(reader: RecipeReader, command: Command) -> Reply:

@@ -11,6 +11,7 @@ from core.study.after import Weights
 from core.study.files import TRIAL_FILE
 from core.train.errors import ModelError
 from core.train.model.adapter import check_adapter
+from core.train.model.moved import base_now
 from core.train.model.source import Source, find_model
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -63,7 +64,7 @@ def find_origin(weights: Weights) -> Origin:
     if adapter is not None:
         _check_adapter(folder, adapter)
     trial = Path(weights.trial) if weights.trial is not None else None
-    profile = _profile(trial, adapter, weights.base)
+    profile = _profile(folder, trial, adapter, weights.base)
     kind: Kind = "reward model" if _scores(adapter, config) else "model"
     return Origin(folder, profile, trial is not None, trial, adapter, kind)
 
@@ -106,7 +107,9 @@ def check_full_precision(source: Source) -> None:
             )
 
 
-def _profile(trial: Path | None, adapter: dict[str, Any] | None, base: str | None) -> Profile:
+def _profile(
+    folder: Path, trial: Path | None, adapter: dict[str, Any] | None, base: str | None
+) -> Profile:
     if trial is not None:
         try:
             profile = load(trial / TRIAL_FILE)
@@ -118,7 +121,8 @@ def _profile(trial: Path | None, adapter: dict[str, Any] | None, base: str | Non
             model=ModelTable(model_name_or_path=str(named)), data=DataTable(dataset="demo")
         )
     if base is None:
-        return profile
+        now = base_now(profile.model.model_name_or_path, folder)
+        return replace(profile, model=profile.model.model_copy(update={"model_name_or_path": now}))
     given = str(Path(base).expanduser().resolve()) if Path(base).expanduser().exists() else base
     if is_path(given) and not Path(given).exists():
         raise ModelError(f"--base-model: there is no {given}")

@@ -12,6 +12,7 @@ from core.params import ModelTable
 from core.profile import is_path
 from core.train.errors import ModelError, first_line
 from core.train.limits import is_out_of_memory
+from core.train.model.moved import base_now
 from core.train.model.source import cached_folder
 from core.train.ppo.policy import without_dropout
 from core.train.ppo.reference import share_weights
@@ -86,9 +87,8 @@ def _check_adapter(name: str, folder: Path, config: dict[str, Any]) -> str:
             f"alignment.reward_model: {name} is an adapter without a score head (its task is "
             f'{config.get("task_type") or "not told"}). A reward model is trained with method.stage = "rm"'
         )
-    base = str(config.get("base_model_name_or_path") or "")
-    beside = folder / base
-    if is_path(base) and not Path(base).exists() and not beside.exists():
+    base = base_now(str(config.get("base_model_name_or_path") or ""), folder)
+    if is_path(base) and not Path(base).expanduser().exists():
         raise ModelError(
             f"alignment.reward_model: {name} is an adapter of {base}, which is not there; set base_model_name_or_path "
             "in its adapter_config.json to where that model is"
@@ -252,7 +252,5 @@ def _pad_of(model: Any, found: RewardModel) -> int:
 
 def _base_place(found: RewardModel, table: ModelTable) -> str:
     base = str(found.base)
-    if Path(base).exists():
-        return base
-    beside = Path(found.place) / base
-    return str(beside) if beside.exists() else cached_folder_of(base, table) or base
+    folder = Path(base).expanduser()
+    return str(folder) if folder.exists() else cached_folder_of(base, table) or base

@@ -1,7 +1,7 @@
 """An adviser without dry runs: a run needs `gib_a_row` GiB for each row of its batch, as the profile's notes say.
 
-The notes hold JSON under "advice": `gib_a_row`, `delay` (seconds), `crash` (ends without a result), `different` (the
-only fix is another run), `estimate` (nothing is proven), `problem` (a sentence). Without it nothing can be proven.
+The notes hold JSON under "advice": `gib_a_row`, `delay` (seconds), `hold` (waits while the study's folder has a file of
+this name), `crash` (ends without a result), `different` (the only fix is another run), `estimate` (nothing is proven), `problem` (a sentence). Without it nothing can be proven.
 Each job is noted in `asked.jsonl` in the study's folder.
 """
 
@@ -73,6 +73,8 @@ def result():
 with (Path(JOB["lengths"]).parent / "asked.jsonl").open("a") as asked:
     asked.write(json.dumps([JOB["about"], int(FILE.parent.name), JOB["target"]["name"]]) + "\n")
 time.sleep((SCRIPT or {}).get("delay", 0))
+while (SCRIPT or {}).get("hold") and (Path(JOB["lengths"]).parent / "hold").exists():
+    time.sleep(0.02)
 if (SCRIPT or {}).get("crash"):
     print("Traceback\nIt fell over", file=sys.stderr)
     sys.exit(3)

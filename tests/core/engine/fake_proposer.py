@@ -1,6 +1,7 @@
 """A sampler without Optuna: proposes ever smaller learning rates, and misbehaves as its first argument (JSON) tells it.
 
-`crash` (ends without an answer), `delay` (seconds), `empty` (the space holds nothing else).
+`crash` (ends without an answer), `delay` (seconds), `hold` (waits while the file of this name exists), `empty` (the
+space holds nothing else).
 Each request is noted in the file that `log` names.
 """
 
@@ -18,6 +19,8 @@ if "log" in SCRIPT:
             json.dumps({"trials": REQUEST["trials"], "count": REQUEST.get("count", 1)}) + "\n"
         )
 time.sleep(SCRIPT.get("delay", 0))
+while "hold" in SCRIPT and Path(SCRIPT["hold"]).exists():
+    time.sleep(0.02)
 if SCRIPT.get("crash"):
     print("Traceback\nno sampler here", file=sys.stderr)
     sys.exit(3)

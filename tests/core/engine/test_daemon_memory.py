@@ -47,7 +47,7 @@ class TestAfterACrash:
             {"oom_above": 4, "advice": {"gib_a_row": 0.01}},
             {},
             train={"per_device_train_batch_size": 8},
-            options={"linger": 30},
+            options={"linger": 300},
         )
         served.start()
         trial = served.wait_status("completed", 1)
@@ -64,7 +64,7 @@ class TestAfterACrash:
             {},
             train={"per_device_train_batch_size": 8},
             memory={"on_oom": "ask"},
-            options={"linger": 30},
+            options={"linger": 300},
         )
         served.start()
         served.wait_status("finished")
@@ -114,16 +114,19 @@ class TestAfterACrash:
         self, study, waits
     ):
         served = study(
-            {"oom_above": 4, "advice": {"gib_a_row": 0.01, "delay": 1.5}},
+            {"oom_above": 4, "advice": {"gib_a_row": 0.01, "hold": True}},
             {},
             train={"per_device_train_batch_size": 8},
         )
+        hold = served.folder / "hold"
+        hold.touch()
         daemon = served.start()
         waits(lambda: asked(served) == [("fix", 1)])
         assert served.trial().advising == "fix"
         daemon.kill()
         daemon.wait()
         assert served.state.unfinished()
+        hold.unlink()
         served.start()
         assert served.wait_status("completed", 1).overrides == BATCH_4
         assert asked(served) == [("fix", 1)] * 2
@@ -170,7 +173,7 @@ class TestBeforeAStart:
         served = study(
             {"advice": {"gib_a_row": 2.0}},
             {},
-            options={"gpus": 1, "linger": 30},
+            options={"gpus": 1, "linger": 300},
             train={"per_device_train_batch_size": 8},
             resources=ON_GPU,
             memory={"on_oom": "ask"},
@@ -243,7 +246,7 @@ class TestBeforeAStart:
 
     def test_the_next_trials_are_proven_while_one_trains(self, study, waits):
         served = study(
-            {"steps": 400, "delay": 0.05, "advice": {"gib_a_row": 0.5}},
+            {"steps": 4000, "delay": 0.05, "advice": {"gib_a_row": 0.5}},
             {"per_device_train_batch_size": [8, 7]},
             options={"gpus": 1},
             resources=ON_GPU,
@@ -265,7 +268,7 @@ class TestBeforeAStart:
         daemon = served.start()
         waits(lambda: served.trial().advising == "start")
         assert served.ask("stop", 1).ok
-        assert daemon.wait(30) == 0
+        assert daemon.wait() == 0
         assert served.trial().status == "stopped"
 
     def test_a_restarted_daemon_knows_what_was_proven(self, study, waits):
@@ -356,7 +359,7 @@ def test_an_idle_daemon_leaves_no_adviser_behind(study, waits):
     daemon = served.start()
     waits(lambda: asked(served))
     daemon.terminate()
-    assert daemon.wait(30) == 0
+    assert daemon.wait() == 0
     mine = str(served.folder).encode()
 
     def gone():

@@ -20,7 +20,7 @@ def run(serve: str, log: Path) -> subprocess.CompletedProcess[str]:
         f"def serve(tell):\n{serve}\nsys.exit(run_detached(serve, Path({str(log)!r})))"
     )
     return subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=240
     )
 
 

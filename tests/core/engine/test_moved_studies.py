@@ -6,7 +6,7 @@ from core.devices.process import marked
 from core.engine.shim import MARKER
 from core.study.store import StudyReader, TrialFolder
 
-SLOW = {"steps": 400, "delay": 0.02}
+SLOW = {"steps": 4000, "delay": 0.02}
 
 
 def mark_of(served) -> str:
@@ -57,7 +57,7 @@ def test_a_journal_that_something_else_put_in_place_is_not_written_to(study, wai
     restored = journal.with_name("restored")
     restored.write_bytes(journal.read_bytes())
     restored.replace(journal)
-    assert daemon.wait(30) == 0
+    assert daemon.wait() == 0
     served.start()
     assert served.ask("stop", 1).ok
     assert len(served.wait_status("stopped", 1).attempts) == 1

@@ -48,7 +48,7 @@ def test_it_ends_with_its_client(demo: Profile) -> None:
     child.stdin.flush()
     assert json.loads(child.stdout.readline())["type"] == "progress"
     child.stdin.close()
-    assert child.wait(timeout=20) is not None
+    assert child.wait(timeout=240) is not None
     child.stdout.close()
 
 

@@ -38,6 +38,36 @@ def decide(state: StudyState, values: Mapping[int, float] | None = None) -> Rung
     return decide_rungs(state, replace(SETTINGS, negated=state.direction == "max"), curve, 9.0)
 
 
+class TestEquals:
+    """Two of four go on, and all have the same share of rows right."""
+
+    def decided(self, betas: tuple[float, ...], **more: Any) -> RungDecided:
+        state = study(*["rung"] * 4, rank_by="eval_reward_accuracy", direction="max", **more)
+        for n, beta in enumerate(betas, 1):
+            trial = state.trials[n]
+            settings = {**trial.settings, "pref_beta": beta}
+            state.trials[n] = msgspec.structs.replace(trial, settings=settings)
+        event = decide_rungs(
+            state,
+            replace(SETTINGS, negated=True),
+            lambda trial: ((0.1, -0.6),),
+            9.0,
+            lambda trial: ((0.1, 1.0 - trial.number / 10),),
+        )
+        assert event is not None
+        return event
+
+    def test_the_lower_evaluation_loss_goes_on(self) -> None:
+        event = self.decided((0.1,) * 4)
+        assert set(event.kept) == {3, 4}
+        assert event.dropped[1] == "equal to the cut of 0.600 at 10 %, which lower losses passed"
+
+    def test_losses_of_another_beta_are_no_measure_of_each_other(self) -> None:
+        event = self.decided((0.1, 0.1, 0.3, 0.3))
+        assert set(event.kept) == {1, 2}
+        assert event.dropped[3] == "equal to the cut of 0.600 at 10 %, which lower rates passed"
+
+
 class TestDecision:
     def test_it_is_made_when_all_are_there(self) -> None:
         event = decide(study(*["rung"] * 9))

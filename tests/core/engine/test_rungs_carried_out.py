@@ -109,7 +109,7 @@ def test_a_trial_that_a_person_adds_is_compared_at_the_rungs_like_others(study):
 class TestPeople:
     def test_a_study_that_is_paused_and_resumed_goes_on_from_its_rungs(self, study, waits):
         script = {"steps": 20, "hang_at": 1, "hang": [3]}
-        served = study(script, RATES, options={"linger": 30}, search=HALVING)
+        served = study(script, RATES, options={"linger": 300}, search=HALVING)
         served.start()
         served.wait_status("rung", 2)
         served.wait_step(3, 1)
@@ -126,7 +126,7 @@ class TestPeople:
 
     def test_a_stopped_study_decides_nothing_until_it_is_resumed(self, study, waits):
         script = {"steps": 20, "hang_at": 1, "hang": [3]}
-        served = study(script, RATES, options={"linger": 30}, search=HALVING)
+        served = study(script, RATES, options={"linger": 300}, search=HALVING)
         served.start()
         served.wait_status("rung", 2)
         assert served.ask("stop").ok
@@ -144,7 +144,7 @@ class TestPeople:
 
     def test_a_trial_that_is_taken_out_at_its_rung_keeps_nobody_waiting(self, study):
         script = {"steps": 20, "hang_at": 1, "hang": [2]}
-        served = study(script, RATES, options={"linger": 30}, search=HALVING)
+        served = study(script, RATES, options={"linger": 300}, search=HALVING)
         served.start()
         served.wait_status("rung", 1)
         assert served.ask("pause", 1).ok
@@ -158,7 +158,7 @@ class TestPeople:
         assert steps(served, 1) == list(range(1, 21))
 
     def test_a_dropped_trial_can_be_run_to_its_end(self, study):
-        served = study({"steps": 20}, RATES, options={"linger": 30}, search=HALVING)
+        served = study({"steps": 20}, RATES, options={"linger": 300}, search=HALVING)
         served.start()
         served.wait_status("finished")
         assert served.ask("retry", 6).ok
@@ -173,7 +173,7 @@ class TestPeople:
         ]
 
     def test_a_dropped_trial_can_be_promoted(self, study):
-        served = study({"steps": 20}, RATES, options={"linger": 30}, search=HALVING)
+        served = study({"steps": 20}, RATES, options={"linger": 300}, search=HALVING)
         served.start()
         served.wait_status("finished")
         assert served.ask("promote", 6).ok
@@ -186,7 +186,7 @@ class TestSurvival:
     def test_a_daemon_may_die_around_any_record(self, study, when, number):
         served = study({"steps": 10}, {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}, search=HALVING)
         served.options["die_at"] = [when, number]
-        assert served.launch().wait(60) == 9
+        assert served.launch().wait() == 9
         del served.options["die_at"]
         served.start()
         state = served.wait_status("finished")
@@ -199,7 +199,7 @@ class TestSurvival:
         flag = tmp_path / "full"
         flag.touch()
         served = study(
-            {"steps": 20, "no_room": str(flag)}, RATES, options={"linger": 30}, search=HALVING
+            {"steps": 20, "no_room": str(flag)}, RATES, options={"linger": 300}, search=HALVING
         )
         served.start()
         state = served.wait_status("paused")
@@ -213,15 +213,17 @@ class TestSurvival:
     def test_a_full_disk_loses_no_decision(self, study, tmp_path, waits):
         flag = tmp_path / "full"
         served = study(
-            {"steps": 20, "delay": 0.03},
+            {"steps": 20, "hang_at": 1, "hang": [3]},
             RATES,
-            options={"full_flag": str(flag), "linger": 30},
+            options={"full_flag": str(flag), "linger": 300},
             search=HALVING,
             resources={"parallel": 2},
         )
         served.start()
         served.wait_status("rung", 1)
+        served.wait_step(3, 1)
         flag.touch()
+        let_go(served, 3)
         waits(lambda: "disk is full" in served.ask("ping").text)
         flag.unlink()
         served.wait_status("paused")

@@ -84,11 +84,12 @@ class TestProposals:
         assert "holds nothing else to try" in served.log()
 
     def test_a_pause_ends_what_is_asked_and_a_resume_asks_again(self, study, waits, tmp_path):
-        log = tmp_path / "asked.jsonl"
+        log, hold = tmp_path / "asked.jsonl", tmp_path / "hold"
+        hold.touch()
         served = study(
             {"steps": 5},
             WIDE,
-            options={"proposer": {"delay": 2, "log": str(log)}, "linger": 30},
+            options={"proposer": {"hold": str(hold), "log": str(log)}, "linger": 300},
             search={**BAYESIAN, "trials": 5},
         )
         served.start()
@@ -96,17 +97,19 @@ class TestProposals:
         assert served.ask("pause").ok
         waits(lambda: not served.state.live())
         assert len(served.state.trials) == 4
+        hold.unlink()
         assert served.ask("resume").text == "the study goes on with 1 trial"
         state = served.wait_status("finished")
         assert len(state.trials) == 5
         assert len(log.read_text().splitlines()) == 2
 
     def test_a_stopped_study_asks_for_nothing_when_it_gets_other_work(self, study, waits, tmp_path):
-        log = tmp_path / "asked.jsonl"
+        log, hold = tmp_path / "asked.jsonl", tmp_path / "hold"
+        hold.touch()
         served = study(
             {"steps": 5},
             WIDE,
-            options={"proposer": {"delay": 2, "log": str(log)}, "linger": 30},
+            options={"proposer": {"hold": str(hold), "log": str(log)}, "linger": 300},
             search=BAYESIAN,
         )
         served.start()
@@ -121,17 +124,19 @@ class TestProposals:
     def test_a_daemon_that_dies_while_it_waits_for_a_proposal_is_followed_by_one_that_asks_again(
         self, study, waits, tmp_path
     ):
-        log = tmp_path / "asked.jsonl"
+        log, hold = tmp_path / "asked.jsonl", tmp_path / "hold"
+        hold.touch()
         served = study(
             {"steps": 5},
             WIDE,
-            options={"proposer": {"delay": 3, "log": str(log)}},
+            options={"proposer": {"hold": str(hold), "log": str(log)}},
             search={**BAYESIAN, "trials": 5},
         )
         daemon = served.start()
         waits(log.exists)
         daemon.kill()
         daemon.wait()
+        hold.unlink()
         served.options["proposer"] = {}
         served.start()
         state = served.wait_status("finished")
@@ -171,7 +176,7 @@ class TestConfirmation:
     def test_a_daemon_that_dies_then_does_not_confirm_twice(self, study, when, number):
         served = study({"steps": 5}, self.SPACE, search={"confirm": 2})
         served.options["die_at"] = [when, number]
-        assert served.launch().wait(60) == 9
+        assert served.launch().wait() == 9
         del served.options["die_at"]
         served.start()
         state = served.wait_status("finished")
@@ -192,7 +197,7 @@ class TestContinuing:
         served = study(
             {"steps": 10},
             {"learning_rate": [1e-3]},
-            options={"linger": 30},
+            options={"linger": 300},
             search={"keep_checkpoints": True},
         )
         served.start()
@@ -224,7 +229,7 @@ class TestContinuing:
         served = study(
             {"steps": 10},
             {"learning_rate": [1e-3]},
-            options={"linger": 30},
+            options={"linger": 300},
             search={"keep_checkpoints": True},
         )
         served.start()

@@ -44,6 +44,18 @@ def test_confirmations_count_in_what_they_confirm_and_have_no_place_of_their_own
     assert next(r for r in ranked if r.trial == 1).value == 2.3
 
 
+def test_of_equal_shares_of_rows_the_lower_loss_is_better_where_losses_compare() -> None:
+    def tried(number: int, rate: float, beta: float, loss: float) -> Trial:
+        changes = {"learning_rate": rate, "pref_beta": beta}
+        return Trial(number, changes, status="completed", value=0.6, eval_loss=loss)
+
+    def accuracy(*trials: Trial) -> list[int]:
+        return order(state(*trials, rank_by="eval_reward_accuracy", direction="max"))
+
+    assert accuracy(tried(1, 1e-4, 0.1, 0.69), tried(2, 1e-3, 0.1, 0.66)) == [2, 1]
+    assert accuracy(tried(1, 1e-4, 0.1, 0.69), tried(2, 1e-3, 0.3, 0.66)) == [1, 2]
+
+
 def test_a_dropped_trial_shows_what_it_had_at_its_rung() -> None:
     rungs = (RungResult(0.1, 3, 2.7), RungResult(0.3, 9, 2.5))
     dropped = Trial(2, {}, status="pruned", value=2.4, rungs=rungs)

@@ -20,6 +20,8 @@ from core.study.recipes import (
     StepStarting,
     find_recipe,
     recipe_of,
+    unbegun_recipes,
+    unbegun_step,
 )
 from core.study.recipes import encode as told
 from core.study.store import StudyError, all_studies, find_study, recipe_steps, remember
@@ -153,3 +155,39 @@ def test_a_person_may_hold_a_recipe(tmp_path: Path):
     assert folder.held() == "stopped"
     folder.hold.write_text("")
     assert folder.held() == "paused"
+
+
+def test_a_recipe_without_a_study_for_its_step_is_one_that_waits(tmp_path: Path):
+    folder = recipe(tmp_path / "studies" / "r", CREATED)
+    reader = RecipeReader(folder.path)
+    assert unbegun_step(reader) == 1 and unbegun_recipes() == [folder.path]
+    study(folder.study(STEPS[0]).path)
+    assert unbegun_step(reader) is None and unbegun_recipes() == []
+
+
+@pytest.mark.parametrize(
+    "event", [StepStarting(t=5.0, step=2), HandoverFailed(t=5.0, step=2, reason="no such step")]
+)
+def test_so_is_one_whose_later_step_did_not_come(tmp_path: Path, event):
+    folder = recipe(tmp_path / "elsewhere", CREATED)
+    study(folder.study(STEPS[0]).path)
+    remember(folder.path)
+    assert unbegun_recipes() == []
+    recipe(folder.path, event)
+    assert unbegun_step(RecipeReader(folder.path)) == 2 and unbegun_recipes() == [folder.path]
+    study(folder.study(STEPS[1]).path)
+    assert unbegun_recipes() == []
+
+
+def test_one_that_is_done_waits_for_nothing_whatever_was_deleted(tmp_path: Path):
+    folder = recipe(tmp_path / "studies" / "r", CREATED, RecipeDone(t=9.0))
+    assert unbegun_step(RecipeReader(folder.path)) is None
+
+
+def test_one_that_cannot_be_read_is_not_forgotten(tmp_path: Path):
+    folder = tmp_path / "studies" / "r"
+    folder.mkdir(parents=True)
+    (folder / store.RECIPE_JOURNAL).write_bytes(b"")
+    assert unbegun_recipes() == [folder]
+    study(folder / "01-general")
+    assert unbegun_recipes() == []

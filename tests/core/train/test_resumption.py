@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from core.profile import loads
+from core.train.meaning import comes_to
 from core.train.resumption import FILE, changes, read_settings, refusal, settings_of
 
 Run = Callable[..., Any]
@@ -175,8 +176,8 @@ def test_a_checkpoint_tells_the_settings_that_made_it(run_trial: Run) -> None:
     assert read_settings(checkpoint) is None
 
 
-def made(more: str = "", model: str = "a/model") -> dict[str, Any]:
-    profile = loads(f'[model]\nmodel_name_or_path = "{model}"\n[data]\ndataset = "demo"\n{more}')
+def made(more: str = "", model: str = "a/model", data: str = 'dataset = "demo"') -> dict[str, Any]:
+    profile = loads(f'[model]\nmodel_name_or_path = "{model}"\n[data]\n{data}\n{more}')
     return json.loads(json.dumps(settings_of(profile)))  # type: ignore[no-any-return]
 
 
@@ -190,3 +191,98 @@ def test_settings_without_effect_are_no_change() -> None:
     full = '[method]\nfinetuning_type = "full"\n'
     assert changes(made(full), made(f"{full}lora_rank = 64\n")) == []
     assert refusal(made(full), made(f"{full}lora_rank = 64\n")) is None
+
+
+def method(more: str) -> str:
+    return f"[method]\n{more}\n"
+
+
+def train(more: str) -> str:
+    return f"[train]\n{more}\n"
+
+
+GREEDY = 'lr_scheduler_type = "greedy"\nlearning_rate = 0.001\n'
+FLOORED = 'lr_scheduler_type = "cosine_with_min_lr"\n'
+PURE = train('precision = "pure_bf16"')
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (method("lora_rank = 4"), method("lora_rank = 4\nlora_alpha = 8")),
+        ("", method('adapter_precision = "fp32"')),
+        (PURE, PURE + method('adapter_precision = "bf16"')),
+        (train("per_device_train_batch_size = 2"), train("per_device_train_batch_size = 2\nper_device_eval_batch_size = 2")),
+        (train(GREEDY), train(GREEDY + "lr_scheduler_kwargs = { min_lr = 0.0001, max_lr = 0.01 }")),
+        (train(FLOORED), train(FLOORED + "lr_scheduler_kwargs = { min_lr_rate = 0.1 }")),
+        (train("max_steps = 9"), train("max_steps = 9\nnum_train_epochs = 1")),
+        (train("warmup_steps = 2"), train("warmup_steps = 2\nwarmup_ratio = 0.5")),
+        (train('lr_scheduler_type = "constant"'), train('lr_scheduler_type = "constant"\nwarmup_steps = 7')),
+        (
+            train('optim = "sgd"\noptim_args = "momentum=0.9, nesterov=true"'),
+            train('optim = "sgd"\noptim_args = "nesterov = true,momentum=0.90"'),
+        ),
+        (method('lora_target = "q_proj,v_proj"'), method('lora_target = "v_proj, q_proj"')),
+    ],
+)  # fmt: skip
+def test_what_comes_to_the_same_is_no_change(one: str, other: str) -> None:
+    for was, now in ((one, other), (other, one)):
+        assert changes(made(was), made(now)) == []
+        assert refusal(made(was), made(now)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ('dataset = "demo"', 'dataset = ["demo"]'),
+        ('dataset = "demo"\neval_dataset = "demo"', 'dataset = "demo"\neval_dataset = ["demo"]\nval_size = 4'),
+        (
+            'dataset = ["a.jsonl", "b.jsonl"]\nmix_strategy = "interleave_under"',
+            'dataset = ["a.jsonl", "b.jsonl"]\nmix_strategy = "interleave_under"\ninterleave_probs = [0.5, 0.5]',
+        ),
+        (
+            'dataset = ["a.jsonl", "b.jsonl"]\nmix_strategy = "interleave_over"\ninterleave_probs = [7, 3]',
+            'dataset = ["a.jsonl", "b.jsonl"]\nmix_strategy = "interleave_over"\ninterleave_probs = [0.7, 0.3]',
+        ),
+    ],
+)  # fmt: skip
+def test_data_that_comes_to_the_same_is_no_change(one: str, other: str) -> None:
+    for was, now in ((one, other), (other, one)):
+        assert changes(made(data=was), made(data=now)) == []
+        assert refusal(made(data=was), made(data=now)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        (method("lora_rank = 4"), method("lora_rank = 4\nlora_alpha = 16"), "method.lora_alpha not set → 16"),
+        (method("lora_alpha = 8"), "", "method.lora_alpha 8 → not set"),
+        ("", method('adapter_precision = "bf16"'), 'method.adapter_precision "auto" → "bf16"'),
+        (train(GREEDY), train(GREEDY + "lr_scheduler_kwargs = { min_lr = 1e-6 }"), "train.lr_scheduler_kwargs"),
+        (train("warmup_steps = 2"), train("warmup_ratio = 0.5"), "train.warmup_steps 2 → not set"),
+        (method('lora_target = "q_proj"'), method('lora_target = "q_proj,v_proj"'), "method.lora_target"),
+        (train("num_train_epochs = 1"), train("num_train_epochs = 2"), "train.num_train_epochs 1 → 2"),
+    ],
+)  # fmt: skip
+def test_what_comes_to_something_else_is_a_change(one: str, other: str, told: str) -> None:
+    assert told in "; ".join(str(change) for change in changes(made(one), made(other)))
+
+
+def test_a_default_that_follows_another_setting_is_told_with_that_one() -> None:
+    was, now = made(method("lora_rank = 4")), made(method("lora_rank = 8"))
+    assert [change.key for change in changes(was, now)] == ["method.lora_rank"]
+    larger = train("per_device_train_batch_size = 8\ngradient_accumulation_steps = 2")
+    assert changes(made(train("gradient_accumulation_steps = 4")), made(larger)) == []
+
+
+def test_settings_of_an_older_version_are_compared_as_far_as_they_go() -> None:
+    was = made(method("lora_rank = 4"))
+    for key in ("method.lora_rank", "train.learning_rate", "data.dataset", "train.optim"):
+        del was[key]
+    assert changes(was, made(method("lora_rank = 4"))) == []
+
+
+def test_the_default_of_lora_alpha_is_what_an_adapter_gets(run_trial: Run) -> None:
+    ran = run_trial(task={"save_model": True}, max_steps=1, lora_rank=4)
+    config = json.loads((ran.folder / "output" / "adapter_config.json").read_text())
+    assert comes_to("method.lora_alpha", {"method.lora_rank": 4}) == config["lora_alpha"] == 8

@@ -155,7 +155,7 @@ def test_an_evaluation_is_a_table_with_a_column_for_each_model(
     request = calls[0]
     assert isinstance(request, EvaluateRequest)
     assert request.base and request.generate and request.max_samples == 9
-    assert request.data == (str(Path("rows.jsonl").absolute()),)
+    assert request.data == ("rows.jsonl",)
     assert request.sampling == Sampling(temperature=0.5)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == (

@@ -211,6 +211,15 @@ def test_a_recipes_steps_are_listed_among_the_studies_under_its_name(recipe, cap
     assert told(capsys, "status", "shop/02-domain")["name"] == "shop/02-domain"
 
 
+def test_a_recipe_whose_first_step_never_began_is_listed_with_what_to_do(recipe, capsys):
+    recipe()
+    out = printed(capsys, "studies")
+    assert "not begun" in out and "`tunedeck resume studies/shop` tries it again" in out
+    listed = told(capsys, "studies")
+    assert [(s["name"], s["status"], s["engine"]) for s in listed] == [("shop", "not begun", False)]
+    assert "step 1 of 3 (general) has not begun" in listed[0]["reason"]
+
+
 def test_stop_and_pause_are_for_the_whole_recipe_and_for_a_trial_of_its_step(recipe, capsys):
     folder = carried(recipe(), Fake(trouble="no"))
     assert "no further step starts" in printed(capsys, "pause", "shop")

@@ -427,11 +427,11 @@ def test_leaving_a_test_leaves_it_running(
     engine()
 
     def interrupted(folder: Path, out: Any) -> None:
-        return None
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(lr_range, "_wait", interrupted)
-    assert run("lr-range", "p.toml", "--study", "s") == 0
-    assert "goes on without you" in capsys.readouterr().out
+    assert run("lr-range", "p.toml", "--study", "s") == 130
+    assert "tunedeck attach s" in capsys.readouterr().err
 
 
 def test_a_finished_range_test_is_no_failure_to_those_who_attach(

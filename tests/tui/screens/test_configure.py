@@ -266,6 +266,27 @@ async def test_rows_are_counted_and_a_missing_file_is_a_problem(tmp_path: Path) 
         assert d.screen.plan.train_rows is None
 
 
+async def test_rows_of_another_stage_are_a_problem_of_the_data_set(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.json"
+    rows.write_text('{"instruction": "a", "chosen": "b", "rejected": "c"}\n' * 40)
+    async with deck(LORA, (160, 45)) as d:
+        await d.at("data.dataset")
+        await d.press("enter")
+        await d.write(str(rows))
+        await d.press("enter")
+        await settle(d.pilot)
+        wrong = d.screen.problems["data.dataset"].wrong
+        assert f"{rows}, row 1: has chosen and rejected answers" in wrong
+        assert 'set method.stage = "dpo"' in wrong
+        # Mended in the file itself, as somebody may in another window; the form looks again after any change of a name.
+        rows.write_text('[{"instruction": "a", "output": "b"}]')
+        await d.press("enter")
+        await d.write(f"{rows}, demo")
+        await d.press("enter")
+        await settle(d.pilot)
+        assert d.screen.problems == {} and d.screen.plan.train_rows is not None
+
+
 async def test_a_model_that_can_only_be_a_path_must_exist(tmp_path: Path) -> None:
     async with deck(LORA) as d:
         await d.at("model.model_name_or_path")
@@ -280,7 +301,7 @@ async def test_a_ready_made_profile_is_picked() -> None:
     async with deck(None, (160, 45)) as d:
         assert list(d.screen.problems) == ["model.model_name_or_path", "data.dataset"]
         await d.press("o")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         d.pick()
         await d.type("qlora-7b-24gb")
         await d.press("enter")
@@ -300,7 +321,7 @@ async def test_profiles_of_this_folder_are_listed_and_a_path_can_be_typed(
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\n')
     async with deck(LORA, (160, 45)) as d:
         await d.press("o")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         titles = [c.title for c in d.pick()._choices]
         assert "./mine.toml" in titles
         assert "./pyproject.toml" not in titles
@@ -313,14 +334,14 @@ async def test_unsaved_changes_are_asked_about() -> None:
     async with deck(LORA, (160, 45)) as d:
         await d.at("data.packing")
         await d.press("space", "o")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.type("full-small")
         await d.press("enter")
         assert d.dialog == "ConfirmDialog"
         await d.press("n")
         assert d.screen.draft.text("profile.name") == "lora-small"
         await d.press("o")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.type("full-small")
         await d.press("enter", "y")
         assert d.screen.draft.text("profile.name") == "full-small"
@@ -367,23 +388,23 @@ async def test_a_profile_is_saved_and_overwriting_is_asked_about(
         await d.press("enter")
         await d.write("9")
         await d.press("enter", "w")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert d.pilot.app.screen.query_one(Input).value == "lora-small.toml"
         await d.press("enter")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert load(tmp_path / "lora-small.toml") == d.screen.profile
         assert not d.screen.unsaved
         assert "lora-small.toml" in d.screen.message
         await d.press("backspace", "w")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.press("enter")
         assert d.dialog == "ConfirmDialog"
         await d.press("n")
         assert load(tmp_path / "lora-small.toml").train.max_steps == 9
         await d.press("w")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.press("enter", "y")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert load(tmp_path / "lora-small.toml").train.max_steps is None
 
 
@@ -393,12 +414,12 @@ async def test_a_profile_is_saved_and_overwriting_is_asked_about(
 async def test_a_search_starts_after_a_question() -> None:
     async with deck(LORA) as d:
         await d.press("r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert d.dialog == "ConfirmDialog"
         await d.press("n")
         assert d.started == []
         await d.press("r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.press("y")
         assert d.started == [d.screen.profile]
 
@@ -406,7 +427,7 @@ async def test_a_search_starts_after_a_question() -> None:
 async def test_start_is_refused_with_all_problems_and_goes_to_the_first() -> None:
     async with deck(None) as d:
         await d.press("end", "r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert d.dialog == "MessageDialog"
         await d.press("enter")
         assert d.screen.form.current == "model.model_name_or_path"
@@ -424,7 +445,7 @@ async def test_a_file_that_vanished_is_found_out_at_the_start(tmp_path: Path) ->
         await settle(d.pilot)
         rows.unlink()
         await d.press("r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         assert d.dialog == "MessageDialog"
         assert d.started == []
 
@@ -435,13 +456,13 @@ async def test_without_a_search_it_is_one_training_or_the_rate_is_marked() -> No
             await d.at(key)
             await d.press("backspace")
         await d.press("r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         d.pick()
         await d.press("down", "enter")
         assert d.screen.form.current == RATE
         assert d.screen.editor.value == "3e-5 .. 1e-3 log"
         await d.press("escape", "r")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         await d.press("enter")
         assert d.started == [d.screen.profile]
         assert d.started[0].search.space == {}

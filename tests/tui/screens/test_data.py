@@ -1,7 +1,6 @@
 """The view of the data: what it shows, what its keys do, and that it leaves nothing behind."""
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from textual.pilot import Pilot
 from core.profile import resolve
 from core.study.preview import Failed, Progress
 from tests.tui.fake_data import ALL, BEGAN, COUNTED, EXAMPLES, PAIR, FakePreview
+from tests.tui.rest import Gate
 from tests.tui.screens.configure_app import Deck, configure_app, deck, settle
 from tests.tui.screens.conftest import painting, screen_text
 from tui.screens.configure import ConfigureScreen
@@ -49,7 +49,7 @@ async def test_d_shows_the_first_example_lengths_and_findings() -> None:
 
 async def test_examples_come_before_the_rows_are_counted() -> None:
     async with deck(LORA) as on:
-        gate = threading.Event()
+        gate = Gate()
         await _open(on, FakePreview((*ALL[:-2], COUNTED), gate))
         shown = await _seen(on, "An opening in something.")
         assert "512 of 1,234" in shown and "rows an answer is empty" not in shown
@@ -132,7 +132,7 @@ async def test_a_process_that_dies_is_told() -> None:
 
 async def test_leaving_ends_the_process_and_what_was_read_is_kept_while_the_data_stays() -> None:
     async with deck(LORA) as on:
-        gate = threading.Event()
+        gate = Gate()
         data = FakePreview(gate=gate)
         await _open(on, data)
         await _seen(on, "An opening")

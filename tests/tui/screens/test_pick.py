@@ -35,7 +35,7 @@ def test_supervised_fine_tuning_stands_at_the_top_of_the_profiles(tmp_path: Path
 async def test_a_long_list_leaves_room_for_what_the_keys_do(size: tuple[int, int]) -> None:
     async with deck(resolve("lora-small"), size) as d:
         await d.press("o")
-        await d.pilot.pause(0.2)
+        await d.pilot.pause()
         dialog = d.pick().query_one(".dialog")
         hint = d.pick().query_one(".dialog-hint", Static)
         assert hint.region.bottom <= dialog.content_region.bottom

@@ -1,12 +1,17 @@
 """The list of studies: open, start, delete."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.tui.fake import FOLDER, FakeSource
+from tests.tui.rest import PATIENCE, Gate
 from tests.tui.screens.conftest import Opened, screen_text, settle
 from tui.screens.confirm import ConfirmDialog
 from tui.screens.studies import StudiesScreen
 from tui.screens.trials import TrialsScreen
+from tui.snapshot import StudySummary
 
 
 async def press(app: Any, pilot: Any, *keys: str) -> None:
@@ -83,6 +88,30 @@ async def test_deleting_is_confirmed_and_what_hinders_it_is_said(
         assert isinstance(screen, StudiesScreen) and screen.table.row_count == 1
 
 
+async def test_a_study_that_is_deleted_while_the_list_is_read_is_not_left_in_it(
+    opened: Opened, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(study=None) as (app, pilot):
+        await press(app, pilot, "down", "D")
+        listed, summary = Gate(), source.summary
+
+        def summary_of_before(folder: Path) -> StudySummary:
+            found = summary(folder)
+            listed.wait(PATIENCE)
+            return found
+
+        monkeypatch.setattr(source, "summary", summary_of_before)
+        app.refresh_studies()
+        await pilot.pause()
+        await pilot.press("y")
+        await pilot.pause()
+        assert ("delete", Path("/studies/first-try")) in source.asked
+        listed.set()
+        await settle(app, pilot)
+        screen = app.screen
+        assert isinstance(screen, StudiesScreen) and screen.table.row_count == 1
+
+
 async def test_the_filter_narrows_the_list(opened: Opened) -> None:
     async with opened(study=None) as (app, pilot):
         await press(app, pilot, "slash", *"finish", "enter")
@@ -101,3 +130,29 @@ async def test_new_studies_are_found_again_with_r(opened: Opened, source: FakeSo
         source.feeds[FOLDER] = first
         await press(app, pilot, "r")
         assert "2 studies found." in screen_text(app)
+
+
+async def test_a_recipe_whose_step_did_not_come_is_opened_with_a_word_and_its_trouble(
+    opened: Opened, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path("/studies/shop")
+    waits = StudySummary(folder, "1/3 general of recipe-domain", "not begun", problem="no data")
+    monkeypatch.setattr(source, "studies", lambda: [folder, FOLDER])
+    real = source.summary
+    monkeypatch.setattr(source, "summary", lambda f: waits if f == folder else real(f))
+    told: list[str] = []
+    say = StudiesScreen.say
+
+    def noted(screen: StudiesScreen, text: str, *rest: Any) -> None:
+        told.append(text)
+        say(screen, text, *rest)
+
+    monkeypatch.setattr(StudiesScreen, "say", noted)
+    async with opened(study=None) as (app, pilot):
+        row = next(line for line in screen_text(app).splitlines() if "1/3 general" in line)
+        assert "1/3 general of recipe-domain" in row and "not begun" in row, "whose step it is"
+        await press(app, pilot, "enter")
+        await app.workers.wait_for_complete()
+        await settle(app, pilot)
+        assert "holds no study" in screen_text(app)
+    assert told[0] == "Beginning this step of the recipe."

@@ -1,5 +1,6 @@
 """The Trials screen: what it shows, and what each key does."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -342,3 +343,9 @@ async def test_the_chart_goes_through_what_the_trial_logs(opened: Opened) -> Non
         assert seen == ["grad_norm", "lr", "tokens_per_s", "loss"]
         await press(app, pilot, "v")
         assert "grad_norm" in screen_text(app)
+        assert app.view is not None
+        screen.show_view(app.view)
+        assert screen.detail.measure == "grad_norm"
+        other = replace(app.view.reading, folder=app.view.folder / "other")
+        screen.show_view(replace(app.view, reading=other))
+        assert screen.detail.measure == "loss"

@@ -114,6 +114,10 @@ class LiveApp(LeanApp[None]):
     def key_z(self) -> None:
         self.chart.zoom(2)
 
+    def key_x(self) -> None:
+        """Ring once everything before this key has been painted."""
+        self.call_after_refresh(self.bell)
+
     def key_left(self) -> None:
         self.chart.cursor_left()
 
