@@ -25,6 +25,7 @@ _READ = 65536
 _SYNC_QUERY, _SYNC_YES = b"\x1b[?2026$p", b"\x1b[?2026;2$y"
 _SYNC_MARKS = (b"\x1b[?2026h", b"\x1b[?2026l")
 _QUIET_S = 0.3
+_PATIENCE_S = 120.0
 
 
 class NotQuietError(Exception):
@@ -114,7 +115,7 @@ class Wire:
                 break
         return len(self.output) - before
 
-    def settle(self, *, quiet: float = _QUIET_S, timeout: float = 20.0) -> int:
+    def settle(self, *, quiet: float = _QUIET_S, timeout: float = _PATIENCE_S) -> int:
         """Read until nothing has come for `quiet` seconds; the number of bytes that came.
 
         Raises NotQuietError if that has not happened after `timeout` seconds.
@@ -127,11 +128,13 @@ class Wire:
             f"still writing after {timeout:g} s ({len(self.output) - before} bytes)"
         )
 
-    def wait_for(self, text: str, *, timeout: float = 20.0) -> None:
+    def wait_for(self, text: str, *, timeout: float = _PATIENCE_S) -> None:
         """Read until `text` stands on the screen. Raises NotQuietError with the screen if not."""
         end = time.monotonic() + timeout
         while text not in (screen := "\n".join(self.screen())):
-            if time.monotonic() > end or (not self._read(0.1) and self.process.poll() is not None):
+            # Asked before reading: what it wrote last may have come in between.
+            ended = self.process.poll() is not None
+            if time.monotonic() > end or (not self._read(0.1) and ended):
                 raise NotQuietError(f"{text!r} never appeared; the screen shows:\n{screen}")
 
     def ask(self, keys: bytes | str, *, quiet: float = _QUIET_S) -> int:

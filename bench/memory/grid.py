@@ -1,4 +1,5 @@
-"""The estimate against the dry run, on a grid of profiles: `python -m bench memory grid [--count N] [--seed N]`.
+"""The estimate against the dry run, on a grid of profiles: `python -m bench memory grid [--count N] [--seed N]
+[--stages STAGE,…]`.
 
 The profiles are drawn at random, from a seed, so that nothing of what the formulas know decides what they are tried on:
 shapes from 0.1 to 70 billion parameters × methods × checkpointing × lengths × batches × precisions × optimizers ×
@@ -50,8 +51,8 @@ class Case:
     target: Target
 
 
-def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
-    """`count` cases drawn with `seed`; the shapes' config.json are written to `folder`."""
+def cases(count: int, seed: int, folder: Path, stages: Sequence[str] = ("sft",)) -> Iterator[Case]:
+    """`count` cases of `stages`, in turn, drawn with `seed`; the shapes' config.json are written to `folder`."""
     for name, config in SHAPES.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name / "config.json").write_text(json.dumps(config))
@@ -59,13 +60,13 @@ def cases(count: int, seed: int, folder: Path) -> Iterator[Case]:
     names = list(SHAPES)
     made = 0
     while made < count:
-        case = _draw_case(draw, names[made % len(names)], folder)
+        case = _draw_case(draw, names[made % len(names)], folder, stages[made % len(stages)])
         if case is not None:
             made += 1
             yield case
 
 
-def _draw_case(draw: random.Random, shape: str, folder: Path) -> Case | None:
+def _draw_case(draw: random.Random, shape: str, folder: Path, stage: str) -> Case | None:
     """One case; None where the values that were drawn do not go together."""
     device = draw.choice(list(TARGETS))
     method, train = _draw_method(draw), _draw_training(draw)
@@ -80,9 +81,16 @@ def _draw_case(draw: random.Random, shape: str, folder: Path) -> Case | None:
         if model["attn"] == "flash_attention_2":
             model["attn"] = "sdpa"
     length = draw.choice([256, 512, 1024, 2048, 4096])
+    alignment: dict[str, Any] = {}
+    if stage == "dpo":
+        alignment["pref_loss"] = draw.choice(["sigmoid", "sigmoid", "orpo"])
+    if stage != "sft":
+        method["stage"] = stage
+        train.pop("loss_chunk_tokens")
     document: dict[str, dict[str, Any]] = {
         "model": {"model_name_or_path": str(folder / shape)} | _given(model),
         "method": _given(method),
+        "alignment": alignment,
         "data": {"dataset": "demo", "cutoff_len": length},
         "train": _given(train),
     }
@@ -90,7 +98,7 @@ def _draw_case(draw: random.Random, shape: str, folder: Path) -> Case | None:
         profile = from_document(document).as_training()
     except ProfileError:
         return None
-    changed = {**method, **model, **train, "length": length}
+    changed = {**method, **alignment, **model, **train, "length": length}
     text = " ".join(f"{k}={v}" for k, v in changed.items() if str(v) not in _USUAL)
     return Case(f"{shape} {device} {text}", profile, TARGETS[device])
 
@@ -200,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The estimate against the dry run.")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", type=lambda text: text.split(","), default=["sft"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     rows = []
     print("allocated needed   estimate   dry run GiB  peak in")
     with tempfile.TemporaryDirectory() as folder, Prover() as prover:
-        for case in cases(given.count, given.seed, Path(folder)):
+        for case in cases(given.count, given.seed, Path(folder), given.stages):
             try:
                 rows.append(compare(case, prover))
             except ProofError as error:

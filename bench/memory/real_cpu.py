@@ -86,7 +86,7 @@ class _Watched(Trial):
         loaded = super()._load()
         self.tracker.begin("load", 0)
         held = (*loaded.model.parameters(), *loaded.model.buffers())
-        self.tracker.adopt(held, "weights")
+        self.tracker.adopt((*held, *_scales(loaded.model)), "weights")
         return loaded
 
     def _make_trainer(self, loaded: Loaded, plan: Plan, writer: MetricsWriter | None) -> Any:
@@ -95,8 +95,20 @@ class _Watched(Trial):
         return made
 
 
+def _scales(model: Any) -> list[Any]:
+    """What bitsandbytes keeps beside its packed weights, which no operation shows."""
+    states = [getattr(weight, "quant_state", None) for weight in model.parameters()]
+    held = [s for s in states if s is not None]
+    held += [s.state2 for s in held if s.state2 is not None]
+    found = [tensor for s in held for tensor in (s.absmax, s.code, getattr(s, "offset", None))]
+    return [tensor for tensor in found if tensor is not None]
+
+
 def compare(name: str, profile: Profile, folder: Path) -> Compared:
     """Train `profile` for real in `folder`, and simulate it."""
+    # A trial hides what it does not need itself (core.train.startup), and what has been imported stays.
+    import datasets  # noqa: F401
+
     folder.mkdir(parents=True)
     save(profile, folder / TRIAL_FILE)
     task = TrialTask(trial=1, attempt=1, kind="full", budget=1.0, device="cpu", threads=1)
@@ -114,10 +126,22 @@ def compare(name: str, profile: Profile, folder: Path) -> Compared:
     return Compared(name, real, prove(profile, HOST, measure(profile)))
 
 
-def write_rows(file: Path) -> None:
-    """Rows that are all cut off at the same length."""
-    rows = ({"instruction": "Say it", "output": f"{n} " + "hello " * 200} for n in range(ROWS))
+def write_rows(file: Path, stage: str = "sft") -> None:
+    """Rows for `stage` that all make batches of the same width."""
+    rows = (row_of(stage, n) for n in range(ROWS))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def row_of(stage: str, number: int) -> dict[str, Any]:
+    """A row whose answer is longer than LENGTH tokens, and so cut off; a pair's worse one is shorter, and padded."""
+    said, other = f"{number} " + "hello " * 200, "good bye"
+    match stage:
+        case "rm" | "dpo":
+            return {"instruction": "Say it", "chosen": said, "rejected": other}
+        case "kto":
+            return {"instruction": "Say it", "output": said, "kto_tag": number % 2 == 0}
+        case _:
+            return {"instruction": "Say it", "output": said}
 
 
 def base(data: Path, model: Path = DEMO_MODEL) -> Profile:
@@ -153,6 +177,19 @@ OTHERS: dict[str, dict[str, Any]] = {
     "lora, noise": {"train.neftune_noise_alpha": 5.0},
     "lora, dropout": {"method.lora_dropout": 0.1},
 }
+LOSSES: dict[str, dict[str, Any]] = {
+    "rm": {"method.stage": "rm"},
+    **{
+        f"dpo {loss}": {"method.stage": "dpo", "alignment.pref_loss": loss}
+        for loss in ("sigmoid", "ipo", "hinge", "orpo", "simpo")
+    },
+    "dpo ftx": {"method.stage": "dpo", "alignment.pref_ftx": 0.5},
+    "dpo smoothed": {"method.stage": "dpo", "alignment.dpo_label_smoothing": 0.1},
+    "kto": {"method.stage": "kto"},
+}
+"""The stages whose answers somebody has judged, with every loss that they have."""
+JUDGED = ("rm", "dpo sigmoid", "dpo simpo", "kto")
+"""Those that are tried with every method."""
 
 
 def runs() -> dict[str, dict[str, Any]]:
@@ -167,7 +204,23 @@ def runs() -> dict[str, dict[str, Any]]:
             METHODS.items(), PRECISIONS, (False, True)
         )
     }
-    return {**made, **OTHERS}
+    return {**made, **OTHERS, **judged()}
+
+
+def judged() -> dict[str, dict[str, Any]]:
+    """The same of stages rm, dpo and kto."""
+    freely = {"lora": {}, "lora, 4 bits": {"model.quantization_bit": 4}, **METHODS}
+    made: dict[str, dict[str, Any]] = {}
+    for loss, changes in LOSSES.items():
+        made |= {f"{loss}, lora": changes}
+        if loss not in JUDGED:
+            continue
+        for method, more in freely.items():
+            made[f"{loss}, {method}"] = changes | more
+            made[f"{loss}, {method}, bf16, checkpointing"] = {
+                **changes, **more, "train.precision": "bf16", "train.gradient_checkpointing": True,
+            }  # fmt: skip
+    return made
 
 
 def main(arguments: list[str]) -> int:
@@ -175,12 +228,14 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "rows.jsonl"
-        write_rows(data)
+        data = {stage: Path(folder) / f"{stage}.jsonl" for stage in ("sft", "rm", "dpo", "kto")}
+        for stage, file in data.items():
+            write_rows(file, stage)
         for number, (name, changes) in enumerate(runs().items()):
             if arguments and name not in arguments:
                 continue
-            profile = base(data).with_changes(changes)
+            stage = str(changes.get("method.stage", "sft"))
+            profile = base(data[stage]).with_changes(changes)
             found = compare(name, profile, Path(folder) / str(number))
             errors = found.errors()
             worst = max(worst, *(abs(e) for e in errors.values()))

@@ -1,6 +1,7 @@
 """The longest rows of a profile's data in tokens, as the worker would make them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -9,9 +10,9 @@ from core.dryrun.errors import CannotProve
 from core.memory.forecast import Lengths
 from core.params import DataTable
 from core.profile import Profile, dataset_files, eval_files, model_path
+from core.rows import AnyRow, Compared, Judged, Text
 from core.train.data.chat import ChatEncoder, make_encoder
-from core.train.data.examples import AnyExample, Example
-from core.train.data.formats import AnyRow, Compared, Judged, Text
+from core.train.data.examples import AnyExample, Example, Pair, Tagged
 from core.train.data.packing import blocks, pack, packs_apart
 from core.train.data.rows import read_split
 from core.train.errors import UsageError
@@ -50,28 +51,42 @@ def measure(profile: Profile) -> Lengths:
         encoder = make_encoder(load_tokenizer(profile, _source(profile)), profile)
         if profile.method.stage == "pt":
             train, evaluation = (
-                _cut_widths(rows, encoder, table) for rows in (split.train, split.evaluation)
+                _Rows(_cut_widths(rows, encoder, table)) for rows in (split.train, split.evaluation)
             )
         elif table.packing and profile.method.stage == "sft":
-            train = _packed_widths(split.train, encoder, table)
-            evaluation = _widths(split.evaluation, encoder)
+            train = _Rows(_packed_widths(split.train, encoder, table))
+            evaluation = _seen(split.evaluation, encoder)
         else:
-            train, evaluation = (_widths(r, encoder) for r in (split.train, split.evaluation))
+            train, evaluation = (_seen(r, encoder) for r in (split.train, split.evaluation))
     except UsageError as error:
         raise CannotProve(str(error)) from None
-    if not train:
+    if not train.widths:
         raise CannotProve(
             f"no row to train on has an answer within the first {table.cutoff_len} tokens; raise data.cutoff_len"
         )
-    every = {*train, *evaluation}
-    # Packed rows that are not to see each other need a mask as large as that of padding.
-    masked = packs_apart(table, profile.method.stage)
+    every = {*train.widths, *evaluation.widths}
+    # Packed rows that are not to see each other need a mask as large as that of padding. Stage kto gives prompts the
+    # answers of others.
+    masked = packs_apart(table, profile.method.stage) or len(train.asked | evaluation.asked) > 1
     return Lengths(
-        batch_width(max(train), cuda=True),
-        batch_width(max(evaluation, default=0), cuda=True),
+        batch_width(max(train.widths), cuda=True),
+        batch_width(max(evaluation.widths, default=0), cuda=True),
         measured=True,
         padded=masked or len(every) > 1 or max(every) % PADDED_TO > 0,
+        learnt=max(train.learnt, evaluation.learnt),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What is to know of rows of the data."""
+
+    widths: list[int]
+    """Tokens of each row that a batch has of them, the longest among them."""
+    learnt: int = 0
+    """The most tokens that are learnt of one of them; 0 where that is not asked."""
+    asked: frozenset[int] = frozenset()
+    """The lengths of stage kto's prompts."""
 
 
 def _packed_widths(rows: Sequence[AnyRow], encoder: ChatEncoder, table: DataTable) -> list[int]:
@@ -91,21 +106,38 @@ def _cut_widths(rows: Sequence[AnyRow], encoder: ChatEncoder, table: DataTable) 
     return [b.size for b in blocks(examples, table.cutoff_len, apart=table.neat_packing)]
 
 
-def _widths(rows: Sequence[AnyRow], encoder: ChatEncoder) -> list[int]:
-    """The lengths of rows, the longest among them."""
+def _seen(rows: Sequence[AnyRow], encoder: ChatEncoder) -> _Rows:
+    """Rows that are not packed."""
     if not rows:
-        return []
+        return _Rows([])
     if len(rows) <= ALL:
-        return [example.size for example in _examples(rows, encoder)]
+        return _rows_of(_examples(rows, encoder))
     count = max(ALL // 2, round(len(rows) * SHARE))
     ordered = sorted(rows, key=_weight, reverse=True)
-    widths: list[int] = []
-    while ordered and not widths:
+    found = _Rows([])
+    while ordered and not found.widths:
         # Rows whose answer lies beyond cutoff_len are left out, and the longest are the first to be.
-        widths = [example.size for example in _examples(ordered[:count], encoder)]
+        found = _rows_of(_examples(ordered[:count], encoder))
         ordered = ordered[count:]
-    # Rows that were not looked at are shorter, and need padding.
-    return [*widths, 1] if widths and ordered else widths
+    if not (found.widths and ordered):
+        return found
+    # The longest answer may stand in a row of middling length. Rows that were not looked at need padding.
+    answers = sorted((row for row in ordered if _answers(row)), key=_answers, reverse=True)
+    others = _rows_of(_examples(answers[: count // 2], encoder))
+    return _Rows([*found.widths, 1], max(found.learnt, others.learnt), found.asked | others.asked)
+
+
+def _rows_of(examples: Sequence[AnyExample]) -> _Rows:
+    widths: list[int] = []
+    asked: set[int] = set()
+    for example in examples:
+        widths.append(example.size)
+        if isinstance(example, Pair):
+            # Its two rows are of a batch, and the shorter one needs padding.
+            widths.append(len(example.prompt) + min(len(example.chosen), len(example.rejected)))
+        if isinstance(example, Tagged):
+            asked.add(len(example.prompt))
+    return _Rows(widths, max((e.learnt for e in examples), default=0), frozenset(asked))
 
 
 def _examples(rows: Sequence[AnyRow], encoder: ChatEncoder) -> list[AnyExample]:
@@ -124,6 +156,17 @@ def _weight(row: AnyRow) -> int:
         case _:
             answer = 0
     return answer + sum(_thirds(turn.text) for turn in row.turns)
+
+
+def _answers(row: AnyRow) -> int:
+    """The same of what is learnt of rows that somebody has judged: of both answers of a pair."""
+    match row:
+        case Compared():
+            return _thirds(row.chosen) + _thirds(row.rejected)
+        case Judged():
+            return _thirds(row.answer)
+        case _:
+            return 0
 
 
 def _thirds(text: str) -> int:

@@ -63,7 +63,7 @@ class Memo:
         form = self._forms.get(key)
         if form is None:
             result = operation(*args, **kwargs)
-            self._forms[key] = _form(operation, args, result)
+            self._forms[key] = _form(operation, args, kwargs, result)
             return result
         if form.way == "new":
             return self._make(form)
@@ -114,7 +114,7 @@ def _key(args: Any) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def _form(operation: Any, args: Any, result: Any) -> _Form:
+def _form(operation: Any, args: Any, kwargs: Any, result: Any) -> _Form:
     """What to remember of a result; "other" where it depends on more than its key."""
     if operation.namespace not in ("aten", "bitsandbytes"):
         return _Form("other")
@@ -133,7 +133,7 @@ def _form(operation: Any, args: Any, result: Any) -> _Form:
         return _Form("other")
     if any(each.fake_device != _CPU for each in tensors):
         return _Form("other")
-    if _share(args, tensors):
+    if _share((args, kwargs), tensors):
         return _Form("other")
     sizes = tuple(each if each is None else _size(each) for each in results)
     return _Form("new", None if single else type(result), sizes)

@@ -115,10 +115,12 @@ def build(
     *,
     cuda: bool,
     total: int,
+    scored: bool = False,
 ) -> Built:
     """The model before any of its weights is chosen to train; called within a fake mode.
 
-    `weights` is the type in which they arrive, `total` the device's memory.
+    `weights` is the type in which they arrive, `total` the device's memory. A model that is `scored` has one number in
+    place of its vocabulary (core.train.stages.reward).
 
     Raises:
         CannotProve: it is no causal language model, or quantised in a way that is not simulated.
@@ -131,7 +133,7 @@ def build(
             "what method.use_dora takes on weights of 8 bits is not simulated; with 4 bits it is"
         )
     with torch._subclasses.fake_tensor.unset_fake_temporarily():
-        model = _on_meta(config, table, weights)
+        model = _on_meta(config, table, weights, scored)
         notes = (*_unseen(model), *notes)
         if table.quantization_bit:
             replace_linears(model, table, numbers.compute)
@@ -141,9 +143,15 @@ def build(
     return Built(model, notes)
 
 
-def _on_meta(config: Any, table: ModelTable, dtype: Any) -> Any:
-    from transformers import AutoModelForCausalLM
+def _on_meta(config: Any, table: ModelTable, dtype: Any, scored: bool) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    loader = AutoModelForSequenceClassification if scored else AutoModelForCausalLM
+    if scored:
+        config.num_labels = 1
+        text = config.get_text_config()
+        # Which one it is changes no tensor's size.
+        text.pad_token_id = 0 if text.pad_token_id is None else text.pad_token_id
     options = {}
     if table.attn != "auto":
         # flash-attn need not be installed here, and transformers would insist on it.
@@ -152,7 +160,7 @@ def _on_meta(config: Any, table: ModelTable, dtype: Any) -> Any:
         )
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+            model = loader.from_config(config, dtype=dtype, **options)
     except Exception as error:
         text = first_line(error)
         if "Unrecognized configuration class" in text:

@@ -3,22 +3,23 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from core.data_size import batch_width
+from core.dryrun.assumed import Assumed
 from core.dryrun.cuda import cuda_semantics, transients
 from core.dryrun.errors import CannotProve
+from core.dryrun.fused_head import CHUNK, fused_head_on_cuda, head_transients
+from core.dryrun.load import Models, load
 from core.dryrun.masks import assumed_masks
 from core.dryrun.memo import Memo
-from core.dryrun.model import build, read_config
-from core.dryrun.offload import offload_fake
+from core.dryrun.model import read_config
 from core.dryrun.optimizers import make_optimizer
 from core.dryrun.quantized import dora_reads_4bit, import_bitsandbytes
-from core.dryrun.steps import Recipe, Shape, run
+from core.dryrun.steps import Recipe, Shape, Tokens, Work, run
 from core.dryrun.summary import demand, peak
 from core.dryrun.tracker import Tracker
 from core.memory.allocator import ROUND
@@ -28,9 +29,14 @@ from core.memory.forecast import AMPERE, Forecast, Lengths, Target
 from core.profile import Profile
 from core.train.data.packing import packs_apart
 from core.train.errors import UsageError
-from core.train.model.build import check_fits, prepare
+from core.train.model.build import check_fits
 from core.train.model.isolation import check_positions
 from core.train.precision import Numbers, decide
+
+TOKENWISE = ("pt", "sft")
+"""Stages that learn tokens, in whose updates nothing looks at data."""
+FUSED = ("dpo", "kto")
+"""Stages that compute log probabilities with TRL's fused head."""
 
 
 def prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
@@ -53,26 +59,20 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         raise CannotProve(
             f"the memory of stage {profile.method.stage} is estimated: its updates are not simulated"
         )
-    import_libraries()
+    import_libraries(profile.method.stage)
     cuda = target.kind == "cuda"
     numbers = _numbers(profile, target)
     config = read_config(profile)
     shape = _shape(profile, target, lengths)
     with ExitStack() as stack:
-        mode = stack.enter_context(fake_mode())
+        memo = Memo(stack.enter_context(fake_mode()))
         stack.enter_context(assumed_masks(padded=lengths.padded))
-        if cuda:
-            stack.enter_context(cuda_semantics(target.assumed_capability))
-        if profile.method.use_dora and import_bitsandbytes() is not None:
-            stack.enter_context(dora_reads_4bit())
-        tracker = Tracker(
-            transients() if cuda else None,
-            config.get_text_config().vocab_size,
-            ROUND if cuda else 1,
-            Memo(mode).run,
-        )
+        stack.enter_context(_semantics(profile, target))
+        assumed = Assumed(_answers(profile, lengths), memo.run)
+        tracker = _tracker(profile, config, target, assumed, memo)
         tracker.begin("load", 0)
-        model, notes = _model(config, profile, numbers, tracker, target)
+        models = load(config, profile, numbers, tracker, target)
+        model = models.policy
         longest = min(max(lengths.train, lengths.evaluation), profile.data.cutoff_len)
         check_fits(model, 0, longest, profile.model.model_name_or_path)
         if shape.packed:
@@ -80,15 +80,61 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         with tracker:
             optimizer = make_optimizer(profile.train, profile.method, model, cuda=cuda)
         recipe = _recipe(profile, numbers, cublas_workspace(target))
-        run(model, optimizer, shape, recipe, tracker)
-    return _forecast(tracker, profile, target, (*notes, *_blind_spots(profile, target)))
+        run(model, optimizer, shape, recipe, tracker, work=_work(profile, models, recipe, assumed))
+    return _forecast(tracker, profile, target, (*models.notes, *_blind_spots(profile, target)))
 
 
-def import_libraries() -> None:
+@contextmanager
+def _semantics(profile: Profile, target: Target) -> Iterator[None]:
+    """Within it, tensors on the CPU take the ways that they would on `target`."""
+    with ExitStack() as stack:
+        if target.kind == "cuda":
+            stack.enter_context(cuda_semantics(target.assumed_capability))
+            if profile.method.stage in FUSED:
+                stack.enter_context(fused_head_on_cuda())
+        if profile.method.use_dora and import_bitsandbytes() is not None:
+            stack.enter_context(dora_reads_4bit())
+        yield
+
+
+def _tracker(
+    profile: Profile, config: Any, target: Target, assumed: Assumed, memo: Memo
+) -> Tracker:
+    """What logs the run, and carries its operations out."""
+    cuda, fused = target.kind == "cuda", profile.method.stage in FUSED
+    widths = (config.get_text_config().vocab_size, *((CHUNK,) if fused else ()))
+    inner = transients() if cuda else {}
+    if cuda and fused:
+        inner = {**inner, **head_transients(assumed.count)}
+    looks = profile.method.stage not in TOKENWISE
+    return Tracker(inner, widths, ROUND if cuda else 1, assumed.run if looks else memo.run)
+
+
+def _work(profile: Profile, models: Models, recipe: Recipe, assumed: Assumed) -> Work:
+    """What the stage does in an update."""
+    if profile.method.stage in TOKENWISE:
+        return Tokens(models.policy, recipe)
+    from core.dryrun.judged import Judged
+
+    return Judged(profile, models.policy, models.reference, recipe.autocast, assumed)
+
+
+def _answers(profile: Profile, lengths: Lengths) -> int:
+    """The most tokens that are answers, of a row of a batch."""
+    rows = 1 if profile.method.stage == "kto" else 2
+    most = profile.data.cutoff_len
+    return min(-(-lengths.learnt // rows) or most, most)
+
+
+def import_libraries(stage: str = "sft") -> None:
     """Import what proofs need: within the fake mode, what a module makes for itself would be fake for good."""
     # Else peft would import it, with its compiler.
     import_bitsandbytes()
     import peft  # noqa: F401
+
+    if stage not in TOKENWISE:
+        # TRL, which takes as long to import as all else.
+        import core.dryrun.judged  # noqa: F401
 
 
 def _numbers(profile: Profile, target: Target) -> Numbers:
@@ -115,45 +161,6 @@ def _shape(profile: Profile, target: Target, lengths: Lengths) -> Shape:
     return Shape(
         *size, train.gradient_accumulation_steps, *eval_size, packed=packed, eval_packed=eval_packed
     )
-
-
-def _model(
-    config: Any, profile: Profile, numbers: Numbers, tracker: Tracker, target: Target
-) -> tuple[Any, tuple[str, ...]]:
-    """The model, its trainable weights chosen, as core.train.model.build.load_model makes it."""
-    whole = profile.method.finetuning_type == "full"
-    weights = numbers.trained if whole else numbers.frozen
-    config.use_cache = False
-    built = build(
-        config, profile, numbers, weights, tracker, cuda=target.kind == "cuda", total=target.total
-    )
-    model, train = built.model, profile.train
-    with tracker:
-        model = prepare(
-            model, _begun(profile), numbers, offload_fake if target.kind == "cuda" else _stay
-        )
-        if train.neftune_noise_alpha is not None:
-            _add_noise(model, train.neftune_noise_alpha)
-    lora = profile.method.finetuning_type == "lora"
-    trained = [p for p in model.parameters() if p.requires_grad]
-    tracker.adopt(trained, "adapters" if lora else "weights")
-    return model, built.notes
-
-
-def _begun(profile: Profile) -> Profile:
-    """The profile with adapters that begin as any: PiSSA's decomposition depends on the weights, and leaves adapters of
-    the same form."""
-    return replace(profile, method=profile.method.model_copy(update={"pissa_init": False}))
-
-
-def _stay(model: Any) -> None:
-    """On the CPU activations are in the host's memory already."""
-
-
-def _add_noise(model: Any, alpha: float) -> None:
-    from transformers.integrations.neftune import activate_neftune
-
-    activate_neftune(model, alpha)
 
 
 def _recipe(profile: Profile, numbers: Numbers, workspace: int) -> Recipe:

@@ -6,7 +6,7 @@ operation never shows there; `transients` says what each of them takes.
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -29,12 +29,12 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
     def __init__(
         self,
         transients: Transients | None = None,
-        vocabulary: int = 0,
+        vocabulary: int | Collection[int] = 0,
         rounding: int = 1,
         run: Callable[[Any, Any, Any], Any] | None = None,
     ) -> None:
-        """`vocabulary` is how wide logits are; sizes are rounded up to a multiple of `rounding` bytes; `run` is what
-        carries an operation out, given it, its arguments and its named arguments."""
+        """`vocabulary` is how wide logits are, or which widths they have; sizes are rounded up to a multiple of
+        `rounding` bytes; `run` is what carries an operation out, given it, its arguments and its named arguments."""
         super().__init__()
         self._run = run or _call
         self.events: list[Event] = []
@@ -48,7 +48,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         self.next = 1
         """The next allocation's id."""
         self._rounding = rounding
-        self._vocabulary = vocabulary
+        self._vocabulary = {vocabulary} if isinstance(vocabulary, int) else set(vocabulary)
         self._transients = transients or {}
 
     def __torch_dispatch__(
@@ -116,7 +116,7 @@ class Tracker(TorchDispatchMode):  # type: ignore[misc]
         if storage._cdata in self._live:
             return
         category = self._category
-        if category == "activations" and tensor.dim() > 1 and tensor.shape[-1] == self._vocabulary:
+        if category == "activations" and tensor.dim() > 1 and tensor.shape[-1] in self._vocabulary:
             category = "logits"
         self._add(storage, category)
 

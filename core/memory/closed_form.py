@@ -22,12 +22,11 @@ from core.memory.estimate.passes import (
 from core.memory.estimate.regime import Regime, decide
 from core.memory.estimate.sharing import sharing
 from core.memory.estimate.stages import (
-    TILE,
+    as_trained,
     cache_of_answers,
     further_models,
     needs_of,
     note_of,
-    scored,
 )
 from core.memory.estimate.states import (
     EMBEDDINGS,
@@ -82,7 +81,7 @@ class _Run:
     ) -> None:
         self._profile = profile
         self._needs = needs_of(profile)
-        self._shape = shape = scored(shape) if self._needs.tail == "score" else shape
+        self._shape = shape = as_trained(profile, shape)
         self._target = target
         self._regime = regime
         self._lengths = lengths
@@ -99,7 +98,7 @@ class _Run:
         adapters = size_of(self._groups, regime.trained) if regime.method == "lora" else 0
         states = optimizer_states(self._groups, profile.train, regime.trained, cuda=regime.cuda)
         weights = base_weights(self._shape, regime, profile.method)
-        further = further_models(profile, self._shape, regime, loading=False)
+        further = further_models(profile, self._shape, regime)
         return {
             "weights": weights // shared.weights + further,
             "adapters": adapters // shared.weights,
@@ -109,10 +108,8 @@ class _Run:
 
     def load(self) -> None:
         """Weights arrive one by one; one that is quantised arrives in 16 bits first."""
-        regime, shape, profile = self._regime, self._shape, self._profile
-        unshared = further_models(profile, shape, regime, loading=True)
-        shared = further_models(profile, shape, regime, loading=False)
-        weights = self._held["weights"] + unshared - shared
+        regime, shape = self._regime, self._shape
+        weights = self._held["weights"]
         largest = max((m.weight for m in shape.linears), default=0)
         arriving = largest * 2 if regime.bits < 16 else 0
         self._note("load", {"weights": weights + arriving})
@@ -134,22 +131,22 @@ class _Run:
         shared = self._sharing
         kept = gradients if shared.buckets is None else shared.buckets
         accumulated = train.gradient_accumulation_steps > 1 or shared.buckets is not None
-        rows = train.per_device_train_batch_size * self._needs.rows
+        rows, width = train.per_device_train_batch_size, self._width_of(self._lengths.train)
         batch = Batch(
-            rows=rows,
-            length=self._width_of(self._lengths.train),
+            rows=rows * self._needs.rows,
+            length=width,
             chunk=self._chunk(),
             accumulated=accumulated,
             offload=train.offload_activations and regime.cuda,
             answers=self._answers(),
+            fused=self._fused(rows, width),
         )
         inputs = 3 * rounded(8 * batch.tokens) * train.gradient_accumulation_steps
         held = self._computing()
         held["activations"] = inputs
         if accumulated:
             held["gradients"] = kept + shared.passing
-        aside = self._pass_aside(batch) if self._needs.aside else None
-        _Passes(self._shape, regime, self._profile, batch, held, self._note, aside=aside).run()
+        _Passes(self._shape, regime, self._profile, batch, held, self._note).run()
         updating = dict(self._held)
         updating["activations"] = inputs
         updating["gradients"] = kept
@@ -166,11 +163,13 @@ class _Run:
         if not longest:
             return
         rows = train.per_device_eval_batch_size or train.per_device_train_batch_size
+        width = self._width_of(longest)
         batch = Batch(
             rows=rows * self._needs.rows,
-            length=self._width_of(longest),
+            length=width,
             chunk=self._chunk(),
             answers=self._answers(),
+            fused=self._fused(rows, width),
         )
         if self._needs.drawn:
             self._draw(batch)
@@ -191,28 +190,18 @@ class _Run:
 
     def _chunk(self) -> int | None:
         """Tokens whose scores exist at once; None for all of a batch."""
-        if self._needs.tail == "tokens":
-            return self._profile.train.loss_chunk_tokens
-        return TILE if self._needs.tail == "tiles" else None
+        return self._profile.train.loss_chunk_tokens if self._needs.tail == "tokens" else None
+
+    def _fused(self, rows: int, width: int) -> int | None:
+        """Tokens that TRL's fused head scores of a batch with `rows` rows of the data."""
+        if self._needs.tail != "fused":
+            return None
+        some = rows * self._needs.rows * (width - 1)
+        return min(some, rows * self._lengths.learnt) if self._lengths.learnt else some
 
     def _answers(self) -> int | None:
         """Tokens of a row that are scored where not all are: what is drawn, and the one before it."""
         return self._needs.drawn + 1 if self._needs.tail == "answers" else None
-
-    def _pass_aside(self, batch: Batch) -> Peak:
-        """The most of a pass without gradients over the same rows."""
-        most: list[Held] = [{}]
-
-        def note(_: Moment, parts: Held) -> None:
-            most[0] = max(most[0], parts, key=lambda held: sum(held.values()))
-
-        nothing: Held = {"activations": 0}
-        quiet = Batch(batch.rows, batch.length, batch.chunk)
-        _Passes(
-            self._shape, self._regime, self._profile, quiet, nothing, note, training=False
-        ).run()
-        parts = [most[0].get(label, 0) for label in LABELS]
-        return Peak(sum(parts), parts)
 
     def _draw(self, batch: Batch) -> None:
         """Answers that are drawn: a token at a time, from keys and values that are kept of all before it."""
@@ -270,10 +259,7 @@ class _Passes:
         note: Callable[[Moment, Held], None],
         *,
         training: bool = True,
-        aside: Peak | None = None,
     ) -> None:
-        """`aside` is what a pass without gradients takes that runs before the backward pass."""
-        self._aside = aside
         self._shape = shape
         self._regime = regime
         self._batch = batch
@@ -301,8 +287,6 @@ class _Passes:
         tail = self._tail()
         self._add("forward", kept, tail.forward, copies + entry)
         self._add("forward", kept, tail.after)
-        if self._aside is not None:
-            self._add("forward", kept, self._aside)
         if self._training:
             self._backward(kinds, kept, tail)
 

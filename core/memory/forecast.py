@@ -79,6 +79,9 @@ class Lengths(msgspec.Struct, frozen=True):
     padded: bool = True
     """Whether a batch may hold padding: not where all rows have one length, a multiple of what batches are padded to.
     Attention makes a mask of padding, and takes another kernel for it."""
+    learnt: int = 0
+    """The most tokens that are learnt of one row of the data, of a pair of both answers; 0 where that was not counted,
+    and all may be."""
 
     @staticmethod
     def bound(profile: Profile) -> "Lengths":

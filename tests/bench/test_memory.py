@@ -32,12 +32,17 @@ def test_all_measured_models_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["lora, fp32, checkpointing", "full, bf16", "freeze, pure_bf16", "full, chunked loss"]
-)
+    "name",
+    [
+        "lora, fp32, checkpointing", "full, bf16", "freeze, pure_bf16", "full, chunked loss",
+        "rm, lora", "rm, full, bf16, checkpointing", "dpo sigmoid, lora, 4 bits, bf16, checkpointing",
+        "dpo sigmoid, full", "dpo sigmoid, freeze", "dpo simpo, lora", "kto, lora, 4 bits", "kto, full",
+    ],
+)  # fmt: skip
 def test_the_worker_allocates_what_the_dry_run_says(name: str, tmp_path: Path) -> None:
-    data = tmp_path / "rows.jsonl"
-    write_rows(data)
-    found = compare(name, base(data).with_changes(runs()[name]), tmp_path / "trial")
+    data, changes = tmp_path / "rows.jsonl", runs()[name]
+    write_rows(data, str(changes.get("method.stage", "sft")))
+    found = compare(name, base(data).with_changes(changes), tmp_path / "trial")
     # The batch that the data loader has fetched ahead, and numbers of the Trainer's, are not simulated.
     for error in found.errors().values():
         assert abs(error) < 0.2

@@ -87,12 +87,16 @@ def _adapted(scene: Scene, given: Tensor, made: Tensor, layer: Linear) -> Tensor
         copy = tape.apply((made,), made.count, made.width)
         tape.drop(made)
         made = copy
+    # What the layer was called with lives until it returns.
+    called = given
     if regime.bits == 16 or not regime.autocast:
-        cast = tape.cast(given, regime.trained)
-        tape.drop(given)
-        given = cast
+        given = tape.cast(given, regime.trained)
+    else:
+        tape.keep(given)
     if regime.dora:
-        return _dora(scene, given, made, layer)
+        out = _dora(scene, given, made, layer)
+        tape.drop(called)
+        return out
     dropped = _adapter_dropout(scene, given)
     down = _thin(scene, dropped, layer.inputs * rank, rank)
     tape.drop(dropped)
@@ -104,9 +108,8 @@ def _adapted(scene: Scene, given: Tensor, made: Tensor, layer: Linear) -> Tensor
         tape.drop(up)
         up = lowered
     total = tape.add(made, up)
-    tape.drop(given)
     out = tape.cast(total, width)
-    tape.drop(total)
+    tape.drop(total, given, called)
     return out
 
 

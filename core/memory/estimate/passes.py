@@ -2,6 +2,7 @@
 
 import msgspec
 
+from core.memory.estimate.fused import log_probs
 from core.memory.estimate.layers import decoder_layer, norm
 from core.memory.estimate.linears import product, scaled
 from core.memory.estimate.regime import Regime
@@ -61,6 +62,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Whether activations go to the host."""
     answers: int | None = None
     """Tokens at the end of each row that alone are scored (ppo); None for all."""
+    fused: int | None = None
+    """Tokens whose log probabilities TRL's fused head computes; None for scores of the whole vocabulary."""
 
     @property
     def tokens(self) -> int:
@@ -150,6 +153,9 @@ def tail_cost(
     if batch.answers is not None:
         hidden = _ends(tape, shape, batch.rows * batch.answers, hidden)
     head = scene.weight(shape.head)
+    if batch.fused is not None:
+        loss = log_probs(scene, hidden, head, batch.fused)
+        return _fused_tail(tape, loss, batch, head_waits, training)
     if batch.chunk is not None and batch.chunk < batch.tokens:
         return _chunked_tail(scene, hidden, head, batch, head_waits)
     loss, logits = _loss(scene, hidden, head)
@@ -165,6 +171,18 @@ def tail_cost(
     if training:
         tape.backward(loss, accumulated=batch.accumulated and not head_waits)
     return TailCost(forward, after, kept, tape.peak, tape.gradients)
+
+
+def _fused_tail(
+    tape: Tape, loss: Tensor, batch: Batch, head_waits: bool, training: bool
+) -> TailCost:
+    """What comes after TRL's fused head takes nothing to speak of."""
+    forward = tape.peak
+    tape.forget_peak()
+    kept = tape.parts.copy()
+    if training:
+        tape.backward(loss, accumulated=batch.accumulated and not head_waits)
+    return TailCost(forward, Peak(), kept, tape.peak, tape.gradients)
 
 
 def _loss(scene: Scene, hidden: Tensor, head: Weight) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,11 @@ from core.memory.estimate.states import base_weights, rounded, size_of, trained_
 from core.memory.models.shape import Architecture
 from core.profile import Profile, model_path
 
-PROVEN = frozenset({"pt", "sft"})
-"""The stages whose updates a dry run goes through. The others are estimated."""
+PROVEN = frozenset({"pt", "sft", "rm", "dpo", "kto"})
+"""The stages whose updates a dry run goes through. How long the answers get that ppo draws, and so what their keys and
+values take, is decided while it runs: it is estimated."""
 
-TILE = 512
-"""Tokens whose scores exist at once where TRL computes log probabilities in tiles (its tiles are blocks of the
-vocabulary for all tokens; this is the same for the vocabularies and batches of today within some ten MiB)."""
-
-Tail = Literal["tokens", "tiles", "score", "answers"]
+Tail = Literal["tokens", "fused", "score", "answers"]
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -28,18 +25,14 @@ class Needs(msgspec.Struct, frozen=True):
     rows: int = 1
     """Rows that the model computes for one row of the data."""
     tail: Tail = "tokens"
-    """What becomes of the last layer's result: scores of all tokens, log probabilities in tiles, one score a row, or
-    scores of the answers' tokens alone."""
-    aside: bool = False
-    """Whether a pass without gradients runs while the activations of the batch are held."""
+    """What becomes of the last layer's result: scores of all tokens, log probabilities by TRL's fused head, one score
+    a row, or scores of the answers' tokens alone."""
     references: int = 0
     """Further models of the policy's size that are held frozen."""
     rewards: int = 0
     """Reward models, taken to be of the policy's size, and never quantised."""
     drawn: int = 0
     """Tokens that are drawn behind each prompt, an evaluation batch at a time."""
-    shares: bool = False
-    """Whether further models use the frozen weights of the policy where they are the same."""
 
 
 def needs_of(profile: Profile) -> Needs:
@@ -48,17 +41,26 @@ def needs_of(profile: Profile) -> Needs:
     if stage == "rm":
         return Needs(rows=2, tail="score")
     if stage == "dpo" and table.pref_loss in ("orpo", "simpo"):
-        return Needs(rows=2, tail="tiles")
+        return Needs(rows=2, tail="fused")
     # Adapters are switched off for the reference: that takes no second model.
     second = int(profile.method.finetuning_type != "lora" or table.ref_model is not None)
     if stage == "dpo":
-        return Needs(rows=2, tail="tiles", aside=True, references=second)
+        # Its pass, without gradients, comes before the policy's and takes less.
+        return Needs(rows=2, tail="fused", references=second)
     if stage == "kto":
-        return Needs(tail="tiles", aside=True, references=second)
+        return Needs(tail="fused", references=second)
     if stage == "ppo":
         drawn = profile.generation.max_new_tokens
-        return Needs(tail="answers", references=second, rewards=1, drawn=drawn, shares=True)
+        return Needs(tail="answers", references=second, rewards=1, drawn=drawn)
     return Needs()
+
+
+def as_trained(profile: Profile, shape: Architecture) -> Architecture:
+    """The model as the stage trains it: those that weigh answers against each other leave its own dropout off."""
+    if profile.method.stage in ("pt", "sft"):
+        return shape
+    shape = msgspec.structs.replace(shape, dropout=0.0, attention_dropout=0.0)
+    return scored(shape) if needs_of(profile).tail == "score" else shape
 
 
 def scored(shape: Architecture) -> Architecture:
@@ -69,17 +71,16 @@ def scored(shape: Architecture) -> Architecture:
     return msgspec.structs.replace(shape, tied=False, scored=True, parameters=numbers)
 
 
-def further_models(profile: Profile, shape: Architecture, regime: Regime, *, loading: bool) -> int:
-    """Bytes of the references and reward models that are held frozen beside the model that trains; while they are
-    `loading`, nothing of a reference is shared yet."""
+def further_models(profile: Profile, shape: Architecture, regime: Regime) -> int:
+    """Bytes of the references and reward models that are held frozen beside the model that trains. A reference of the
+    model that the profile begins with is made on its frozen weights (core.train.stages.reference)."""
     needs, method = needs_of(profile), profile.method
     held = msgspec.structs.replace(regime, method="lora")
     frozen = base_weights(shape, held, method)
     # What the policy trains is its own; with LoRA that is in no weight that others have.
     apart = size_of(trained_groups(shape, regime, method), regime.frozen)
     apart = 0 if regime.method == "lora" else apart
-    own = profile.alignment.ref_model is None
-    shares = needs.shares and own and regime.method == "freeze" and not loading
+    shares = profile.alignment.ref_model is None and regime.method == "freeze"
     size = needs.references * (apart if shares else frozen)
     if not needs.rewards:
         return size
@@ -109,14 +110,14 @@ def cache_of_answers(shape: Architecture, regime: Regime, rows: int, length: int
 
 
 def note_of(profile: Profile) -> str:
-    """Why the forecast of such a stage is an estimate, as a sentence; empty where it may be a proof."""
-    stage = profile.method.stage
-    if stage in PROVEN:
-        return ""
-    text = f"The updates of stage {stage} are estimated and not gone through one by one."
-    if stage == "ppo":
-        if not _is_adapter_of_policy(profile):
-            text += " The reward model is taken to be as large as the policy."
+    """What of the stage the closed form cannot know, as sentences; empty where there is nothing."""
+    said = []
+    if profile.method.stage not in PROVEN:
+        said.append(
+            f"The updates of stage {profile.method.stage} are estimated and not gone through one by one."
+        )
+    if needs_of(profile).rewards and not _is_adapter_of_policy(profile):
+        said.append("The reward model is taken to be as large as the policy.")
     elif needs_of(profile).references and profile.alignment.ref_model is not None:
-        text += " The reference model is taken to be as large as the policy."
-    return text
+        said.append("The reference model is taken to be as large as the policy.")
+    return " ".join(said)

@@ -178,10 +178,7 @@ def _state(group: Group, train: TrainTable, width: int, *, cuda: bool) -> int:
     """The states of one weight, by optimizer."""
     count, optim = group.count, train.optim
     if optim == "adafactor":
-        factored = group.columns > 1
-        return (
-            rounded(4 * group.rows) + rounded(4 * group.columns) if factored else rounded(4 * count)
-        )
+        return _factored(group.rows, group.columns)
     if optim == "sgd":
         return rounded(count * width) if _settings(train).get("momentum") else 0
     if optim in ("adamw_torch", "adamw_torch_fused"):
@@ -194,13 +191,24 @@ def _state(group: Group, train: TrainTable, width: int, *, cuda: bool) -> int:
     return held + (states * rounded(4 * -(-count // BLOCK)) if small else 0)
 
 
+def _factored(rows: int, columns: int) -> int:
+    """adafactor's states of one weight: a number in fp32 for each row and each column; of a vector for each entry."""
+    return rounded(4 * rows) + rounded(4 * columns) if columns > 1 else rounded(4 * rows * columns)
+
+
 def _projected(group: Group, train: TrainTable, width: int) -> int:
     """galore's and apollo's states of one weight: two numbers for each of the gradient's projection on `rank`
-    directions along its shorter side, and the projection itself (Zhao et al. 2024, arXiv 2403.03507, table 1)."""
+    directions along its shorter side (adafactor's in their place), and the projection itself (Zhao et al. 2024, arXiv
+    2403.03507, table 1)."""
     rank = int(_settings(train).get("rank", RANK))
     small = 1 if train.optim.endswith("8bit") else width
     short, long = sorted((group.rows, group.columns))
-    if group.embedding or group.many == 1 or short <= rank:
+    whole = group.embedding or group.many == 1 or short <= rank
+    if train.optim == "galore_adafactor":
+        if whole:
+            return _factored(group.rows, group.columns)
+        return _factored(rank, long) + rounded(4 * rank * short)
+    if whole:
         return 2 * rounded(group.count * (width if group.embedding else small))
     return 2 * rounded(rank * long * small) + rounded(rank * short * width)
 

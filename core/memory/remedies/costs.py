@@ -117,6 +117,7 @@ TRAFFIC = {
     "paged_lion_8bit": 14.0,
     "galore_adamw": 80.0,
     "galore_adamw_8bit": 80.0,
+    "galore_adafactor": 80.0,
     "apollo_adamw": 60.0,
 }
 """Bytes that an update moves for each weight that trains: weight, gradient and states read and written, temporary

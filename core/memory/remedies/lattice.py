@@ -347,6 +347,7 @@ _LESS: dict[str, tuple[str, ...]] = {
     "sgd": (),
     "galore_adamw": ("galore_adamw_8bit",),
     "galore_adamw_8bit": (),
+    "galore_adafactor": (),
     "apollo_adamw": (),
 }
 """What an optimizer leads to where that is not the ones below it in the table: another kind wants another rate."""

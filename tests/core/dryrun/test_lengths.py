@@ -12,7 +12,7 @@ from core.dryrun.lengths import measure
 from core.memory.forecast import Lengths
 from core.profile import DEMO_MODEL, Profile, dataset_files, eval_files, loads
 from core.train.data.batches import Examples, build_examples, read_split
-from core.train.data.chat import ChatEncoder
+from core.train.data.chat import ChatEncoder, make_encoder
 from core.train.model.build import load_tokenizer
 from core.train.model.source import Source
 
@@ -39,6 +39,71 @@ def worker_examples(profile: Profile) -> Examples:
     tokenizer = load_tokenizer(profile, Source(str(DEMO_MODEL), (str(DEMO_MODEL),)))
     encoder = ChatEncoder(tokenizer, "auto", table.cutoff_len, table.train_on_prompt)
     return build_examples(split, encoder, table, "sft", lambda: None)
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Any:
+    """A profile over answers that somebody has judged, each of so many words: of pairs, both answers'."""
+
+    def judged(stage: str, rows: list[tuple[int, int]]) -> Profile:
+        def row(number: int, one: int, other: int) -> dict[str, Any]:
+            first = {"instruction": "Say it."}
+            if stage == "kto":
+                asked = "Say it." + " Now." * other
+                return {"instruction": asked, "output": "hello " * one, "kto_tag": number % 2 == 0}
+            return first | {"chosen": "hello " * one, "rejected": "bye " * other}
+
+        file = tmp_path / "judged.jsonl"
+        made = (row(n, *both) for n, both in enumerate(rows))
+        file.write_text("".join(json.dumps(each) + "\n" for each in made))
+        text = f'[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "{file}"\nval_size = 0\n'
+        return loads(text).with_changes({"method.stage": stage, "data.cutoff_len": 512})
+
+    return judged
+
+
+def judged_examples(profile: Profile) -> list[Any]:
+    split = read_split(
+        profile.data,
+        profile.method.stage,
+        dataset_files(profile),
+        eval_files(profile),
+        profile.train.data_seed,
+    )
+    tokenizer = load_tokenizer(profile, Source(str(DEMO_MODEL), (str(DEMO_MODEL),)))
+    return list(make_encoder(tokenizer, profile).encode(split.train))
+
+
+@pytest.mark.parametrize("stage", ["rm", "dpo", "kto"])
+def test_a_row_is_as_long_as_its_prompt_and_the_longer_answer(judged: Any, stage: str) -> None:
+    profile = judged(stage, [(3, 20), (30, 4), (9, 9)])
+    examples, found = judged_examples(profile), measure(profile)
+    assert found.train == -(-max(e.size for e in examples) // 8) * 8
+    assert found.learnt == max(e.learnt for e in examples)
+    assert found.padded
+
+
+def test_pairs_of_one_length_need_padding_where_their_answers_differ(judged: Any) -> None:
+    cut = {"data.cutoff_len": 64}
+    even = measure(judged("dpo", [(200, 200)] * 3).with_changes(cut))
+    uneven = measure(judged("dpo", [(200, 200), (200, 4)]).with_changes(cut))
+    assert (even.train, even.padded) == (64, False)
+    assert (uneven.train, uneven.padded) == (64, True)
+
+
+def test_prompts_of_several_lengths_need_padding_beside_others_answers(judged: Any) -> None:
+    found = {n: measure(judged("kto", [(n, 4)])) for n in range(1, 40)}
+    exact = next(n for n, each in found.items() if not each.padded)
+    assert not measure(judged("kto", [(exact, 4), (exact, 4)])).padded
+    assert measure(judged("kto", [(exact, 4), (exact + 1, 3)])).padded
+
+
+def test_the_longest_answer_is_found_in_a_row_that_is_not_among_the_longest(
+    judged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ALL", 8)
+    profile = judged("kto", [(2, 80)] * 40 + [(40, 0)] + [(1, 0)] * 10)
+    assert measure(profile).learnt == max(e.learnt for e in judged_examples(profile))
 
 
 def padded(examples: list[Any]) -> int:

@@ -63,6 +63,16 @@ def test_views_share_their_memory_and_updates_return_their_target() -> None:
             assert memo.run(ATEN.add_.Tensor, (base, 1.0), {}) is base
 
 
+def test_a_result_that_is_given_is_no_new_memory() -> None:
+    with FakeTensorMode() as mode:
+        memo, left, right = Memo(mode), torch.empty(4, 8), torch.empty(8, 2)
+        room = torch.empty(4, 16)
+        for _ in range(2):
+            out = room[:, :2]
+            made = memo.run(ATEN.mm.out, (left, right), {"out": out})
+            assert made.untyped_storage()._cdata == room.untyped_storage()._cdata
+
+
 def test_known_numbers_are_looked_at_each_time() -> None:
     with FakeTensorMode() as mode:
         memo = Memo(mode)

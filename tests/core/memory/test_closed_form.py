@@ -102,6 +102,10 @@ def test_a_projected_optimizer_holds_states_of_its_rank() -> None:
     embedding = 8 * 32000 * 4096
     projected = 32 * 4 * 64 * (2 * 11008 + 4096)
     assert optimizer_states(groups, train, 4, cuda=True) == embedding + projected
+    # adafactor holds a number for each row and each column, also of a projection.
+    rows = train.model_copy(update={"optim": "galore_adafactor"})
+    sides = 4 * (32000 + 4096) + 32 * 4 * (64 + 11008 + 64 * 4096)
+    assert optimizer_states(groups, rows, 4, cuda=True) == pytest.approx(sides, rel=1e-3)
     made = forecast(method__finetuning_type="full", train__optim="apollo_adamw")
     plain = forecast(method__finetuning_type="full", train__optim="adamw_torch")
     assert made.parts["optimizer"] < 0.1 * plain.parts["optimizer"]

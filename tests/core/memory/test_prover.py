@@ -154,7 +154,7 @@ def test_closing_does_not_wait_for_a_proof(program: Any, model: Path) -> None:
     while prover._workers[0]._child is None:
         time.sleep(0.01)
     prover.close()
-    asking.join(10)
+    asking.join(240)
     assert failed == ["the dry run has been closed"]
     with pytest.raises(ProofError, match="has been closed"):
         prover.prove(profile_of(model), GPU, LENGTHS)
@@ -166,7 +166,7 @@ def test_a_process_ends_when_its_input_does(prover: Prover, model: Path) -> None
         child = other._workers[0]._child
         assert child is not None and child.stdin is not None
         child.stdin.close()
-        assert child.wait(timeout=60) == 0
+        assert child.wait(timeout=240) == 0
 
 
 def test_it_needs_a_process() -> None:

@@ -18,13 +18,15 @@ from core.memory.closed_form import estimate
 from core.memory.forecast import GIB, Forecast, Lengths, Moment, Target
 from core.params import GenerationTable
 from core.profile import Profile, from_document
+from core.train.model.source import Source
 from core.train.ppo.actors import Actors
 from core.train.ppo.losses import policy_loss, value_loss
 from core.train.ppo.policy import Turns, causal_of
-from core.train.ppo.reference import share_weights
 from core.train.ppo.rollout import Judged, batch_of
 from core.train.ppo.scoring import Scorer
 from core.train.ppo.values import attach
+from core.train.precision import decide
+from core.train.stages.reference import load_reference, twin_of
 
 WORDS = 6000
 SIZES: dict[str, Any] = {
@@ -210,17 +212,33 @@ def test_an_adapter_of_the_policy_s_base_takes_no_second_model(tmp_path: Path) -
     assert not any("taken to be as large" in n for n in told)
 
 
-def test_a_reference_beside_layers_that_train_holds_those_alone() -> None:
-    torch.manual_seed(0)
-    policy, other = (LlamaForCausalLM(LlamaConfig(**SIZES)) for _ in range(2))
-    other.load_state_dict(policy.state_dict())
+@pytest.mark.parametrize("stage", ["dpo", "kto", "ppo"])
+def test_a_reference_beside_layers_that_train_holds_those_alone(stage: str) -> None:
+    given = {"method__freeze_trainable_layers": 1, "train__precision": "fp32"}
+    asked = profile(stage, "freeze", **given)
+    numbers = decide(asked.train, asked.method, "cpu")
+    policy = LlamaForCausalLM(LlamaConfig(**SIZES))
+    twin = twin_of(asked, policy)
+    assert twin is not None
     policy.requires_grad_(False)
     policy.model.layers[2].requires_grad_(True)
-    kept = sum(p.numel() * 4 for p in other.parameters()) - share_weights(policy, other)
-    given = {"method__freeze_trainable_layers": 1, "train__precision": "fp32", "target": CPU}
-    alone = forecast("sft", "freeze", **given).moments["optimizer"]
-    held = forecast("ppo", "freeze", **given).moments["optimizer"] - alone
-    assert held == pytest.approx(kept + 4 * (SHAPE.size() - SHAPE.embedding), rel=0.02)
-    # All of it is there before what is the same is shared.
-    arriving = forecast("ppo", "freeze", **given).moments["load"] - alone
-    assert arriving > 0.9 * 4 * SHAPE.size()
+    load_reference(asked, Source("", ()), numbers, "cpu", Path(), policy, twin)
+    shared = {p.data_ptr() for p in policy.parameters()}
+    kept = sum(p.numel() * 4 for p in twin.model.parameters() if p.data_ptr() not in shared)
+    assert kept == 4 * sum(p.numel() for p in policy.model.layers[2].parameters())
+    rewards = 4 * (SHAPE.size() - SHAPE.embedding) if stage == "ppo" else 0
+    alone = forecast("sft", "freeze", target=CPU, **given)
+    beside = forecast(stage, "freeze", target=CPU, **given)
+    # As it loads too: the reference is never there as a whole.
+    for moment in ("optimizer", "load"):
+        held = beside.moments[moment] - alone.moments[moment]
+        assert held == pytest.approx(kept + rewards, rel=0.02)
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto", "ppo"])
+def test_a_reference_that_is_named_may_share_nothing(stage: str) -> None:
+    given = {"method__freeze_trainable_layers": 1, "train__precision": "fp32"}
+    own = forecast(stage, "freeze", target=CPU, **given).parts["weights"]
+    named = forecast(stage, "freeze", target=CPU, alignment__ref_model="another", **given)
+    layer = 4 * (SHAPE.size() - 2 * SHAPE.embedding) / 3
+    assert named.parts["weights"] - own == pytest.approx(4 * SHAPE.size() - layer, rel=0.02)
