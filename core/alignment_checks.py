@@ -28,8 +28,9 @@ def alignment_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
     train = cast(TrainTable | None, tables.get("train"))
     if alignment and method.stage == "dpo":
         yield from _loss(alignment)
+    resources = cast(ResourcesTable | None, tables.get("resources"))
     if train:
-        yield from _training(method.stage, train)
+        yield from _training(method.stage, train, resources.gpus_per_trial if resources else 1)
     yield from _beside(method, cast(ModelTable | None, tables.get("model")), alignment)
     data = cast(DataTable | None, tables.get("data"))
     if data and data.train_on_prompt:
@@ -37,13 +38,6 @@ def alignment_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
             "data.train_on_prompt",
             f'true does not go with stage = "{method.stage}", which judges answers: prompts are no part of them',
             'leave it out, or stage = "sft"',
-        )
-    resources = cast(ResourcesTable | None, tables.get("resources"))
-    if resources and resources.gpus_per_trial > 1:
-        yield Problem(
-            "resources.gpus_per_trial",
-            f'{resources.gpus_per_trial} does not go with stage = "{method.stage}", which trains on one GPU',
-            "1; resources.parallel runs several trials at once, one on each GPU",
         )
 
 
@@ -69,9 +63,9 @@ def _loss(alignment: AlignmentTable) -> Iterator[Problem]:
         )
 
 
-def _training(stage: str, train: TrainTable) -> Iterator[Problem]:
+def _training(stage: str, train: TrainTable, gpus: int) -> Iterator[Problem]:
     batch, steps = train.per_device_train_batch_size, train.gradient_accumulation_steps
-    if stage == "kto" and batch * steps < 2:
+    if stage == "kto" and batch * steps * gpus < 2:
         yield Problem(
             "train.per_device_train_batch_size",
             "1 with gradient_accumulation_steps = 1 is too few rows for kto, which estimates a KL divergence from the "

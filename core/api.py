@@ -296,7 +296,7 @@ def resting(state: StudyState) -> bool:
 def _loaded(
     profile: str | os.PathLike[str] | Mapping[str, Any], changes: Mapping[str, Any]
 ) -> "Profile":
-    from core.missing import missing_files
+    from core.missing import unusable_files
     from core.profile import ProfileError, from_document, load, resolve
 
     if isinstance(profile, Mapping):
@@ -309,7 +309,7 @@ def _loaded(
         path = resolve(os.fspath(profile))
         source = str(path)
         loaded = load(path, _plain(changes))
-    problems = missing_files(loaded)
+    problems = unusable_files(loaded)
     if problems:
         raise ProfileError(source, problems)
     return loaded

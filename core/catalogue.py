@@ -111,6 +111,15 @@ class Parameter:
             parts.append(f"{'below' if self.high_open else 'at most'} {number(self.high)}")
         return (" " + ", ".join(parts)) if parts else ""
 
+    def refusal(self, value: Any) -> tuple[str, str]:
+        """What is told of a value that is not allowed, and what is; of one that other tools take a reason says both."""
+        for name, reason in self.doc.refused:
+            if name == value:
+                return f"{toml_value(value)} is not allowed: {reason}", ""
+        if value == "" and self.required:
+            return "is missing", self.help.split(". ")[0].split(": ")[-1]
+        return f"{toml_value(value)} is not allowed", self.allowed()
+
     def validate(self, value: Any) -> Any:
         """Return `value` as the parameter's type.
 
@@ -120,7 +129,7 @@ class Parameter:
         try:
             return _adapter(self.key).validate_python(value)
         except ValidationError:
-            raise ValueError(f"{toml_value(value)} is not allowed: {self.allowed()}") from None
+            raise ValueError(": ".join(filter(None, self.refusal(value)))) from None
 
     def parse(self, text: str) -> Any:
         """Read a value as a person types it on a command line or in a form; empty text means "not set".

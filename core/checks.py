@@ -68,7 +68,7 @@ def table_problems(table: str, error: ValidationError) -> Iterator[Problem]:
             yield Problem(key, "is missing", find(key).help.split(". ")[0].split(": ")[-1])
         else:
             parameter = find(key)
-            yield Problem(key, f"{toml_value(item['input'])} is not allowed", parameter.allowed())
+            yield Problem(key, *parameter.refusal(item["input"]))
 
 
 def _entry_problem(key: str, errors: Sequence[ErrorDetails]) -> Problem:

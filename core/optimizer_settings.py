@@ -14,7 +14,7 @@ BITSANDBYTES = frozenset(
     }
 )  # fmt: skip
 """Optimizers of the bitsandbytes package."""
-PROJECTED = frozenset({"galore_adamw", "galore_adamw_8bit", "apollo_adamw"})
+PROJECTED = frozenset({"galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw"})
 """Optimizers whose states are of a projection of the gradients of whole linear layers."""
 
 
@@ -33,6 +33,7 @@ _APOLLO = Package("apollo_torch", "apollo-torch")
 PACKAGES: Mapping[str, Package] = {
     "galore_adamw": _GALORE,
     "galore_adamw_8bit": _GALORE,
+    "galore_adafactor": _GALORE,
     "apollo_adamw": _APOLLO,
 }
 
@@ -83,6 +84,8 @@ _PROJECTION = {
     "proj_type": Setting(str, choices=("std", "reverse_std", "right", "left", "full")),
 }
 _APOLLO_SETTINGS = _PROJECTION | {
+    # apollo-torch 1.0.3 knows "full" by name alone.
+    "proj_type": Setting(str, choices=("std", "reverse_std", "right", "left")),
     "proj": Setting(str, choices=("random", "svd")),
     "scale_type": Setting(str, choices=("channel", "tensor")),
 }
@@ -94,6 +97,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     },
     "galore_adamw": _PROJECTION,
     "galore_adamw_8bit": _PROJECTION,
+    "galore_adafactor": _PROJECTION,
     "apollo_adamw": _APOLLO_SETTINGS,
 }
 """The further settings of each optimizer, by the names that transformers 5.23 takes (trainer_optimizer.py). What all
@@ -136,12 +140,24 @@ def optim_args(optim: str, text: str | None) -> dict[str, Scalar]:
         if name in found:
             raise OptimArgsError(f"{name} is given twice", "leave one of them out")
         found[name] = read
+    _check_together(optim, found)
+    return found
+
+
+def _check_together(optim: str, given: Mapping[str, Scalar]) -> None:
+    """Raise OptimArgsError where settings do not go together; apollo-torch 1.0.3 finds that out in its first update."""
     if (
         optim == "sgd"
-        and found.get("nesterov")
-        and not (found.get("momentum") and not found.get("dampening"))
+        and given.get("nesterov")
+        and not (given.get("momentum") and not given.get("dampening"))
     ):
         raise OptimArgsError(
             "nesterov needs a momentum and no dampening", '"momentum=0.9, nesterov=true"'
         )
-    return found
+    side = given.get("proj_type", "std")
+    if optim == "apollo_adamw" and side != "std" and given.get("scale_type", "channel") != "tensor":
+        # Its channels are those that the projection of type std leaves whole.
+        raise OptimArgsError(
+            f"proj_type = {side} needs scale_type = tensor",
+            "take proj_type = std, or scale_type = tensor",
+        )

@@ -173,13 +173,22 @@ class Profile:
 def load(path: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Profile:
     """Load and check a profile, with `changes` (full key, or `search.space.NAME` → value) made before it is checked.
 
-    Relative paths in it become absolute where the file that they name exists.
+    Relative paths in it become absolute where the file that they name exists. A profile that says no name has its
+    file's.
 
     Raises:
         ProfileError: the file cannot be read, is not TOML, or anything in it is wrong (all of it is listed).
     """
-    folder = Path(path).resolve().parent
-    return loads(read_text(path), source=str(path), folder=folder, changes=changes)
+    file = Path(path).resolve()
+    loaded = loads(read_text(path), source=str(path), folder=file.parent, changes=changes)
+    if "name" in loaded.profile.model_fields_set:
+        return loaded
+    name = find("profile.name")
+    try:
+        table = loaded.profile.model_copy(update={"name": name.validate(file.stem)})
+    except ValueError:  # The name of a file may be longer, or hold a line's end.
+        return loaded
+    return replace(loaded, profile=table)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -24,7 +24,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from core.catalogue import nearest
-from core.missing import missing_files
+from core.missing import unusable_files
 from core.params import ProfileTable
 from core.problems import Problem, did_you_mean
 from core.profile import Profile, ProfileError, from_document, parse, read_text, set_value
@@ -158,10 +158,10 @@ def loads(
 
 
 def missing_in(recipe: Recipe) -> list[Problem]:
-    """What `core.missing.missing_files` finds in the steps, the same thing once."""
+    """What `core.missing.unusable_files` finds in the steps, the same thing once."""
     found: dict[tuple[str, str], Problem] = {}
     for step in recipe.steps:
-        for problem in missing_files(step.starting_from(None, _HERE if step.reward else None)):
+        for problem in unusable_files(step.starting_from(None, _HERE if step.reward else None)):
             told = replace(problem, key=f"step.{step.name}.{problem.key}")
             found.setdefault((problem.key, problem.wrong), told)
     return list(found.values())

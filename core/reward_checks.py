@@ -26,12 +26,19 @@ def reward_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         method.stage,
         cast(TrainTable | None, tables.get("train")),
         cast(DataTable | None, tables.get("data")),
-        cast(ResourcesTable | None, tables.get("resources")),
     )
     model = cast(ModelTable | None, tables.get("model"))
     if method.stage == "rm":
         yield from _scored(method, model)
         return
+    resources = cast(ResourcesTable | None, tables.get("resources"))
+    if resources and resources.gpus_per_trial > 1:
+        yield Problem(
+            "resources.gpus_per_trial",
+            f'{resources.gpus_per_trial} does not go with stage = "ppo", which trains on one GPU: its answers are '
+            "drawn by a policy that is whole in one process",
+            "1; resources.parallel runs several trials at once, one on each GPU",
+        )
     yield from _drawn(method, cast(TrainTable | None, tables.get("train")))
     yield from _budget(cast(SearchTable | None, tables.get("search")))
     alignment = cast(AlignmentTable | None, tables.get("alignment"))
@@ -40,12 +47,7 @@ def reward_problems(tables: Mapping[str, Table]) -> Iterator[Problem]:
         yield from _compared(alignment, cast(TrainTable | None, tables.get("train")))
 
 
-def _common(
-    stage: str,
-    train: TrainTable | None,
-    data: DataTable | None,
-    resources: ResourcesTable | None,
-) -> Iterator[Problem]:
+def _common(stage: str, train: TrainTable | None, data: DataTable | None) -> Iterator[Problem]:
     if train and train.loss_chunk_tokens is not None:
         why = (
             "whose model has one score and no vocabulary"
@@ -62,12 +64,6 @@ def _common(
             "data.train_on_prompt",
             f'true does not go with stage = "{stage}", which learns from answers alone',
             'leave it out, or stage = "sft"',
-        )
-    if resources and resources.gpus_per_trial > 1:
-        yield Problem(
-            "resources.gpus_per_trial",
-            f'{resources.gpus_per_trial} does not go with stage = "{stage}", which trains on one GPU',
-            "1; resources.parallel runs several trials at once, one on each GPU",
         )
 
 

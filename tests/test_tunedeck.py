@@ -29,7 +29,7 @@ def test_other_packages_of_the_same_name_do_not_get_in_the_way(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert ran.returncode == 0, ran.stderr
     assert "train.learning_rate" in ran.stdout
@@ -42,7 +42,7 @@ def test_the_users_path_stays_as_it_was(hostile: dict[str, str]) -> None:
         "import core.values; print(core.values.__file__)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], env=hostile, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env=hostile, capture_output=True, text=True, timeout=240
     )
     assert ran.stdout.strip() == str(ROOT / "core" / "values.py"), ran.stderr
 
@@ -50,7 +50,7 @@ def test_the_users_path_stays_as_it_was(hostile: dict[str, str]) -> None:
 def test_a_folder_that_misses_a_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "tunedeck.py").write_bytes((ROOT / "tunedeck.py").read_bytes())
     ran = subprocess.run(
-        [sys.executable, str(tmp_path / "tunedeck.py")], capture_output=True, text=True, timeout=60
+        [sys.executable, str(tmp_path / "tunedeck.py")], capture_output=True, text=True, timeout=240
     )
     assert ran.returncode != 0
     assert "not installed completely" in ran.stderr

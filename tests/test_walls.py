@@ -23,7 +23,7 @@ def modules_after(statement: str) -> set[str]:
     """The top-level modules that are loaded after `statement` in a fresh interpreter."""
     code = f"{statement}\nimport sys; print(' '.join({{m.partition('.')[0] for m in sys.modules}}))"
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert ran.returncode == 0, ran.stderr
     return set(ran.stdout.split())
@@ -32,7 +32,7 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     ["core.engine.daemon", "core.engine.memory.advise", "core.engine.shim", "core.engine.client", "core.engine.results",
-     "core.search.samplers", "core.search.propose",
+     "core.search.samplers", "core.search.propose", "core.missing", "core.rows.first",
      "tui.cli", "tui.app", "tui.follow", "tui.commands.studies", "tui.commands.profiles",
      "tui.screens.configure"],
 )  # fmt: skip
@@ -56,6 +56,6 @@ def test_a_shim_loads_no_more_than_it_must() -> None:
 def test_every_module_of_core_is_on_the_right_side_of_the_wall() -> None:
     ran = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports"))],
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout

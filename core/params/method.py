@@ -7,6 +7,11 @@ from pydantic import Field
 from core.params.table import FREEZE, LORA, Doc, Table, When
 
 
+def default_alpha(rank: int) -> float:
+    """lora_alpha where it is not set."""
+    return 2.0 * rank
+
+
 class MethodTable(Table):
     """What is trained, and which weights of the model move."""
 

@@ -16,7 +16,7 @@ class ProfileTable(Table):
             min_length=1,
             max_length=80,
             pattern=r"^[^/\x00-\x1f]+$",
-            description="The name that studies and saved files carry.",
+            description="The name that studies and saved files carry. A profile that says none has its file's.",
         ),
         Doc("Name"),
     ] = "untitled"

@@ -48,8 +48,8 @@ class ResourcesTable(Table):
             ge=1,
             le=64,
             description="GPUs of this machine that one trial uses; it waits until so many are free. Each computes its part of every "
-            "update: effective batch = per-device batch × accumulation × GPUs. With 1, several trials run side by side on several "
-            "GPUs, which finishes a search sooner.",
+            "update: effective batch = per-device batch × accumulation × GPUs. Every stage but ppo can. With 1, several trials run "
+            "side by side on several GPUs, which finishes a search sooner.",
         ),
         Doc("GPUs per trial", works="1 where a trial fits one GPU", advanced=True),
     ] = 1

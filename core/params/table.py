@@ -24,6 +24,8 @@ class Doc:
     when: tuple[When, ...] = ()
     llamafactory: str | None = None
     advanced: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
+    """Values that other tools take, each with why this parameter does not."""
 
 
 LORA = (When("method.finetuning_type", ("lora",)),)

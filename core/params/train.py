@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core.params.optimizers import REFUSED
 from core.params.table import CHECKPOINTED, Doc, Table, When
 
 
@@ -122,7 +123,7 @@ class TrainTable(Table):
         Literal[
             "adamw_torch", "adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit",
             "adafactor", "sgd", "lion_32bit", "lion_8bit", "paged_lion_32bit", "paged_lion_8bit", "galore_adamw",
-            "galore_adamw_8bit", "apollo_adamw",
+            "galore_adamw_8bit", "galore_adafactor", "apollo_adamw",
         ],
         Field(
             description="The optimizer. AdamW, whose weight decay is apart from the gradient, holds two numbers for each weight that "
@@ -133,7 +134,13 @@ class TrainTable(Table):
             "their states for a projection of the gradients, for full fine-tuning, and need the galore-torch or apollo-torch package. "
             "Little gain for LoRA, whose weights are few.",
         ),
-        Doc("Optimizer", works="adamw_torch", llamafactory="optim", advanced=True),
+        Doc(
+            "Optimizer",
+            works="adamw_torch",
+            llamafactory="optim",
+            advanced=True,
+            refused=REFUSED,
+        ),
     ] = "adamw_torch"  # fmt: skip
     optim_args: Annotated[
         str | None,
@@ -156,7 +163,7 @@ class TrainTable(Table):
             when=(
                 When(
                     "train.optim",
-                    ("galore_adamw", "galore_adamw_8bit", "apollo_adamw"),
+                    ("galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw"),
                 ),
             ),
             llamafactory="galore_target",

@@ -64,7 +64,8 @@ class Entrant:
     """A trial as the rungs see it.
 
     `until`: the share of the probe that it was sent to. `curve`: (share of the probe in (0, 1], value) in order; values
-    are finite and lower is better. `learning_rate` breaks ties: the lower one is better.
+    are finite and lower is better. `losses` says the same of the evaluation loss where it tells equals apart (a share
+    of rows, see `Metric.counted`), else it is empty. Then `learning_rate` breaks ties: the lower one is better.
     """
 
     trial: int
@@ -72,6 +73,7 @@ class Entrant:
     state: EntrantState
     curve: tuple[tuple[float, float], ...] = ()
     learning_rate: float | None = None
+    losses: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +295,11 @@ class _Cut:
         over = value - self.limit
         shown = _digits(over)
         cut = f"the cut of {sign * self.limit:.{shown}f} at {_share(self.at)}"
-        apart, tied = f"{over:.{shown}f} {side} {cut}", f"equal to {cut}, which lower rates passed"
-        said = apart if over > 0 else tied
+        said = f"{over:.{shown}f} {side} {cut}"
+        if not over > 0:
+            last = _loss_at(self.field[len(self.leading) - 1], self.at)
+            lower = "losses" if last < _loss_at(entrant, self.at) else "rates"
+            said = f"equal to {cut}, which lower {lower} passed"
         if not math.isfinite(_in_reach(entrant, self.at, 0)):
             return said
         best = sign * value_at(self.field[0], self.at)
@@ -351,12 +356,22 @@ def value_at(entrant: Entrant, at: float) -> float:
     return math.inf if place is None else entrant.curve[place][1]
 
 
+def _loss_at(entrant: Entrant, at: float) -> float:
+    """The loss that tells it from its equals at a rung; infinite where there is none."""
+    place = _place_in(entrant.losses, entrant, at)
+    return math.inf if place is None else entrant.losses[place][1]
+
+
 def _place(entrant: Entrant, at: float) -> int | None:
-    for place, (share, _) in enumerate(entrant.curve):
+    return _place_in(entrant.curve, entrant, at)
+
+
+def _place_in(curve: Sequence[tuple[float, float]], entrant: Entrant, at: float) -> int | None:
+    for place, (share, _) in enumerate(curve):
         if share >= at - EPSILON:
             return place
     stands_there = entrant.state in ("rung", "pruned") and _same(entrant.until, at)
-    return len(entrant.curve) - 1 if stands_there and entrant.curve else None
+    return len(curve) - 1 if stands_there and curve else None
 
 
 def _field(entrants: Iterable[Entrant], at: float, *, with_out: bool = False) -> list[Entrant]:
@@ -364,7 +379,7 @@ def _field(entrants: Iterable[Entrant], at: float, *, with_out: bool = False) ->
     came = (e for e in entrants if _waits(e, at) or _place(e, at) is not None)
     return sorted(
         (e for e in came if with_out or e.state != "out"),
-        key=lambda e: (value_at(e, at), _rate(e), e.trial),
+        key=lambda e: (value_at(e, at), _loss_at(e, at), _rate(e), e.trial),
     )
 
 
@@ -372,10 +387,11 @@ def _waits(entrant: Entrant, at: float) -> bool:
     return entrant.state == "rung" and _same(entrant.until, at)
 
 
-def _by_last(entrant: Entrant) -> tuple[float, float, int]:
+def _by_last(entrant: Entrant) -> tuple[float, float, float, int]:
     """By the last value, wherever that was: nearer to the end it is lower, and less is left to run."""
     last = entrant.curve[-1][1] if entrant.curve else math.inf
-    return last, _rate(entrant), entrant.trial
+    loss = entrant.losses[-1][1] if entrant.losses else math.inf
+    return last, loss, _rate(entrant), entrant.trial
 
 
 def _rate(entrant: Entrant) -> float:

@@ -152,6 +152,21 @@ def signed(value: float, direction: Direction) -> float:
     return -value if direction == "max" else value
 
 
+_LOSS_IS_MADE_WITH = (
+    "pref_loss", "pref_beta", "pref_ftx", "simpo_gamma", "dpo_label_smoothing", "kto_chosen_weight",
+    "kto_rejected_weight",
+)  # fmt: skip
+
+
+def losses_compare(settings: Iterable[Mapping[str, object]]) -> bool:
+    """Whether the losses of trials with these settings (what differs from their profile) are measures of each other.
+
+    They are not where the loss itself is made with something else: twice the beta doubles the margin that it sees.
+    """
+    made = {tuple(given.get(key) for key in _LOSS_IS_MADE_WITH) for given in settings}
+    return len(made) <= 1
+
+
 def value_of(points: Sequence[Logged], metric: Metric) -> float | None:
     """The metric of a run as it stands after `points`, in its own direction; None where it is not known or not finite.
 

@@ -19,7 +19,8 @@ CURVE_NOISE_CAP = 5.0
 
 SEED_NOISE_CAP = 25.0
 """What was measured between seeds widens it to so many times the tolerance at most, 5 % of a loss: settings that do so
-badly with another seed are not as good as the best, however much their own two runs differ."""
+badly with another seed are not as good as the best, however much their own two runs differ. The same bounds the error
+of a share of rows, which follows from their number and is no one run's word either: 25 % of a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,14 @@ def rank(
     A tie is a group of values no further above the group's best than chance explains (a chain of near-ties does not
     grow without end): the larger of `tolerance` × the best and one standard error. That error is sqrt(1/n + 1/m) times
     the standard deviation between seeds, pooled over all confirmed trials of n and m runs, at most `SEED_NOISE_CAP`
-    tolerances; where none is confirmed, what the best one's own curve jitters by, at most `CURVE_NOISE_CAP`. (The rule
+    tolerances; where none is confirmed, what the best one's own curve jitters by, at most `CURVE_NOISE_CAP`, or the
+    error of a share of so few rows (`Metric.counted`), at most `SEED_NOISE_CAP`. (The rule
     of one standard error: of what is no worse than the best by more than that, take the most careful; Breiman et al.,
     CART, 1984, section 3.4.3.)
     Within a tie confirmed trials come first and then the lower learning rate: short probes favour rates that are too
     high for a full training. Shares of rows (`Metric.counted`) tell less than the loss that they were counted at: there
-    the lower evaluation loss comes before the lower rate, which may just have learnt next to nothing.
+    the lower evaluation loss (left out where losses are no measures of each other, `metric.losses_compare`) comes
+    before the lower rate, which may just have learnt next to nothing.
     """
     asked = find(metric) if isinstance(metric, str) else metric
     share = asked.tolerance if tolerance is None else tolerance
@@ -157,7 +160,8 @@ def _obstacle(candidate: Candidate, metric: Metric) -> str | None:
 def _in_order(placed: Sequence[_Placed], metric: Metric, tolerance: float) -> list[Ranked]:
     seeds = _pooled(placed)
     ranked: list[Ranked] = []
-    for number, group in enumerate(_groups(placed, tolerance, seeds), 1):
+    cap = SEED_NOISE_CAP if metric.counted else CURVE_NOISE_CAP
+    for number, group in enumerate(_groups(placed, tolerance, seeds, cap), 1):
         group.sort(key=lambda entry: _preference(entry, counted=metric.counted))
         ranked += [
             Ranked(
@@ -184,25 +188,29 @@ def _pooled(placed: Sequence[_Placed]) -> float | None:
 
 
 def _groups(
-    placed: Sequence[_Placed], tolerance: float, seeds: float | None
+    placed: Sequence[_Placed], tolerance: float, seeds: float | None, cap: float
 ) -> list[list[_Placed]]:
     groups: list[list[_Placed]] = []
     for entry in placed:
         best = groups[-1][0] if groups else None
-        if best is not None and entry.value - best.value <= _margin(best, entry, tolerance, seeds):
+        if best is not None and entry.value - best.value <= _margin(
+            best, entry, tolerance, seeds, cap
+        ):
             groups[-1].append(entry)
         else:
             groups.append([entry])
     return groups
 
 
-def _margin(best: _Placed, entry: _Placed, tolerance: float, seeds: float | None) -> float:
-    """How much worse than `best` a value may be by chance."""
+def _margin(
+    best: _Placed, entry: _Placed, tolerance: float, seeds: float | None, cap: float
+) -> float:
+    """How much worse than `best` a value may be by chance; `cap`: tolerances that the best one's own noise may be."""
     floor = tolerance * abs(best.value)
     if seeds is not None:
         error = seeds * math.sqrt(1 / best.runs + 1 / entry.runs)
         return max(floor, min(error, SEED_NOISE_CAP * floor))
-    return max(floor, min(best.candidate.noise or 0.0, CURVE_NOISE_CAP * floor))
+    return max(floor, min(best.candidate.noise or 0.0, cap * floor))
 
 
 def _preference(entry: _Placed, *, counted: bool) -> tuple[bool, float, float, float, int]:

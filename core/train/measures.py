@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.train.distributed.ranks import Ranks
+from core.train.distributed.ranks import ALONE, Ranks
 
 
 class Measures:
@@ -22,27 +22,29 @@ class Measures:
         own[0] = own[0] + values.double().sum()
         own[1] += values.numel()
 
-    def means(self) -> dict[str, float]:
-        """The mean of each; those of no rows are left out."""
-        return {name: total / count for name, (total, count) in self._read() if count}
+    def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """The mean of each over the rows of all ranks; those of no rows are left out. A collective."""
+        return {name: total / count for name, (total, count) in self._read(ranks) if count}
 
     def add_up(self, ranks: Ranks) -> None:
-        """Take in what the other ranks have added, under the same names. A collective."""
-        for name, (total, count) in self._read():
-            sums = ranks.total([total, count])
-            self._sums[name] = [sums[0], int(sums[1])]
+        """Take in what the other ranks have added. A collective."""
+        self._sums = {name: [total, count] for name, (total, count) in self._read(ranks)}
 
     def clear(self) -> None:
         """Begin anew."""
         self._sums = {}
 
-    def kept(self) -> dict[str, list[float]]:
-        """What a checkpoint holds of it."""
-        return {name: [total, count] for name, (total, count) in self._read()}
+    def kept(self, ranks: Ranks = ALONE) -> dict[str, list[float]]:
+        """What a checkpoint holds of it: the sums over all ranks. A collective."""
+        return {name: [total, count] for name, (total, count) in self._read(ranks)}
 
-    def take_up(self, kept: Mapping[str, list[Any]]) -> None:
-        """Go on with what a checkpoint holds."""
-        self._sums = {name: [float(total), int(count)] for name, (total, count) in kept.items()}
+    def take_up(self, kept: Mapping[str, list[Any]], ranks: Ranks = ALONE) -> None:
+        """Go on with what a checkpoint holds: rank 0 does, as the sums over all ranks are made again."""
+        own = kept if ranks.first else dict.fromkeys(kept, (0.0, 0))
+        self._sums = {name: [float(total), int(count)] for name, (total, count) in own.items()}
 
-    def _read(self) -> list[tuple[str, tuple[float, int]]]:
-        return [(name, (float(total), count)) for name, (total, count) in self._sums.items()]
+    def _read(self, ranks: Ranks = ALONE) -> list[tuple[str, tuple[float, int]]]:
+        """The sum and the number of rows of each name. All ranks have the same names, in one order."""
+        own = [float(number) for sums in self._sums.values() for number in sums]
+        numbers = iter(ranks.total(own) if own and ranks.several else own)
+        return [(name, (next(numbers), int(next(numbers)))) for name in self._sums]

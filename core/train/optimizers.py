@@ -1,7 +1,8 @@
 """Which optimizer `train.optim` means: its class, its arguments and its groups of weights."""
 
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -63,7 +64,7 @@ class Optimizer:
     """An optimizer that is not built yet."""
 
     kind: Any
-    """The class; its instances are torch.optim.Optimizer."""
+    """The class, or what is called as it is; makes torch.optim.Optimizer."""
     arguments: dict[str, Any]
     """What it takes besides the groups of weights, each of which brings its weight_decay."""
 
@@ -134,11 +135,10 @@ def find_optimizer(train: TrainTable, device: Device) -> Optimizer:
     if train.optim in BITSANDBYTES:
         return _from_bitsandbytes(train, device)
     if train.optim == "adafactor":
-        from transformers.optimization import Adafactor
-
         # The rate is the schedule's, not Adafactor's own, and means an update of that size as with AdamW.
         return Optimizer(
-            Adafactor, {"lr": train.learning_rate, "scale_parameter": False, "relative_step": False}
+            _adafactor,
+            {"lr": train.learning_rate, "scale_parameter": False, "relative_step": False},
         )
     if train.optim == "sgd":
         from torch.optim import SGD
@@ -255,13 +255,65 @@ def _projected(model: Any, train: TrainTable) -> Any:
         ) from None
     # transformers divides the weights into two groups, those that are projected last, and decays none of them.
     *_, projected = given["params"]
+    _check_sides(projected, train)
     apart = {id(p) for p in projected["params"]}
     plain = [
         group | {"params": [p for p in group["params"] if id(p) not in apart]}
         for group in parameter_groups(model, Rates.of(train))
     ]
     groups = [*plain, projected | {"weight_decay": train.weight_decay}]
-    return kind(**{**given, **_adam(train), "params": [g for g in groups if g["params"]]})
+    own = {} if train.optim == "galore_adafactor" else _adam(train)
+    with warnings.catch_warnings():
+        # The packages' own AdamW tells to take torch's, which projects nothing.
+        warnings.simplefilter("ignore", FutureWarning)
+        built = kind(**{**given, **own, "params": [g for g in groups if g["params"]]})
+    keep_states_exact(built)
+    return built
+
+
+def _check_sides(projected: Mapping[str, Any], train: TrainTable) -> None:
+    """Raise SettingsError where galore (galore-torch 1.0) takes the sides of a weight for each other on the way back:
+    projected on all directions of its shorter side, which is its first, the one is as long as the other."""
+    if projected.get("proj_type") != "reverse_std" or not train.optim.startswith("galore"):
+        return
+    sides = [w.shape[0] for w in projected["params"] if w.shape[0] < w.shape[1]]
+    if sides and min(sides) <= projected["rank"]:
+        raise SettingsError(
+            f"train.optim_args: proj_type = reverse_std needs a rank below {min(sides)}, the shortest side of this "
+            f"model's weights, and it is {projected['rank']} (lower rank, or take proj_type = std)"
+        )
+
+
+def _adafactor(groups: Any, **arguments: Any) -> Any:
+    from transformers.optimization import Adafactor
+
+    built = Adafactor(groups, **arguments)
+    keep_states_exact(built)
+    return built
+
+
+def keep_states_exact(optimizer: Any) -> None:
+    """Let an optimizer take up the states of a checkpoint in the numbers that they have there.
+
+    torch gives them those of the weights: states in fp32 of weights in bf16, which adafactor has, would be rounded, and
+    a run that goes on would not be the one that never ended.
+    """
+    kept: dict[int, dict[str, Any]] = {}
+
+    def before(_: Any, state_dict: dict[str, Any]) -> None:
+        kept.update(state_dict["state"])
+
+    def after(_: Any) -> None:
+        weights = (w for group in optimizer.param_groups for w in group["params"])
+        for index, weight in enumerate(weights):
+            held = optimizer.state.get(weight, {})
+            for name, value in kept.get(index, {}).items():
+                if hasattr(value, "dtype") and held[name].dtype != value.dtype:
+                    held[name] = value.to(weight.device)
+        kept.clear()
+
+    optimizer.register_load_state_dict_pre_hook(before)
+    optimizer.register_load_state_dict_post_hook(after)
 
 
 def _inner_linears(model: Any) -> list[str]:

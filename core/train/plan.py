@@ -109,7 +109,7 @@ def make_plan(
         total = min(full, _probe_steps(train, task, rows, batch, full, lengths, sizes))
     parted = task.kind == "probe" and task.schedule == "full"
     span = full if parted else total
-    warmup = _warmup(train, span, reference)
+    warmup = warmup_updates(train, span, reference)
     if parted and warmup >= total < full:
         raise SettingsError(
             f"the probe ends within the warm-up: it has {total} updates of the full training's {full}, of which the "
@@ -225,7 +225,8 @@ def order_seed(train: TrainTable) -> int:
     return train.data_seed if train.order_seed is None else train.order_seed
 
 
-def _warmup(train: TrainTable, span: int, reference: int) -> int:
+def warmup_updates(train: TrainTable, span: int, reference: int) -> int:
+    """Updates of the warm-up of a schedule over `span` of them, where the profile's own counts are for `reference`."""
     if train.warmup_steps is None:
         warmup = round_up(train.warmup_ratio * span)
     else:

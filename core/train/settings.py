@@ -1,5 +1,6 @@
 """A profile's settings as the Trainer's arguments."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from core.train.errors import SettingsError
 from core.train.judging import judged_by
 from core.train.plan import Plan
 from core.train.precision import Numbers
+from core.train.schedule_settings import check_rates, phases
 
 ENDLESS = frozenset({"reduce_lr_on_plateau", "greedy"})
 """Schedules that do not depend on the length of the run, but on how it goes: they go on from a probe as they are."""
@@ -100,30 +102,40 @@ def scheduler_settings(train: TrainTable, plan: Plan, *, greater: bool = False) 
     `greater`: of the metric that evaluations are judged by larger values are better.
 
     Raises:
-        SettingsError: a count of updates is larger than the full training.
+        SettingsError: a count of updates is larger than the full training, or a setting would turn the schedule around.
     """
     given: dict[str, Any] = {
         key: _scaled(key, value, plan) if key in _STEP_COUNTS and isinstance(value, int) else value
         for key, value in train.lr_scheduler_kwargs.items()
     }
     name = train.lr_scheduler_type
+    check_rates(train, given, greater=greater)
     if name == "warmup_stable_decay":
-        given.setdefault("num_decay_steps", max(1, plan.schedule_steps // 10))
+        given = phases(train, given, plan)
     if name == "inverse_sqrt" and ("timescale" in given or plan.warmup_steps == 0):
         # A number of updates as well; without one it is the warm-up's, or what transformers takes without a warm-up.
         given["timescale"] = given.get("timescale", 10_000) * float(plan.schedule_share)
+    return with_schedule_defaults(given, name, train.learning_rate, greater=greater)
+
+
+def with_schedule_defaults(
+    given: Mapping[str, Any], name: str, learning_rate: float, *, greater: bool
+) -> dict[str, Any]:
+    """The settings of the schedule `name` with those that other settings decide; `greater` as for
+    `scheduler_settings`."""
+    whole = dict(given)
     if greater and name in ENDLESS:
-        given.setdefault("mode", "max")
+        whole.setdefault("mode", "max")
     if name == "greedy":
         # GreedyLR's own bounds, 1e-3 to 1, lie above every rate that fine-tuning bears.
-        given.setdefault("min_lr", train.learning_rate / 10)
-        given.setdefault("max_lr", train.learning_rate * 10)
+        whole.setdefault("min_lr", learning_rate / 10)
+        whole.setdefault("max_lr", learning_rate * 10)
     if (
         name in ("cosine_with_min_lr", "cosine_warmup_with_min_lr")
-        and not {"min_lr", "min_lr_rate"} & given.keys()
+        and not {"min_lr", "min_lr_rate"} & whole.keys()
     ):
-        given["min_lr_rate"] = 0.1
-    return given
+        whole["min_lr_rate"] = 0.1
+    return whole
 
 
 def _scaled(key: str, count: int, plan: Plan) -> int:

@@ -29,7 +29,6 @@ def problems(**settings: Any) -> list[str]:
         ("data.train_on_prompt", True),
         ("data.packing", True),
         ("method.lora_target", "q_proj,lm_head"),
-        ("resources.gpus_per_trial", 2),
     ],
 )
 def test_what_does_not_reach_the_loss_is_refused_with_preferences_alone(
@@ -45,6 +44,7 @@ def test_kto_needs_two_rows_an_update() -> None:
     assert problems(method__stage="kto", **one) == ["train.per_device_train_batch_size"]
     assert problems(method__stage="dpo", **one) == []
     assert problems(method__stage="kto", **one | {"train__gradient_accumulation_steps": 2}) == []
+    assert problems(method__stage="kto", **one | {"resources__gpus_per_trial": 2}) == []
 
 
 @pytest.mark.parametrize("loss", ["orpo", "simpo"])

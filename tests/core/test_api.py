@@ -127,7 +127,7 @@ def test_a_profile_is_a_file_a_dict_or_either_with_changes(engine: Engine, tmp_p
 
 def test_paths_and_tuples_are_taken_as_python_has_them(engine: Engine, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    rows.write_text('{"text": "a"}\n')
+    rows.write_text('{"instruction": "a", "output": "b"}\n')
     profile = {**PROFILE, "data": {"dataset": rows}}
     Study.from_profile(profile, folder=tmp_path / "s").start()
     assert str(rows) in (tmp_path / "s" / "profile.toml").read_text()
@@ -243,7 +243,7 @@ Ran = Callable[[str, Path, dict[str, str]], "subprocess.CompletedProcess[str]"]
 def python(code: str, folder: Path, environment: dict[str, str]) -> str:
     """What a script in another folder prints."""
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()

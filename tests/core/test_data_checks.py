@@ -30,7 +30,6 @@ def problems(data: str, stage: str = "sft", more: str = "") -> list[str]:
         ('dataset = ["a", "b"]\ninterleave_probs = [1.0, 2.0]', "sft",
          ["data.interleave_probs", 'mix_strategy = "concat"', "interleave_under"]),
         ('dataset = "a.jsonl"\nstreaming = true\nval_size = 0', "sft", ["data.streaming", "train.max_steps"]),
-        ('dataset = "a.json"\nstreaming = true\nval_size = 0', "sft", ["a.json", ".jsonl", "streaming = false"]),
         ('dataset = "a.jsonl"\nformat = "text"', "sft", ["data.format", '"text"', 'the stage is "sft"']),
         ('dataset = "a.jsonl"\nformat = "openai"', "pt", ["data.format", "openai", 'method.stage = "pt"']),
         ('dataset = "a.jsonl"\npacking = true', "dpo", ["data.packing", 'method.stage = "dpo"']),

@@ -31,6 +31,14 @@ def test_json_lines_are_counted_without_blank_ones(tmp_path: Path) -> None:
     assert size.longest == max(len(json.dumps(r)) for r in ROWS) + 1
 
 
+def test_rows_are_counted_in_the_form_that_the_file_has(tmp_path: Path) -> None:
+    lines = "\n".join(json.dumps(r) for r in ROWS)
+    for name in ("a.json", "a.jsonl"):
+        for text in (lines, f"\ufeff{lines}\n", json.dumps(ROWS), json.dumps(ROWS, indent=1)):
+            (tmp_path / name).write_text(text)
+            assert measure(tmp_path / name).rows == 7
+
+
 def test_a_last_line_without_its_end_counts(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"a": 1}\n{"a": 2}')
@@ -126,7 +134,7 @@ def test_what_only_looks_like_parquet_is_an_error(tmp_path: Path) -> None:
     ("name", "content", "wrong"),
     [
         ("a.json", "[1, 2", "is not valid JSON: line 1"),
-        ("a.json", '{"a": 1}\n{"a": 2}\n', "must end in .jsonl"),
+        ("a.json", '{"a":\n1}', "or one object a line"),
         ("a.json", "3", "holds no list of rows"),
         ("a.json", "[]", "has no rows"),
         ("a.jsonl", "\n\n", "has no rows"),

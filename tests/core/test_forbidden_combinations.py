@@ -62,7 +62,7 @@ FORBIDDEN: list[tuple[dict[str, Any], set[str], set[str], tuple[str, ...]]] = [
     ({"data.packing": True}, ALL - {"pt", "sft"}, EVERY, ("whole rows", '"sft"')),
     ({"data.format": "text"}, ALL - {"pt"}, EVERY, ('the stage is "', 'method.stage = "pt"')),
     ({"data.format": "sharegpt"}, {"pt"}, EVERY, ("plain text", 'method.stage = "sft"')),
-    ({"resources.gpus_per_trial": 2}, ALL - {"pt", "sft"}, EVERY, ("one GPU", "parallel")),
+    ({"resources.gpus_per_trial": 2}, {"ppo"}, EVERY, ("one GPU", "parallel")),
     ({"search.rank_by": "eval_accuracy"}, ALL - {"pt", "sft"}, EVERY, ("no trial of stage",)),
     ({"search.rank_by": "reward_margin"}, {"pt", "sft", "ppo"}, EVERY, ("no trial of stage",)),
     ({"search.rank_by": "eval_reward"}, ALL - {"ppo"}, EVERY, ("no trial of stage",)),

@@ -165,7 +165,9 @@ def test_tables_that_are_wrong_themselves_are_left_out() -> None:
         ("sgd", None, {}),
         ("sgd", " momentum = 0.9 , nesterov=True,", {"momentum": 0.9, "nesterov": True}),
         ("galore_adamw", "rank=64, scale=0.25, proj_type=right", {"rank": 64, "scale": 0.25, "proj_type": "right"}),
+        ("galore_adafactor", "rank=8, proj_type=full", {"rank": 8, "proj_type": "full"}),
         ("apollo_adamw", "rank=1,scale=128,scale_type=tensor", {"rank": 1, "scale": 128.0, "scale_type": "tensor"}),
+        ("apollo_adamw", "scale_type=tensor,proj_type=left", {"scale_type": "tensor", "proj_type": "left"}),
     ],
 )  # fmt: skip
 def test_further_settings_of_an_optimizer_are_read(
@@ -188,6 +190,8 @@ def test_further_settings_of_an_optimizer_are_read(
         ("sgd", "momentum=0.9,momentum=0.8", "momentum is given twice", "leave one"),
         ("galore_adamw", "rank=1.5", "rank = 1.5", "a whole number from 1"),
         ("galore_adamw", "proj_type=up", "proj_type = up", "std, reverse_std"),
+        ("apollo_adamw", "proj=svd, proj_type=full", "proj_type = full", "std, reverse_std"),
+        ("apollo_adamw", "proj_type=left", "left needs scale_type = tensor", "proj_type = std"),
         ("lion_8bit", "beta=1", "takes none", "leave it out"),
     ],
 )

@@ -69,6 +69,18 @@ def test_there_are_ready_made_profiles_of_each_method() -> None:
     assert {p.model.quantization_bit for p in loaded} >= {None, 4}
 
 
+def test_a_profile_that_says_no_name_has_its_files(tmp_path: Path) -> None:
+    file = tmp_path / "my run.toml"
+    file.write_text(BARE)
+    assert load(file).profile.name == "my run"
+    assert load(file, {"profile.name": "night"}).profile.name == "night"
+    file.write_text(BARE + '[profile]\nname = "untitled"\n')
+    assert load(file).profile.name == "untitled"
+    long = tmp_path / f"{'x' * 100}.toml"
+    long.write_text(BARE)
+    assert load(long).profile.name == "untitled"
+
+
 def test_paths_become_absolute_where_they_lead_somewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +186,12 @@ def test_the_message_names_the_file_and_counts_the_mistakes() -> None:
     text = str(error.value)
     assert text.startswith("mine.toml: 2 problems\n")
     assert "line 6: train.learning_rate: 0 is not allowed (a number above 0, at most 100)" in text
+
+
+def test_an_empty_model_is_missing_and_not_one_of_the_wrong_kind() -> None:
+    found = the_problem(BARE.replace('"demo"', '""', 1))
+    assert (found.key, found.wrong) == ("model.model_name_or_path", "is missing")
+    assert found.right == "a folder, a .gguf file, or a name on the Hugging Face hub"
 
 
 def test_what_is_missing_is_asked_for() -> None:

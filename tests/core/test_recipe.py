@@ -252,7 +252,15 @@ def test_what_is_missing_is_told_once(tmp_path: Path):
     (tmp_path / "r.toml").write_text(THREE.replace('dataset = "demo"', 'dataset = "no.jsonl"'))
     (told,) = missing_in(load(tmp_path / "r.toml"))
     assert str(told).startswith("step.general.data.dataset: no.jsonl")
-    assert missing_in(loads(ALIGNED)) == []
+    fitting = {"step.text.data.dataset": "demo-text", "step.judge.data.dataset": "demo-pairs"}
+    assert missing_in(loads(ALIGNED, changes=fitting)) == []
+
+
+def test_data_of_another_stage_is_told_with_its_step():
+    text, judge = missing_in(loads(ALIGNED))
+    assert str(text).startswith("step.text.data.dataset: ") and "row 1: stage pt reads" in str(text)
+    assert str(judge).startswith("step.judge.data.dataset: ")
+    assert "row 1: chosen and rejected are missing" in str(judge)
 
 
 def test_a_file_that_cannot_be_read_is_told_as_for_a_profile(tmp_path: Path):

@@ -46,7 +46,7 @@ def test_a_model_cannot_score_itself() -> None:
         ({"loss_chunk_tokens": 64}, "train.loss_chunk_tokens", "does nothing"),
         ({"train_on_prompt": True}, "data.train_on_prompt", "answers alone"),
         ({"packing": True}, "data.packing", "ppo"),
-        ({"gpus_per_trial": 2}, "resources.gpus_per_trial", "one GPU"),
+        ({"gpus_per_trial": 2}, "resources.gpus_per_trial", "whole in one process"),
         ({"ref_model": "demo"}, "alignment.ref_model", "leave it out"),
         (
             {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1},
@@ -67,7 +67,6 @@ def test_what_ppo_cannot_use_is_refused_with_its_reason(
         ({"loss_chunk_tokens": 64}, "train.loss_chunk_tokens", "one score"),
         ({"train_on_prompt": True}, "data.train_on_prompt", "answers alone"),
         ({"packing": True}, "data.packing", "rm"),
-        ({"gpus_per_trial": 2}, "resources.gpus_per_trial", "one GPU"),
         ({"lora_target": "q_proj, lm_head"}, "method.lora_target", "a score in its place"),
         ({"additional_target": "lm_head"}, "method.additional_target", "a score in its place"),
         ({"adapter_name_or_path": "sft"}, "model.adapter_name_or_path", "`tunedeck export`"),
@@ -77,6 +76,10 @@ def test_what_a_reward_model_cannot_use_is_refused_with_its_reason(
     settings: dict[str, Any], key: str, says: str
 ) -> None:
     assert says in problems(stage="rm", **settings)[key]
+
+
+def test_a_reward_model_may_train_on_several_gpus() -> None:
+    assert problems(stage="rm", gpus_per_trial=2) == {}
 
 
 def test_a_whole_reward_model_may_begin_with_an_adapter() -> None:

@@ -65,6 +65,13 @@ class Ranks:
         dist.all_gather(each, own)
         return [[float(number) for number in theirs] for theirs in each]
 
+    def exchange(self, numbers: Sequence[float]) -> list[list[float]]:
+        """As `gather`, of which each rank may have another number. A collective."""
+        lengths = [int(length) for (length,) in self.gather([len(numbers)])]
+        padded = [*numbers, *[0.0] * (max(lengths) - len(numbers))]
+        each = self.gather(padded) if padded else [[] for _ in lengths]
+        return [theirs[:length] for theirs, length in zip(each, lengths, strict=True)]
+
     def total(self, numbers: Sequence[float]) -> list[float]:
         """The sums over all ranks, the same to the last bit on each. A collective."""
         return [sum(each) for each in zip(*self.gather(numbers), strict=True)]

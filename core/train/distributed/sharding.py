@@ -28,13 +28,14 @@ def replicate(model: Any) -> Any:
     return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
-def shard(model: Any, ranks: Ranks, device: Device) -> None:
+def shard(model: Any, ranks: Ranks, device: Device, *, trains: bool = True) -> None:
     """Leave each rank its part of the model's weights, on its device. The model is whole and in the host's memory
-    before, so that no GPU has to hold all of it."""
+    before, so that no GPU has to hold all of it. What is outside of its layers stays gathered after a forward pass
+    where the model `trains`: the backward pass begins with it."""
     mesh = init_device_mesh(device, (ranks.count,))
     for layer in _layers(model):
         fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=None if trains else True)
 
 
 def whole_weights(model: Any, ranks: Ranks) -> dict[str, Any]:

@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.train.data.examples import IGNORED, AnyExample
+from core.train.data.examples import IGNORED, AnyExample, Tokens
 from core.train.data.order import epoch_order
 from core.train.data.stored import sizes_of
 from core.train.distributed.ranks import Ranks
+
+SPARE = "spare"
+"""What a batch has besides its tensors where it stands for no rows and has no labels that could say so."""
 
 
 class RankBatches(torch.utils.data.Sampler[list[int]]):  # type: ignore[misc]
@@ -61,8 +64,54 @@ class RankCollator:
         if batch:
             return self._collator(batch)
         made = self._collator([self._spare])
+        if "labels" not in made:
+            return {**made, SPARE: True}
         made["labels"].fill_(IGNORED)
         return made
+
+
+def before(parts: Sequence[Sequence[Tokens]], ranks: Ranks) -> tuple[list[list[Tokens]], int]:
+    """For each row of this rank's batches of an update, what the row before it in the update holds, and the number of
+    rows in the update. The row before the first one is the last. A collective.
+
+    `parts` are what the rows of each batch hold. The update's rows are in the order in which one process has them: that
+    of `RankBatches`, which gives each rank every n-th one of a batch.
+    """
+    own = {
+        (number, row * ranks.count + ranks.index): tokens
+        for number, part in enumerate(parts)
+        for row, tokens in enumerate(part)
+    }
+    every = _everyone(own, ranks)
+    places = sorted(every)
+    previous = dict(zip(places, places[-1:] + places[:-1], strict=True))
+    found = [
+        [every[previous[number, row * ranks.count + ranks.index]] for row in range(len(part))]
+        for number, part in enumerate(parts)
+    ]
+    return found, len(places)
+
+
+def _everyone(own: dict[tuple[int, int], Tokens], ranks: Ranks) -> dict[tuple[int, int], Tokens]:
+    """What all ranks hold, by its place in the update: batch, and row of that."""
+    if not ranks.several:
+        return own
+    sent: list[float] = []
+    for (batch, row), tokens in own.items():
+        sent += [batch, row, len(tokens), *tokens.tolist()]
+    every: dict[tuple[int, int], Tokens] = {}
+    for numbers in ranks.exchange(sent):
+        at = 0
+        while at < len(numbers):
+            batch, row, length = (int(number) for number in numbers[at : at + 3])
+            at += 3 + length
+            every[batch, row] = np.asarray(numbers[at - length : at], dtype=np.int32)
+    return every
+
+
+def computed(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a batch a model takes."""
+    return {name: value for name, value in inputs.items() if name != SPARE}
 
 
 def learnt_tokens(batch: dict[str, Any]) -> int:
@@ -72,7 +121,8 @@ def learnt_tokens(batch: dict[str, Any]) -> int:
 
 def seen_tokens(batch: dict[str, Any]) -> int:
     """The tokens of a batch without padding; none of one that stands for no rows."""
-    return int(unpadded(batch)) if learnt_tokens(batch) else 0
+    empty = SPARE in batch or ("labels" in batch and not learnt_tokens(batch))
+    return 0 if empty else int(unpadded(batch))
 
 
 def unpadded(batch: Mapping[str, Any]) -> Any:

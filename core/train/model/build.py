@@ -47,12 +47,21 @@ def load_model(profile: Profile, source: Source, numbers: Numbers, device: Devic
     Raises:
         ModelError: it is not there, is damaged, is no causal language model, or cannot be trained as asked.
     """
+    model = load_unprepared(profile, source, numbers, device)
+    return prepare(model, profile, numbers, offload_to_host)
+
+
+def load_unprepared(profile: Profile, source: Source, numbers: Numbers, device: Device) -> Any:
+    """The causal language model that trains, on its device, before `prepare` chooses which of its weights do.
+
+    Raises:
+        ModelError: it is not there, is damaged, or is no causal language model.
+    """
     from transformers import AutoModelForCausalLM
 
     whole = profile.method.finetuning_type == "full"
     kind = numbers.trained if whole else numbers.frozen
-    model = load_base(profile, source, numbers, device, AutoModelForCausalLM, kind)
-    return prepare(model, profile, numbers, offload_to_host)
+    return load_base(profile, source, numbers, device, AutoModelForCausalLM, kind)
 
 
 def load_base(

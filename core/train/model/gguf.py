@@ -21,7 +21,7 @@ from core.train.errors import ModelError
 _FORMAT = 1
 """Part of a folder's name: a later way to convert must not find an earlier one's results."""
 _POLL_SECONDS = 0.05
-_PROGRAM = Path(__file__).resolve().parents[2] / "tunedeck.py"
+_PROGRAM = Path(__file__).resolve().parents[3] / "tunedeck.py"
 
 
 def unpacked(file: Path, spare: Path, check: Callable[[], None]) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.params import MethodTable
+from core.params.method import default_alpha
 from core.profile import Profile
 from core.train.errors import ModelError, first_line
 from core.train.precision import Numbers
@@ -71,7 +72,9 @@ def _with_adapters(
     config = LoraConfig(
         task_type=task,
         r=method.lora_rank,
-        lora_alpha=2 * method.lora_rank if method.lora_alpha is None else method.lora_alpha,
+        lora_alpha=default_alpha(method.lora_rank)
+        if method.lora_alpha is None
+        else method.lora_alpha,
         lora_dropout=method.lora_dropout,
         target_modules=targets,
         modules_to_save=whole or None,

@@ -24,8 +24,8 @@ def share_weights(model: Any, other: Any) -> int:
     """Let `other` use the frozen weights of `model` in place of its own, where they have the same name and are equal;
     returns how many bytes that frees.
 
-    A reference beside a policy of which some layers train is so only as large as those, and a reward model that is an
-    adapter of the policy's own base as its adapter. `other` may be on another device, where only a weight at a time is
+    A reward model that is an adapter of the policy's own base is so only as large as its adapter, and a reference that
+    is named as what it has of its own. `other` may be on another device, where only a weight at a time is
     then beside the policy's.
     """
     frozen = {_plain(n): p for n, p in model.named_parameters() if not p.requires_grad}

@@ -62,9 +62,10 @@ class EpochSampler(torch.utils.data.Sampler[int]):  # type: ignore[misc]
 class StageTrainer(Trainer):  # type: ignore[misc]
     """Hugging Face's Trainer with our order of rows, token counts, rehearsal, evaluation and checkpoints.
 
-    A stage is a class below it, which may have one of TRL's trainers as its second base. What a stage does its own way
-    are the methods under "A stage's own".
+    A stage is a class below it, which may have one of TRL's trainers as its second base. Its own are the first methods.
     """
+
+    _ranks = ALONE
 
     def __init__(
         self,
@@ -81,9 +82,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         ranks: Ranks = ALONE,
         **arguments: Any,
     ) -> None:
-        """`order_seed` decides the order of the rows. `on_phase` is told when an evaluation begins and when training
-        goes on after it, `on_rehearsed` how many seconds the rehearsal took, `memory` which part of the run comes
-        next. What several `ranks` evaluate and log, they do together."""
+        """`order_seed` decides the order of rows. `on_phase` is told of an evaluation's begin and end, `on_rehearsed` a
+        rehearsal's seconds, `memory` which part of the run comes next. Several `ranks` evaluate and log together."""
         self._ranks = ranks
         self.measures = Measures()
         """What the stage measures in training besides the loss, since the last log."""
@@ -145,10 +145,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         scores.add(self.model(**batch), batch["labels"])
 
     def stage_logs(self) -> dict[str, float]:
-        """What the stage measured besides the loss since the last log, for Point.more. Asking changes nothing."""
-        return self.measures.means()
+        """What all ranks measured besides the loss since the last log, for Point.more. Asking changes nothing."""
+        return self.measures.means(self._ranks)
 
     # The same for all -----------------------------------------------------------------------------------------------
+
+    def place_beside(self, model: Any) -> Any:
+        """A model that never trains, as it computes beside the one that does."""
+        return self.accelerator.prepare_model(model, evaluation_mode=True)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -308,7 +312,9 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         metrics = self._measure(self.eval_dataset if eval_dataset is None else eval_dataset)
         if metrics is None:
-            # Half an evaluation is none: nothing is logged of it.
+            # Half an evaluation is none: nothing is logged of it. Whoever went on from a checkpoint without it would
+            # never evaluate this update.
+            self.control.should_save = False
             judged = self.args.metric_for_best_model or f"{metric_key_prefix}_loss"
             return {f"{metric_key_prefix}_loss": math.nan, judged: math.nan}
         self._check_judged(metrics)
@@ -428,7 +434,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         # A number of 32 bits is exact as one of 64, and that as text.
         (total,) = self._ranks.total([float(self._tr_loss)])
         logged = self._globalstep_last_logged
-        return {"loss": total, "logged": logged, "measures": self.measures.kept()}
+        return {"loss": total, "logged": logged, "measures": self.measures.kept(self._ranks)}
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Take up the states of a checkpoint; those of another optimizer, before a fix say, are of no use, and it
@@ -439,7 +445,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         if window.is_file():
             kept = json.loads(window.read_text("utf-8"))
             self._carried = float(kept["loss"]), int(kept["logged"])
-            self.measures.take_up(kept.get("measures", {}))
+            self.measures.take_up(kept.get("measures", {}), self._ranks)
         own = settings_of(self.optimizer)
         file = Path(checkpoint, _OPTIM_FILE)
         made_by = file.read_text("utf-8") if file.is_file() else "adamw_torch"

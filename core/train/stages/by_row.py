@@ -6,6 +6,7 @@ import torch
 from transformers import Trainer
 
 from core.train.distributed.ranks import Ranks
+from core.train.distributed.shares import SPARE
 from core.train.measures import Measures
 from core.train.stages.base import StageTrainer
 
@@ -26,9 +27,16 @@ class RowTrainer(StageTrainer):
     loss_is_scaled_for_ga = True
     """Read by transformers: the loss of a batch is its part of the update's."""
 
+    answers = 1
+    """How many answers a row has, each of which a batch has beside its prompt."""
+
     def rows_in(self, inputs: Any) -> int:
-        """Rows that the loss of a batch is the mean over."""
-        return int(inputs["input_ids"].shape[0])
+        """Rows that the loss of a batch is the mean over; none of a batch that stands for none."""
+        return 0 if SPARE in inputs else int(inputs["input_ids"].shape[0]) // self.answers
+
+    def shape_of(self, inputs: Any) -> tuple[int, int]:
+        """As of StageTrainer; a row is one of the data."""
+        return self.rows_in(inputs), int(inputs["input_ids"].shape[1])
 
     def learnt_in(self, inputs: Any) -> Any:
         """As of StageTrainer: rows."""

@@ -34,15 +34,26 @@ class DpoStage(PreferenceStage):
 
     def trainer(self, tokenizer: Any, shared: Mapping[str, Any]) -> Any:
         """As of Stage."""
-        return DpoTrainer(reference=self.reference, alignment=self.profile.alignment, **shared)
+        own: dict[str, Any] = {"reference": self.reference, "alignment": self.profile.alignment}
+        if not shared["ranks"].several:
+            return DpoTrainer(**own, **shared)
+        from core.train.stages.ranked_by_row import RankedDpoTrainer
+
+        return RankedDpoTrainer(sharding=self.profile.resources.sharding, **own, **shared)
 
 
 class DpoTrainer(PreferenceTrainer, PlainInit, trl.DPOTrainer):  # type: ignore[misc]
     """Learns from pairs. A batch has all chosen answers first, then all rejected ones."""
 
+    answers = 2
+
     def __init__(self, *, alignment: AlignmentTable, **arguments: Any) -> None:
         """Arguments are PreferenceTrainer's."""
         super().__init__(**arguments)
+        self.weigh(alignment)
+
+    def weigh(self, alignment: AlignmentTable) -> None:
+        """Set which loss it is, as PreferenceTrainer.take_up sets what that reads."""
         self._alignment = alignment
         self.beta: float = alignment.pref_beta
         self.loss_types: list[str] = [alignment.pref_loss]
@@ -51,14 +62,6 @@ class DpoTrainer(PreferenceTrainer, PlainInit, trl.DPOTrainer):  # type: ignore[
         self.ld_alpha: float | None = None
         self.f_divergence_type: str = "reverse_kl"
         self.use_weighting: bool = False
-
-    def rows_in(self, inputs: Any) -> int:
-        """Pairs of a batch."""
-        return int(inputs["input_ids"].shape[0]) // 2
-
-    def shape_of(self, inputs: Any) -> tuple[int, int]:
-        """As of StageTrainer; a row is a pair."""
-        return self.rows_in(inputs), int(inputs["input_ids"].shape[1])
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False) -> Any:
         """The loss of a batch, a mean over its pairs. What was measured is added to `measures`."""
@@ -86,7 +89,8 @@ class DpoTrainer(PreferenceTrainer, PlainInit, trl.DPOTrainer):  # type: ignore[
         if self._alignment.pref_ftx:
             chosen, _ = (policy / lengths).chunk(2)
             loss = loss - self._alignment.pref_ftx * chosen.mean()
-        better, worse = rewards.chunk(2)
+        pairs = self.rows_in(inputs)
+        better, worse = (own[:pairs] for own in rewards.chunk(2))
         return loss, {
             "reward_accuracy": right(better - worse),
             "reward_margin": better - worse,

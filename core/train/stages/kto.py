@@ -8,6 +8,7 @@ and one for an evaluation, over all of those: so neither depends on how rows are
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import trl
 
@@ -15,6 +16,7 @@ from core.params import AlignmentTable
 from core.train.data.examples import Tagged, Tokens
 from core.train.data.stored import sizes_of
 from core.train.distributed.ranks import Ranks
+from core.train.distributed.shares import SPARE, before
 from core.train.errors import SettingsError
 from core.train.log import say
 from core.train.stages.by_row import PlainInit, right
@@ -45,7 +47,12 @@ class KtoStage(PreferenceStage):
         if advice is not None:
             say(advice)
         _check_judged(shared["eval_dataset"], shared["args"].metric_for_best_model)
-        return KtoTrainer(reference=self.reference, alignment=alignment, **shared)
+        own: dict[str, Any] = {"reference": self.reference, "alignment": alignment}
+        if not shared["ranks"].several:
+            return KtoTrainer(**own, **shared)
+        from core.train.stages.ranked_by_row import RankedKtoTrainer
+
+        return RankedKtoTrainer(sharding=self.profile.resources.sharding, **own, **shared)
 
 
 def _check_judged(rows: Sequence[Tagged] | None, judged: str | None) -> None:
@@ -82,16 +89,20 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
     def __init__(self, *, alignment: AlignmentTable, **arguments: Any) -> None:
         """Arguments are PreferenceTrainer's."""
         super().__init__(**arguments)
-        self.beta: float = alignment.pref_beta
-        self.desirable_weight: float = alignment.kto_chosen_weight
-        self.undesirable_weight: float = alignment.kto_rejected_weight
-        self.loss_type: str = "kto"
-        self.calculate_KL: bool = True
+        self.weigh(alignment)
         both = [rows for rows in (self.train_dataset, self.eval_dataset) if rows]
         self._most = max(int(sizes_of(rows).max()) for rows in both)
         """Tokens of the longest row: a prompt with another's answer is cut to as many, which the model takes."""
         self._waiting: list[dict[str, Any]] = []
         """The mismatched rows of an update whose reference point has yet to be computed."""
+
+    def weigh(self, alignment: AlignmentTable) -> None:
+        """Set which loss it is, as PreferenceTrainer.take_up sets what that reads."""
+        self.beta: float = alignment.pref_beta
+        self.desirable_weight: float = alignment.kto_chosen_weight
+        self.undesirable_weight: float = alignment.kto_rejected_weight
+        self.loss_type: str = "kto"
+        self.calculate_KL: bool = True
         self._point: Any = None
         """The reference point of the update, nats: a tensor of one number."""
         self._mean_of_mismatched: Any = None
@@ -103,9 +114,19 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
         first one that of the last."""
         batches, rows = super().get_batch_samples(epoch_iterator, num_batches, device)
         parts = [batch["rows"] for batch in batches]
-        every = [row for part in parts for row in part]
+        own = [[] if SPARE in batch else answers_of(batch["rows"]) for batch in batches]
+        answers, count = before(own, self._ranks)
+        # A row that stands for none computes along, with any answer.
+        answers = [given or answers_of(part) for given, part in zip(answers, parts, strict=True)]
         self._point = None
-        self._waiting = self._mismatched(parts, every[-1].answer) if len(every) > 1 else []
+        self._waiting = (
+            [
+                made | {SPARE: True} if SPARE in batch else made
+                for made, batch in zip(self._mismatched(parts, answers), batches, strict=True)
+            ]
+            if count > 1
+            else []
+        )
         return batches, rows
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
@@ -123,22 +144,27 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
         super()._rehearse_training(model, batch)
         self._point = point
 
-    def _mismatched(self, parts: Sequence[Sequence[Tagged]], first: Tokens) -> list[dict[str, Any]]:
-        """Each part's prompts with the answers of the rows before them, `first` being the one before the first row."""
-        batches = []
-        for part in parts:
-            answers = [first, *(row.answer for row in part)]
-            batches.append(self.data_collator.mismatched(part, answers[:-1], self._most))
-            first = answers[-1]
-        return batches
+    def _mismatched(
+        self, parts: Sequence[Sequence[Tagged]], answers: Sequence[Sequence[Tokens]]
+    ) -> list[dict[str, Any]]:
+        """Each part's prompts with the answers of the rows before them."""
+        return [
+            self.data_collator.mismatched(part, given, self._most)
+            for part, given in zip(parts, answers, strict=True)
+        ]
 
     def _reference_point(self, batches: Sequence[dict[str, Any]]) -> Any:
-        """What `batches` estimate: the mean over their rows, not below 0. A row alone has no other's answer, and its
-        own would take its reward for the divergence: 0."""
-        moved = [self._moved(batch) for batch in batches]
+        """What all ranks' `batches` estimate: the mean over their rows, not below 0. A row alone has no other's answer,
+        and its own would take its reward for the divergence: 0. A collective."""
+        moved = [self._moved(batch)[: 0 if SPARE in batch else None] for batch in batches]
         if not moved:
             return torch.zeros(1, device=self.args.device)
-        return torch.cat(moved).mean(0, keepdim=True).clamp(min=0)
+        own = torch.cat(moved)
+        if not self._ranks.several:
+            return own.mean(0, keepdim=True).clamp(min=0)
+        sums = torch.stack([own.sum(), torch.full_like(own.sum(), len(own))])
+        self._ranks.add(sums)
+        return (sums[:1] / sums[1:]).clamp(min=0)
 
     def _moved(self, batch: Mapping[str, Any]) -> Any:
         """By how much the policy's log probability of each answer is above the reference's, without gradients."""
@@ -154,7 +180,9 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
         batch = {name: tensor for name, tensor in inputs.items() if name != "rows"}
         point = self._point
         if point is None:
-            point = self._reference_point(self._mismatched([rows], rows[-1].answer))
+            point = self._reference_point(
+                self._mismatched([rows], [shifted(rows, rows[-1].answer)])
+            )
         reference = self.log_probs(self._reference, batch)
         heard = Heard(model)
         # TRL takes the mean of the differences between two log probabilities of mismatched answers.
@@ -162,7 +190,8 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
         given = {"ref_logps": reference, "ref_KL_logps": torch.zeros_like(point)}
         loss = trl.KTOTrainer._compute_loss(self, heard, batch | given, False)
         self.forget_trls_measures()
-        self._measure_rows(heard.log_probs.detach() - reference, batch["label"], point)
+        own, moved = self.rows_in(inputs), heard.log_probs.detach() - reference
+        self._measure_rows(moved[:own], batch["label"][:own], point)
         # TRL leaves rows that are NaN out of the mean: a run that has gone wrong would look like one that has not.
         return loss + 0.0 * heard.log_probs.sum()
 
@@ -190,10 +219,29 @@ class KtoTrainer(PreferenceTrainer, PlainInit, trl.KTOTrainer):  # type: ignore[
 
     def score(self, scores: Any, batch: Any) -> None:
         """As of StageTrainer."""
-        rows = batch["rows"]
-        (mismatched,) = self._mismatched([rows], scores.last)
+        rows, own = batch["rows"], self.rows_in(batch)
+        first, last = self._between(scores.last, rows[-1].answer)
+        (mismatched,) = self._mismatched([rows], [shifted(rows, first)])
         moved = self.log_probs(self.model, batch) - self.log_probs(self._reference, batch)
-        scores.add(moved, batch["label"], self._moved(mismatched), rows[-1].answer)
+        scores.add(moved[:own], batch["label"][:own], self._moved(mismatched)[:own], last)
+
+    def _between(self, last: Tokens, own: Tokens) -> tuple[Tokens, Tokens]:
+        """The answers before this rank's batch of an evaluation and before the next one of rank 0. The ranks' batches
+        come one after the other; `last` is the answer before them, `own` the last one of this batch. A collective."""
+        if not self._ranks.several:
+            return last, own
+        each = [np.asarray(ids, dtype=np.int32) for ids in self._ranks.exchange(own.tolist())]
+        return last if self._ranks.first else each[self._ranks.index - 1], each[-1]
+
+
+def answers_of(rows: Sequence[Tagged]) -> list[Tokens]:
+    """The answer of each row."""
+    return [row.answer for row in rows]
+
+
+def shifted(rows: Sequence[Tagged], first: Tokens) -> list[Tokens]:
+    """For each row the answer of the one before it, `first` for the first one."""
+    return [first, *answers_of(rows[:-1])]
 
 
 class Verdicts:
@@ -218,7 +266,14 @@ class Verdicts:
         self.last = last
 
     def add_up(self, ranks: Ranks) -> None:
-        """There are no others: several GPUs for one trial are refused."""
+        """Take in what the other ranks have added. A collective."""
+        own = torch.cat([torch.cat(part).double() for part in self._parts()])
+        each = [torch.tensor(numbers, dtype=own.dtype) for numbers in ranks.exchange(own.tolist())]
+        moved, good, mismatched = torch.cat([made.view(3, -1) for made in each], dim=1)
+        self._moved, self._good, self._mismatched = [moved], [good.bool()], [mismatched]
+
+    def _parts(self) -> tuple[list[Any], list[Any], list[Any]]:
+        return self._moved, self._good, self._mismatched
 
     def metrics(self) -> dict[str, float]:
         """eval_loss (equations 7 and 8), eval_kl (nats), eval_reward_accuracy and, where there are good answers and bad

@@ -28,13 +28,18 @@ from core.train.distributed.ranks import Ranks
 from core.train.errors import ModelError
 from core.train.log import say
 from core.train.memory.rehearsal import longest_rows
-from core.train.model.build import learnt_positions, load_model, load_tokenizer
+from core.train.model.build import (
+    learnt_positions,
+    load_tokenizer,
+    load_unprepared,
+    offload_to_host,
+    prepare,
+)
 from core.train.model.source import Source
 from core.train.ppo.actors import Actors, kl_of
 from core.train.ppo.kl import adapted
 from core.train.ppo.losses import policy_loss, value_loss
 from core.train.ppo.policy import Turns, causal_of, without_dropout
-from core.train.ppo.reference import share_weights
 from core.train.ppo.rollout import (
     Judged,
     ScoreScale,
@@ -51,7 +56,7 @@ from core.train.ppo.values import NAME, attach
 from core.train.precision import Device, Numbers
 from core.train.signals import Interrupted
 from core.train.stages.base import EpochSampler, StageTrainer
-from core.train.stages.reference import check_same_words, load_reference
+from core.train.stages.reference import compute_alike, load_reference, twin_of
 from core.train.stages.stage import UsualParts
 
 _STATE_FILE = "ppo.pt"
@@ -89,14 +94,13 @@ class PpoStage(UsualParts):
             profile.model,
             self._pad,
         )
-        model = load_model(profile, source, numbers, device)
-        without_dropout(model)
-        loaded = load_reference(profile, source, numbers, device, folder)
+        model = load_unprepared(profile, source, numbers, device)
+        twin = twin_of(profile, model)
+        model = without_dropout(prepare(model, profile, numbers, offload_to_host))
+        loaded = load_reference(profile, source, numbers, device, folder, model, twin)
         if loaded is not None:
-            if profile.alignment.ref_model is not None:
-                check_same_words(model, loaded, profile.alignment.ref_model)
+            compute_alike(loaded, model)
             self._reference = without_dropout(loaded.model)
-            share_weights(model, self._reference)
         self._scorer = load_scorer(found, profile.model, numbers.frozen, device, model)
         attach(causal_of(model))
         return model

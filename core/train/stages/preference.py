@@ -10,8 +10,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from core.profile import Profile
 from core.train.data.examples import IGNORED
+from core.train.distributed.shares import computed
 from core.train.errors import ModelError
-from core.train.model.build import load_base, offload_to_host, prepare
+from core.train.model.build import load_unprepared, offload_to_host, prepare
 from core.train.model.source import Source
 from core.train.ppo.policy import without_dropout
 from core.train.precision import Device, Numbers
@@ -20,8 +21,9 @@ from core.train.stages.reference import (
     AdaptersOff,
     Frozen,
     Reference,
-    check_same_words,
+    compute_alike,
     load_reference,
+    twin_of,
 )
 from core.train.stages.stage import UsualParts
 
@@ -47,22 +49,12 @@ class PreferenceStage(UsualParts):
             ModelError: besides, the reference cannot be loaded, or there are adapters where log probabilities are
                 computed from the weights themselves.
         """
-        from transformers import AutoModelForCausalLM
-
-        whole = profile.method.finetuning_type == "full"
-        kind = numbers.trained if whole else numbers.frozen
-        model = load_base(profile, source, numbers, device, AutoModelForCausalLM, kind)
-        model = prepare(without_dropout(model), profile, numbers, offload_to_host)
-        if _adapts_head(model):
-            raise ModelError(
-                f"method.lora_target: stage {profile.method.stage} computes log probabilities from the weights of the "
-                "output head, so that an adapter on it would never learn; leave it out of lora_target "
-                "(method.additional_target can train the head as a whole)"
-            )
+        model = without_dropout(load_unprepared(profile, source, numbers, device))
+        twin = twin_of(profile, model) if self.has_reference else None
+        model = prepare(model, profile, numbers, offload_to_host)
+        check_head(model, profile.method.stage)
         if self.has_reference:
-            loaded = load_reference(profile, source, numbers, device, folder)
-            if loaded is not None and profile.alignment.ref_model is not None:
-                check_same_words(model, loaded, profile.alignment.ref_model)
+            loaded = load_reference(profile, source, numbers, device, folder, model, twin)
             self.reference = loaded or AdaptersOff(model)
         return model
 
@@ -74,14 +66,20 @@ class PreferenceTrainer(RowTrainer):
     def __init__(self, *, reference: Reference | None, **arguments: Any) -> None:
         """Arguments are StageTrainer's; `reference` is None where the loss needs none."""
         super().__init__(**arguments)
+        self.take_up(reference)
+
+    def take_up(self, reference: Reference | None) -> None:
+        """Set what TRL's loss reads. The memory dry run does so too, on a trainer whose __init__ it leaves out, so that
+        the loss that it simulates is the one that runs: of the Trainer there are model and accelerator."""
         self._reference = reference
         # The head of the policy tells the log probabilities of answers without logits of rows × tokens × vocabulary.
         # The other outputs are read by TRL's measures.
         own = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         add_fused_lm_head(own, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
         if isinstance(reference, Frozen):
+            compute_alike(reference, self.model)
             add_fused_lm_head(reference.model)
-            reference.model = self.accelerator.prepare_model(reference.model, evaluation_mode=True)
+            reference.model = self.place_beside(reference.model)
         text = self.model.config.get_text_config()
         self.router_aux_loss_coef: float = getattr(text, "router_aux_loss_coef", 0.0) or 0.0
         asked = bool(getattr(text, "output_router_logits", False))
@@ -125,9 +123,23 @@ class Heard:
 
     def __call__(self, **inputs: Any) -> Any:
         """As the model."""
-        made = self._model(**inputs)
+        made = self._model(**computed(inputs))
         self.log_probs, self.aux_loss = made.log_probs.sum(-1), made.aux_loss
         return made
+
+
+def check_head(model: Any, stage: str) -> None:
+    """Check that there is no adapter on the output head.
+
+    Raises:
+        ModelError: there is one, and log probabilities are computed from the head's weights themselves.
+    """
+    if _adapts_head(model):
+        raise ModelError(
+            f"method.lora_target: stage {stage} computes log probabilities from the weights of the output head, so "
+            "that an adapter on it would never learn; leave it out of lora_target (method.additional_target can train "
+            "the head as a whole)"
+        )
 
 
 def _adapts_head(model: Any) -> bool:

@@ -14,15 +14,17 @@ import torch
 
 from core.train.data.stored import group_sizes
 from core.train.distributed.sharding import replicate, shard
-from core.train.distributed.shares import RankBatches, RankCollator, learnt_tokens, seen_tokens
+from core.train.distributed.shares import RankBatches, RankCollator, seen_tokens
+from core.train.stages.base import StageTrainer
 from core.train.stages.sft import SftTrainer
 
 
-class RankedTrainer(SftTrainer):
-    """An SftTrainer beside others. With `sharding` "fsdp" the model that it is given is on the host."""
+class RankedTrainer(StageTrainer):
+    """Stands before a stage's trainer among the bases of one beside others. With `sharding` "fsdp" the models that it
+    is given are on the host."""
 
     def __init__(self, *, sharding: str, **arguments: Any) -> None:
-        """`sharding` is resources.sharding."""
+        """`sharding` is resources.sharding; `arguments` are the stage's trainer's."""
         self._sharding = sharding
         super().__init__(**arguments)
 
@@ -48,9 +50,9 @@ class RankedTrainer(SftTrainer):
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """The batches of an update, and how many tokens all ranks learn in it together."""
+        """The batches of an update, and how much (`learnt_in`) all ranks learn in it together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        own = [sum(map(learnt_tokens, batches)), sum(map(seen_tokens, batches))]
+        own = [sum(int(self.learnt_in(batch)) for batch in batches), sum(map(seen_tokens, batches))]
         learns, sees = self._ranks.total(own)
         self._uncounted = int(sees) + int(self._uncounted or 0)
         return batches, torch.tensor(int(learns), device=device)
@@ -63,6 +65,16 @@ class RankedTrainer(SftTrainer):
     def _move_model_to_device(self, model: Any, device: Any) -> Any:
         """Put the model on its device; one that is to be sharded comes there in parts."""
         return None if self._sharding == "fsdp" else super()._move_model_to_device(model, device)
+
+    def place_beside(self, model: Any) -> Any:
+        """As of StageTrainer; beside a model in parts, in parts too."""
+        if self._sharding != "fsdp":
+            return super().place_beside(model)
+        prepared = self.accelerator.prepare_model(
+            model, device_placement=False, evaluation_mode=True
+        )
+        shard(prepared, self._ranks, self.args.device.type, trains=False)
+        return prepared
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The optimizer that the profile asks for, of this rank's part of the weights."""
@@ -141,3 +153,7 @@ class RankedTrainer(SftTrainer):
         return (
             checkpoint if self._ranks.first else str(Path(checkpoint, f"rank-{self._ranks.index}"))
         )
+
+
+class RankedSftTrainer(RankedTrainer, SftTrainer):
+    """Stages sft and pt beside others."""

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from core.profile import Profile
 from core.train.data.examples import Pair
+from core.train.distributed.shares import computed
 from core.train.model.build import load_base, offload_to_host, prepare
 from core.train.model.source import Source
 from core.train.ppo.policy import without_dropout
@@ -54,7 +55,11 @@ class RewardStage(UsualParts):
         # By it the model knows where a row ends, and so does whoever loads the result.
         config = shared["model"].config
         config.get_text_config().pad_token_id = tokenizer.eos_token_id if pad is None else pad
-        return RewardTrainer(**shared)
+        if not shared["ranks"].several:
+            return RewardTrainer(**shared)
+        from core.train.stages.ranked_by_row import RankedRewardTrainer
+
+        return RankedRewardTrainer(sharding=self._profile.resources.sharding, **shared)
 
 
 class RewardCollator(PairCollator):
@@ -70,10 +75,17 @@ class RewardTrainer(RowTrainer, PlainInit, trl.RewardTrainer):  # type: ignore[m
     """Learns from pairs with TRL's loss: −log σ(score of the chosen − score of the rejected), the mean over pairs
     (Bradley and Terry's model). A batch has all chosen answers first, then all rejected ones."""
 
+    answers = 2
+
     def __init__(self, **arguments: Any) -> None:
         """Arguments are StageTrainer's."""
         super().__init__(**arguments)
-        # What TRL's loss reads, and its TrainingArguments lack.
+        self.take_up()
+
+    def take_up(self) -> None:
+        """Set what TRL's loss reads, as PreferenceTrainer.take_up does: of the Trainer there are model, accelerator and
+        args."""
+        # TrainingArguments lack it.
         self.args.center_rewards_coefficient = None
         self._tp_size: int = 1
         self.maybe_activation_offload_context: Any = nullcontext()
@@ -87,14 +99,6 @@ class RewardTrainer(RowTrainer, PlainInit, trl.RewardTrainer):  # type: ignore[m
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
         """TRL writes a card into the folder of checkpoints; a result's card is written when it is exported."""
 
-    def rows_in(self, inputs: Any) -> int:
-        """Pairs of a batch."""
-        return int(inputs["input_ids"].shape[0]) // 2
-
-    def shape_of(self, inputs: Any) -> tuple[int, int]:
-        """As of StageTrainer; a row is a pair."""
-        return self.rows_in(inputs), int(inputs["input_ids"].shape[1])
-
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -102,17 +106,19 @@ class RewardTrainer(RowTrainer, PlainInit, trl.RewardTrainer):  # type: ignore[m
         heard = _Heard(model)
         loss = super().compute_loss(heard, inputs, return_outputs, num_items_in_batch)
         self._forget_trls_measures()
+        pairs = self.rows_in(inputs)
         for name, values in _measured(heard.scores).items():
-            self.measures.add(name, values)
+            self.measures.add(name, values[:pairs])
         return loss
 
     def score(self, scores: Any, batch: Any) -> None:
         """As of StageTrainer."""
-        found = self.model(**batch, use_cache=False).logits.squeeze(-1)
+        found = self.model(**computed(batch), use_cache=False).logits.squeeze(-1)
         chosen, rejected = found.chunk(2)
-        scores.add("loss", -torch.nn.functional.logsigmoid(chosen - rejected))
+        pairs = self.rows_in(batch)
+        scores.add("loss", -torch.nn.functional.logsigmoid(chosen - rejected)[:pairs])
         for name, values in _measured(found).items():
-            scores.add(name, values)
+            scores.add(name, values[:pairs])
 
 
 class _Heard:
@@ -125,7 +131,7 @@ class _Heard:
 
     def __call__(self, **inputs: Any) -> Any:
         """As the model."""
-        made = self._model(**inputs)
+        made = self._model(**computed(inputs))
         self.scores = made.logits.detach().squeeze(-1)
         return made
 

@@ -39,9 +39,9 @@ class SftStage(UsualParts):
         """An SftTrainer, or one beside others where there are several ranks."""
         if not shared["ranks"].several:
             return SftTrainer(perplexity=self._perplexity, **shared)
-        from core.train.stages.ranked import RankedTrainer
+        from core.train.stages.ranked import RankedSftTrainer
 
-        return RankedTrainer(sharding=self._sharding, perplexity=self._perplexity, **shared)
+        return RankedSftTrainer(sharding=self._sharding, perplexity=self._perplexity, **shared)
 
 
 class SftTrainer(StageTrainer):

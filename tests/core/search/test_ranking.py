@@ -225,3 +225,15 @@ def test_equals_by_a_share_of_rows_are_told_apart_by_their_loss_and_not_by_the_l
         Candidate(2, True, 2.0, 1e-4, eval_loss=2.0),
     ]
     assert [r.trial for r in rank(by_loss, "eval_loss")] == [1, 2]
+
+
+def test_a_share_of_few_rows_differs_by_chance_as_their_number_says() -> None:
+    def of_twenty(trial: int, right: int) -> Candidate:
+        share = right / 20
+        noise = math.sqrt(share * (1 - share) / 20)
+        return Candidate(trial, True, share, 1e-4, noise=noise)
+
+    ranked = rank([of_twenty(1, 12), of_twenty(2, 11), of_twenty(3, 9)], "eval_reward_accuracy")
+    assert [(r.trial, r.group) for r in ranked] == [(1, 1), (2, 1), (3, 2)]
+    one_curve = Candidate(1, True, 2.0, 1e-4, noise=0.5), Candidate(2, True, 2.05, 1e-4)
+    assert [r.group for r in rank(one_curve, "eval_loss")] == [1, 2]

@@ -56,3 +56,22 @@ def test_values_hold_no_graph() -> None:
     measures = Measures()
     measures.add("x", torch.ones(2, requires_grad=True) * 2)
     assert measures.means() == {"x": 2.0} and measures.kept() == {"x": [4.0, 2]}
+
+
+def test_what_ranks_keep_is_of_all_of_them_and_taken_up_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measures = Measures()
+    measures.add("x", torch.tensor([1.0, 3.0]))
+    measures.add("y", torch.tensor([]))
+    monkeypatch.setattr(Ranks, "gather", lambda self, numbers: [list(numbers), [8.0, 2, 5.0, 1]])
+    both = Ranks(0, 2)
+    assert measures.means(both) == {"x": 3.0, "y": 5.0}
+    kept = measures.kept(both)
+    assert kept == {"x": [12.0, 4], "y": [5.0, 1]}
+    assert measures.kept() == {"x": [4.0, 2], "y": [0.0, 0]}, "asking changes nothing"
+    first, second = Measures(), Measures()
+    first.take_up(kept, Ranks(0, 2))
+    second.take_up(kept, Ranks(1, 2))
+    assert first.kept() == kept
+    assert second.kept() == {"x": [0.0, 0], "y": [0.0, 0]}

@@ -1,6 +1,7 @@
 """What train.optim means: the optimizer that transformers would build, and what each of them holds."""
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
+from core.catalogue import find
 from core.params import TrainTable
-from core.profile import loads
+from core.profile import ProfileError, loads
 from core.train.errors import SettingsError
 from core.train.model.source import needs_bitsandbytes
 from core.train.optimizers import (
@@ -172,6 +174,33 @@ def test_an_optimizer_of_bitsandbytes_has_it_imported(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("optim", "given", "away"),
+    [
+        *(("adamw_torch", None, away) for away in (False, True)),
+        *(("adamw_torch_fused", None, away) for away in (False, True)),
+        *(("adafactor", None, away) for away in (False, True)),
+        *((optim, None, False) for optim in ("adamw_8bit", "lion_32bit", "lion_8bit")),
+        ("sgd", "momentum=0.9", False),
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_an_optimizer_goes_on_from_its_states_as_if_it_had_never_ended(
+    optim: Any, given: str | None, away: bool, kind: Any
+) -> None:
+    """In pure_bf16 too, where adafactor's states have more digits than the weights."""
+    table = TrainTable(optim=optim, optim_args=given, learning_rate=1e-2, offload_optimizer=away)
+    one, two = make().to(kind), make().to(kind)
+    first = build_optimizer(one, table, "cpu")
+    step(one, first)
+    saved = deepcopy(first.state_dict())
+    two.load_state_dict(one.state_dict())
+    second = build_optimizer(two, table, "cpu")
+    second.load_state_dict(saved)
+    for a, b in zip(step(one, first), step(two, second), strict=True):
+        assert torch.equal(a, b)
+
+
 # Other optimizers -------------------------------------------------------------------------------------------------
 
 
@@ -240,7 +269,9 @@ def test_the_states_of_one_family_fit_and_no_others() -> None:
 # galore and apollo, whose packages are installed apart ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optim", ["galore_adamw", "galore_adamw_8bit", "apollo_adamw"])
+@pytest.mark.parametrize(
+    "optim", ["galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw"]
+)
 def test_a_package_that_is_not_installed_is_told_with_its_pip_line(
     optim: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,3 +383,34 @@ def test_pure_bf16_holds_states_as_the_optimizer_has_them(optim: Any, state: Any
     weight = model.model.layers[0].mlp.down_proj.weight
     kinds = {t.dtype for t in optimizer.state[weight].values() if torch.is_tensor(t) and t.ndim}
     assert kinds == {state} and weight.dtype == torch.bfloat16
+
+
+def test_every_optimizer_of_transformers_is_offered_or_refused_with_a_reason() -> None:
+    from transformers.training_args import OptimizerNames
+
+    known = {name.value for name in OptimizerNames}
+    parameter = find("train.optim")
+    refused = dict(parameter.doc.refused)
+    assert known - set(parameter.choices) == refused.keys()
+    for name in refused:
+        with pytest.raises(ProfileError) as caught:
+            loads(
+                f'[model]\nmodel_name_or_path = "a"\n[data]\ndataset = "demo"\n[train]\noptim = "{name}"\n'
+            )
+        assert refused[name] in str(caught.value)
+        with pytest.raises(ValueError, match="is not allowed: ") as told:
+            parameter.validate(name)
+        assert refused[name] in str(told.value)
+        # What to take in its place is there.
+        instead = [word for word in refused[name].split('"')[1::2] if word not in ("pure_bf16",)]
+        assert all(word in parameter.choices for word in instead)
+
+
+def test_galore_and_apollo_are_refused_where_they_are_not_installed_before_anything_is_loaded(
+    run_trial: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.optimizer_settings.find_spec", lambda name: None)
+    for optim, package in (("galore_adafactor", "galore-torch"), ("apollo_adamw", "apollo-torch")):
+        ran = run_trial(optim, finetuning_type="full", optim=optim, model_name_or_path="nowhere")
+        assert ran.report.outcome == "failed"
+        assert f"pip install {package}" in ran.report.error

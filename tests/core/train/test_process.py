@@ -49,7 +49,7 @@ def test_a_process_is_paused_by_sigusr1_and_deaf_to_the_terminal(prepare: Prepar
     step = read_points(folder / METRICS_FILE)[-1].step
     wait_for_step(folder, step + 3, process)
     process.send_signal(signal.SIGUSR1)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     ended = report(folder)
     assert ended.outcome == "paused" and ended.checkpoint == f"checkpoints/checkpoint-{ended.step}"
@@ -80,7 +80,7 @@ def test_signals_that_come_while_the_model_loads_are_honoured(prepare: Prepare) 
             time.sleep(0.01)
         process.send_signal(number)
     for process in processes:
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=240) == 0
     assert (report(paused).outcome, report(paused).checkpoint, report(paused).step) == (
         "paused",
         None,
@@ -98,7 +98,7 @@ def test_a_second_sigterm_ends_a_worker_at_once(prepare: Prepare) -> None:
     process.send_signal(signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert report(folder).outcome == "stopped"
 
 
@@ -113,7 +113,7 @@ def test_memory_beyond_the_cap_ends_as_a_reported_failure(prepare: Prepare) -> N
         dataset=str(_long_rows(prepare)), cutoff_len=256, precision="fp32",
     )  # fmt: skip
     process = start(folder)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 1, said
     ended = report(folder)
     assert (ended.outcome, ended.phase, ended.usage_error) == ("failed", "train", False)
@@ -145,7 +145,7 @@ def test_wrong_input_exits_with_2_and_a_sentence(
         text = (folder / "trial.toml").read_text()
         (folder / "trial.toml").write_text(text.replace("rows.jsonl", "missing.jsonl"))
     process = start(folder)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == code, said
     assert "Traceback" not in said
     words: dict[str, Any] = {

@@ -75,7 +75,7 @@ def test_a_rank_that_is_ended_before_it_listens_does_not_leave_rank_0_waiting(
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         Crew(Path(), 2, fail)  # type: ignore[arg-type]
-        assert told.wait(20)
+        assert told.wait(240)
     finally:
         signal.signal(signal.SIGTERM, before)
     ((index, report),) = failed

@@ -3,91 +3,23 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from core.devices.process import descendants, identify
-from core.profile import ROOT
-from core.study.files import METRICS_FILE, REPORT_FILE, WorkerReport, read_record
-from core.study.metrics import read_points
+from core.devices.process import identify
+from core.study.files import REPORT_FILE
 from tests.core.train.conftest import Ran, RunTrial
+from tests.core.train.distributed.conftest import TWO, RunRanks, Worker, until, weights
 
-TWO = {"processes": 2, "save_model": True}
 EXACT = {"data__val_size": 4, "data__max_samples": 21, "train__eval_steps": 2}
 """An epoch that does not divide by the batch, and evaluations that do not divide by the ranks."""
 
 
-class Worker:
-    """A worker as the shim starts it."""
-
-    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
-        self.folder = folder
-        with (folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", str(ROOT / "tunedeck.py"), "_worker", str(folder)],
-                stdout=log,
-                stderr=log,
-                cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-            )
-
-    def end(self) -> Ran:
-        self.process.wait(120)
-        report = read_record(self.folder / REPORT_FILE, WorkerReport)
-        assert report is not None, self.log
-        return Ran(self.folder, report)
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log.txt").read_text()
-
-    def wait_for_step(self, step: int) -> None:
-        until(
-            lambda: (points := read_points(self.folder / METRICS_FILE)) and points[-1].step >= step
-        )
-
-    def others(self) -> list[int]:
-        """The pids of the other ranks."""
-        return [found.pid for found in descendants(self.process.pid)]
-
-
-def until(holds: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def alive(pid: int) -> bool:
     return identify(pid) is not None
-
-
-RunRanks = Callable[..., Ran]
-
-
-@pytest.fixture
-def run_ranks(prepare: Callable[..., Path]) -> RunRanks:
-    """Train a trial with two processes."""
-
-    def run(name: str, sharding: str, task: dict[str, Any] | None = None, **settings: Any) -> Ran:
-        shared = {"resources__gpus_per_trial": 2, "resources__sharding": sharding}
-        folder = prepare(name, TWO | (task or {}), **shared, **settings)
-        return Worker(folder).end()
-
-    return run
-
-
-def weights(ran: Ran) -> dict[str, torch.Tensor]:
-    (file,) = (ran.folder / "output").glob("*.safetensors")
-    return load_file(file)
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -321,7 +253,7 @@ def test_a_rank_that_is_killed_ends_the_trial_as_it_ended(prepare: Callable[...,
     worker = Worker(prepare(task=TWO, **LONG))
     worker.wait_for_step(2)
     os.kill(worker.others()[0], signal.SIGKILL)
-    assert worker.process.wait(60) == -signal.SIGKILL
+    assert worker.process.wait(240) == -signal.SIGKILL
     assert not (worker.folder / REPORT_FILE).exists()
     assert "the process of GPU 2 was ended by signal 9" in worker.log
 

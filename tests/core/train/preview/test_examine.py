@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from core.rows import AnyRow, Compared, Conversation, Judged, Question, Text, Turn
 from core.study.preview import Counted, Finding
 from core.train.data.examples import IGNORED, AnyExample, Example, Pair, Prompt, Tagged
-from core.train.data.formats import AnyRow, Compared, Conversation, Judged, Question, Text, Turn
 from core.train.preview.examine import Examiner, Tokenizing
 
 END = 9

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from core.params import AlignmentTable
-from core.train.stages.kto import KtoTrainer, Verdicts, imbalance
+from core.train.stages.kto import KtoTrainer, Verdicts, imbalance, shifted
 
 Run = Callable[..., Any]
 
@@ -154,7 +154,7 @@ def test_a_prompt_gets_another_row_s_answer_and_never_more_tokens_than_a_row_has
     kto(max_steps=1)
     (trainer,) = trainers
     rows = sorted(trainer.train_dataset, key=lambda row: len(row.prompt))[-4:]
-    (batch,) = trainer._mismatched([rows], rows[-1].answer)
+    (batch,) = trainer._mismatched([rows], [shifted(rows, rows[-1].answer)])
     longest = max(row.size for row in [*trainer.train_dataset, *trainer.eval_dataset])
     assert batch["input_ids"].shape[1] <= longest
     for i, row in enumerate(rows):

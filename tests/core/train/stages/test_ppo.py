@@ -1,6 +1,7 @@
 """PPO where the right answer is known, and everything that a run of it must keep."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,7 +278,7 @@ def test_a_reward_model_that_does_not_fit_is_refused_before_anything_is_loaded(
     def loads_nothing(*arguments: Any) -> None:
         raise AssertionError("the policy was loaded")
 
-    monkeypatch.setattr(ppo, "load_model", loads_nothing)
+    monkeypatch.setattr(ppo, "load_unprepared", loads_nothing)
     for number, (name, says) in enumerate(misfits.items()):
         report = run_ppo(f"{number}", reward_model=name).report
         assert report.outcome == "failed" and report.usage_error, report
@@ -403,3 +404,17 @@ def test_a_reward_model_is_filled_up_with_the_token_that_it_knows(
 def test_a_stop_ends_a_round(run_ppo: Run) -> None:
     ran = run_ppo(ask=("stopped", 3), max_steps=20, ppo_epochs=1)
     assert ran.report.outcome == "stopped" and 2 <= ran.report.step < 20
+
+
+@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+def test_in_mixed_precision_a_policy_begins_without_any_divergence(
+    run_ppo: Run, policy: Path, tmp_path: Path, method: dict[str, Any]
+) -> None:
+    """Policy, reference and reward model multiply in bf16, and add up in the same numbers."""
+    halved = tmp_path / "halved"
+    shutil.copytree(policy, halved)
+    LlamaForCausalLM.from_pretrained(policy, dtype=torch.bfloat16).save_pretrained(halved)
+    settings = {"precision": "bf16", "max_steps": 1, "learning_rate": 1e-30, "val_size": 4}
+    ran = run_ppo(**method | settings, model_name_or_path=str(halved))
+    assert ran.report.outcome == "completed", ran.report
+    assert measured(ran, "kl") == [0.0] and measured(ran, "eval_kl") == [0.0]
