@@ -4,16 +4,20 @@ The counts are for planning: an editor shows steps and costs while a person type
 pyarrow only for a parquet file.
 """
 
+import csv
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TextIO
 
-from core.json_rows import form_of, rows_within
+from core.json_rows import BOM, form_of, rows_within
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
+CSV_CELL = 2**31 - 1
+"""Bytes of a cell: the csv module's own limit of 128 KiB is less than a long document."""
 _WHOLE_JSON = 4 * 1024 * 1024
 """A larger JSON file is scanned in pieces: parsing it whole would hold up every other thread."""
 _CHUNK = 256 * 1024
@@ -130,7 +134,8 @@ def _lines(path: Path, report: Report | None) -> FileSize:
     rows = longest = 0
     with path.open("rb") as file:
         for line in file:
-            if not line.isspace():
+            # The mark at the beginning of a file makes no row of a blank line.
+            if not (line.isspace() or (progress.read == 0 and not line.removeprefix(BOM).strip())):
                 rows += 1
                 longest = max(longest, len(line))
             progress.add(len(line), rows)
@@ -138,21 +143,29 @@ def _lines(path: Path, report: Report | None) -> FileSize:
 
 
 def _csv(path: Path, report: Report | None) -> FileSize:
-    """Rows under the header. A line break inside quotes belongs to its row."""
+    """Rows under the header, told by the module that reads them for training."""
     progress = _Progress(report, path.stat().st_size)
-    rows, longest, length = -1, 0, 0
-    quoted = False
-    with path.open("rb") as file:
+    csv.field_size_limit(CSV_CELL)
+    rows, longest, ended = -1, 0, 0
+
+    def lines(file: TextIO) -> Iterator[str]:
         for line in file:
-            quoted ^= line.count(b'"') % 2 == 1
-            length += len(line)
-            if not quoted:
-                rows += not line.isspace() or length > len(line)
-                longest = max(longest, length)
-                length = 0
-            progress.add(len(line), max(0, rows))
-    if quoted:
-        raise DataSizeError(str(path), "a quoted field is never closed")
+            progress.add(len(line) if line.isascii() else len(line.encode()), max(0, rows))
+            yield line
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            for cells in csv.reader(lines(file), strict=True):
+                if cells or rows < 0:
+                    rows += 1
+                    longest = max(longest, progress.read - ended)
+                ended = progress.read
+        except csv.Error as error:
+            never = str(error) == "unexpected end of data"
+            wrong = "a quoted field is never closed" if never else f"is not valid CSV: {error}"
+            raise DataSizeError(str(path), wrong) from None
+        except UnicodeDecodeError:
+            raise DataSizeError(str(path), "is not UTF-8 text") from None
     return FileSize(max(0, rows), longest)
 
 
@@ -163,7 +176,8 @@ def _json(path: Path, report: Report | None) -> FileSize:
     if form == "list" and size > _WHOLE_JSON:
         return FileSize(_scan_json(path, _Progress(report, size)), None)
     try:
-        content = json.loads(path.read_bytes())
+        # What a number is does not matter here, and Python refuses to make one of thousands of digits.
+        content = json.loads(path.read_bytes(), parse_int=float)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise DataSizeError(str(path), f"is not valid JSON: {where}") from None
@@ -180,7 +194,7 @@ def _json(path: Path, report: Report | None) -> FileSize:
     return FileSize(len(content), max((len(json.dumps(row)) for row in content), default=0))
 
 
-_BRACKET = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|"', re.DOTALL)
+_BRACKET = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[\]{}]|"', re.DOTALL)
 
 
 def _scan_json(path: Path, progress: _Progress) -> int:
@@ -188,7 +202,8 @@ def _scan_json(path: Path, progress: _Progress) -> int:
     rows = depth = 0
     rest = b""
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        # So much that a long string is not gone over again and again.
+        while chunk := file.read(max(_CHUNK, len(rest))):
             text = rest + chunk
             rest = b""
             for match in _BRACKET.finditer(text):

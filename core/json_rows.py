@@ -24,6 +24,9 @@ _NEAR = 16
 """Characters before the end of a piece within which what seems wrong may be no more than cut off: `\\ud83d\\ude00`."""
 _MESSAGE = {"role", "content", "from", "value"}
 """Keys of a message: a list of such objects is a conversation, and not a list of rows."""
+_ASKED = {"instruction", "prompt"}
+_ANSWERED = {"output", "completion", "response", "chosen"}
+"""Keys of which a row has one of each: what lists it may have, as of tools, are its own."""
 _GAP = re.compile(r"[ \t\r\n]*")
 
 
@@ -84,6 +87,8 @@ def _all_objects(item: Mapping[str, Any]) -> bool:
 
 def rows_within(document: Mapping[str, Any]) -> list[Any] | None:
     """The rows in an object that holds them, as { "version": 1, "data": [ … ] } does; None where it does not."""
+    if not (_ASKED.isdisjoint(document) or _ANSWERED.isdisjoint(document)):
+        return None
     lists = [value for value in document.values() if isinstance(value, list)]
     if len(lists) != 1 or any(_is_talk(item) for item in lists[0][:1]):
         return None
@@ -126,7 +131,8 @@ class _Text:
         self._text = ""
         self._at = 0
         self._ended = False
-        self._decoder = json.JSONDecoder(parse_constant=_no_number)
+        # Values are only gone over, and Python refuses to make a whole number of thousands of digits.
+        self._decoder = json.JSONDecoder(parse_constant=_no_number, parse_int=float)
         self.number = 0
         """Items that were read."""
 

@@ -7,10 +7,9 @@ from core.data_checks import unfit_files
 from core.data_size import SUFFIXES
 from core.dataset_info import DataSetError, find_sets
 from core.optimizer_settings import lacking
-from core.params import DataTable
 from core.problems import Problem
 from core.profile import Profile, dataset_files, eval_files, is_path, model_path
-from core.rows.first import Wanted, unfit
+from core.rows.first import READ_BY, Wanted, unfit
 from core.values import toml_value
 
 
@@ -22,25 +21,25 @@ def unusable_files(profile: Profile) -> list[Problem]:
 def unfit_rows(profile: Profile) -> list[Problem]:
     """A problem for each data set whose first rows do not fit the stage: the file, the row, the field and what to do.
 
-    Names that mean nothing are left out.
+    Names that mean nothing are left out. Where a search decides how rows are read, nothing is told: some of its trials
+    may well run.
     """
-    problems: list[Problem] = []
+    space, data, problems = profile.search.space, profile.data, list[Problem]()
+    if not READ_BY.isdisjoint(space):
+        return problems
+    sampled = data.max_samples is not None or "max_samples" in space
     for key, listed in (
         ("data.dataset", dataset_files(profile)),
         ("data.eval_dataset", eval_files(profile)),
     ):
+        streamed = data.streaming and key == "data.dataset"
+        wanted = Wanted(profile.method.stage, data.format, streamed, sampled)
         for name in listed:
             with suppress(DataSetError):
-                for dataset in find_sets([name], profile.data.dataset_dir):
-                    told = unfit(dataset, wanted_rows(key, profile.method.stage, profile.data))
+                for dataset in find_sets([name], data.dataset_dir):
+                    told = unfit(dataset, wanted)
                     problems += [Problem(key, told)] if told else []
     return problems
-
-
-def wanted_rows(key: str, stage: str, data: DataTable) -> Wanted:
-    """What the rows of the parameter `key` (data.dataset or data.eval_dataset) are read for."""
-    streamed = data.streaming and key == "data.dataset"
-    return Wanted(stage, data.format, streamed, data.max_samples is not None)
 
 
 def missing_files(profile: Profile) -> list[Problem]:

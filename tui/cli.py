@@ -368,10 +368,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         module, _, function = arguments.run.partition(":")
-        return int(getattr(import_module(module), function)(arguments))
+        code = int(getattr(import_module(module), function)(arguments))
+        if sys.stdout is not None:
+            # Now, while what cannot be written can still be told.
+            sys.stdout.flush()
+        return code
     except BrokenPipeError:
-        # The reader of a pipe left; Python's own flush at exit must not fail on it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe left, and wants to hear no more.
         return 1
     except KeyboardInterrupt as interrupt:
         return say(interrupt)
@@ -380,6 +383,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"tunedeck: {error}", file=sys.stderr)
             return 1
         raise
+    finally:
+        _let_go()
+
+
+def _let_go() -> None:
+    """Give up what cannot be written: Python's own flush at exit would fail on it once more, with a status of its
+    own."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_ours(error: Exception) -> bool:

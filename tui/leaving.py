@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -57,19 +57,25 @@ def say(interrupt: KeyboardInterrupt, out: TextIO | None = None) -> int:
     notes = getattr(interrupt, "__notes__", None) or [NOTHING]
     # The terminal has written ^C where a line of progress may stand.
     clear = "\r\x1b[K" if out.isatty() else ""
-    print(f"{clear}tunedeck: interrupted; {notes[0]}", file=out)
+    # The Ctrl-C may have ended what reads the error output as well.
+    with suppress(OSError):
+        print(f"{clear}tunedeck: interrupted; {notes[0]}", file=out)
     return STATUS
 
 
 def of_study(folder: Path) -> str:
     """What becomes of a study when its watcher leaves."""
+    from core.engine.client import daemon_alive, needs_daemon
     from core.study.store import StudyError, StudyReader
 
     shown = shell_path(folder)
     try:
-        status = StudyReader(folder).state.status
+        state = StudyReader(folder).state
     except StudyError:
         return f"`tunedeck studies` lists {shown} if it began"
+    status = state.status
+    if needs_daemon(state, daemon_alive(folder)):
+        return f"the study's engine is gone: `tunedeck attach {shown}` starts it again, and the study goes on"
     if status == "running":
         return f"the study goes on: `tunedeck attach {shown}` watches it, `tunedeck stop {shown}` ends it"
     return f"the study is {status}: `tunedeck attach {shown}` shows it"
@@ -91,6 +97,8 @@ def of_recipe(folder: Path) -> str:
         return f"the recipe is done: `tunedeck status {shown}` shows it"
     if isinstance(action, Rest) and action.kind != "running" and not carrier_alive(folder):
         return f"the recipe waits: `tunedeck status {shown}` says for what"
+    if not isinstance(action, Rest) and not carrier_alive(folder):
+        return f"the recipe waits: `tunedeck attach {shown}` carries it on"
     return (
         f"the recipe goes on: `tunedeck attach {shown}` watches it, `tunedeck stop {shown}` ends it"
     )

@@ -12,7 +12,7 @@ from core.missing import missing_reward
 from core.mixture import CONCAT
 from core.problems import Problem
 from core.profile_paths import find_path
-from core.rows.first import Wanted, unfit
+from core.rows.first import READ_BY, Wanted, unfit
 from tui.draft import Review
 from tui.plan import DataCount
 
@@ -66,9 +66,10 @@ def names_of(review: Review, folder: Path) -> Names:
 
 
 def _rows(review: Review) -> Wanted | None:
-    """What the rows are to fit, where nothing is wrong with what says so."""
+    """What the rows are to fit, where nothing is wrong with what says so, and no search decides it."""
     stage, format = "method.stage", "data.format"
-    if stage in review.problems or format in review.problems:
+    searched = {key.partition(".")[2] for key in review.entries}
+    if stage in review.problems or format in review.problems or not READ_BY.isdisjoint(searched):
         return None
     values = review.values
     sampled = values["data.max_samples"] is not None or "data.max_samples" in review.entries

@@ -14,7 +14,8 @@ class Assumed:
     rows were good answers; all others as `run` does. A number that is read is 1."""
 
     def __init__(self, answers: int, run: _Run) -> None:
-        self._answers = answers
+        self.answers = answers
+        """The most tokens of a row that are learnt."""
         self._run = run
         self._paused = False
         aten = torch.ops.aten
@@ -53,7 +54,7 @@ class Assumed:
         if mask.dim() < 2:
             return -(-int(mask.numel()) // 2)
         rows, width = mask.numel() // max(1, mask.shape[-1]), mask.shape[-1]
-        return int(rows * min(width, self._answers))
+        return int(rows * min(width, self.answers))
 
     def _nonzero(self, mask: Any) -> Any:
         return torch.empty(self.count(mask), mask.dim(), dtype=torch.int64)

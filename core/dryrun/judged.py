@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.data_size import batch_width
 from core.dryrun.assumed import Assumed
 from core.dryrun.steps import ones, prepared
 from core.profile import Profile
@@ -34,8 +35,10 @@ class Judged:
         reference: Reference | None,
         autocast: Any,
         assumed: Assumed,
+        longest: int,
     ) -> None:
-        """Prepares `model` and the reference's. What is `assumed` of the data holds for the losses alone."""
+        """Prepares `model` and the reference's. What is `assumed` of the data holds for the losses alone. `longest`:
+        tokens of the longest row, to train or to evaluate on."""
         _assume_nothing(model, assumed)
         if isinstance(reference, Frozen):
             _assume_nothing(reference.model, assumed)
@@ -46,7 +49,9 @@ class Judged:
             case "rm":
                 self._trainer = _Reward(model, autocast)
             case "kto":
-                self._trainer = _Kto(model, autocast, reference, profile)
+                self._trainer = _Kto(
+                    model, autocast, reference, profile, (longest, assumed.answers)
+                )
             case _:
                 self._trainer = _Dpo(model, autocast, reference, profile)
         self._model = prepared(model, autocast)
@@ -76,7 +81,7 @@ class Judged:
     def evaluate(self, batch: dict[str, Any]) -> None:
         """As of Work."""
         if isinstance(self._trainer, _Kto):
-            self._trainer.width = batch["input_ids"].shape[1]
+            self._trainer.widen(batch)
         self._trainer.score(self._trainer.new_scores(), batch)
 
 
@@ -146,20 +151,35 @@ class _Dpo(_Bare, DpoTrainer):
 
 
 class _Kto(_Bare, KtoTrainer):
-    """Its mismatched rows are as wide as the batch."""
+    """Its mismatched rows are as wide as they can be."""
 
     def __init__(
-        self, model: Any, autocast: Any, reference: Reference | None, profile: Profile
+        self,
+        model: Any,
+        autocast: Any,
+        reference: Reference | None,
+        profile: Profile,
+        limits: tuple[int, int],
     ) -> None:
+        """`limits`: tokens of the longest row, and of the longest answer."""
         super().__init__(model, autocast)
         self.take_up(reference)
         self.weigh(profile.alignment)
-        self.width = 0
+        self._longest, self._answer = limits
+        self._width = 0
+
+    def widen(self, batch: dict[str, Any]) -> None:
+        """Let mismatched rows be as wide as what the rows of `batch` may make."""
+        width = batch["input_ids"].shape[1]
+        # The longest prompt leaves its own row room for a token. Another's answer is cut where the longest row ends,
+        # which may stand among the rows of the other kind: those to train on, or those to evaluate on.
+        made = batch_width(width - 1 + min(self._answer, width), cuda=True)
+        self._width = min(self._longest, made)
 
     def find_point(self, batches: Sequence[dict[str, Any]]) -> None:
         """The reference point of an update with these batches."""
         self._point = None
-        self.width = batches[0]["input_ids"].shape[1]
+        self.widen(batches[0])
         self._point = self._reference_point([_rows(len(batch["rows"])) for batch in batches])
 
     def _mismatched(self, parts: Any, first: Any) -> Any:
@@ -167,7 +187,7 @@ class _Kto(_Bare, KtoTrainer):
 
     def _prepare_inputs(self, batch: Any) -> Any:
         """The batch arrives on the device."""
-        return ones(_NAMES, batch["rows"], self.width)
+        return ones(_NAMES, batch["rows"], self._width)
 
     def new_scores(self) -> Any:
         weights = self.desirable_weight, self.undesirable_weight

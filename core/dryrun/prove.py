@@ -80,7 +80,9 @@ def _prove(profile: Profile, target: Target, lengths: Lengths) -> Forecast:
         with tracker:
             optimizer = make_optimizer(profile.train, profile.method, model, cuda=cuda)
         recipe = _recipe(profile, numbers, cublas_workspace(target))
-        run(model, optimizer, shape, recipe, tracker, work=_work(profile, models, recipe, assumed))
+        widest = max(shape.length, shape.eval_length)
+        work = _work(profile, models, recipe, assumed, widest)
+        run(model, optimizer, shape, recipe, tracker, work=work)
     return _forecast(tracker, profile, target, (*models.notes, *_blind_spots(profile, target)))
 
 
@@ -110,13 +112,13 @@ def _tracker(
     return Tracker(inner, widths, ROUND if cuda else 1, assumed.run if looks else memo.run)
 
 
-def _work(profile: Profile, models: Models, recipe: Recipe, assumed: Assumed) -> Work:
-    """What the stage does in an update."""
+def _work(profile: Profile, models: Models, recipe: Recipe, assumed: Assumed, widest: int) -> Work:
+    """What the stage does in an update; `widest` is the widest batch, in tokens."""
     if profile.method.stage in TOKENWISE:
         return Tokens(models.policy, recipe)
     from core.dryrun.judged import Judged
 
-    return Judged(profile, models.policy, models.reference, recipe.autocast, assumed)
+    return Judged(profile, models.policy, models.reference, recipe.autocast, assumed, widest)
 
 
 def _answers(profile: Profile, lengths: Lengths) -> int:

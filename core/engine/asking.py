@@ -52,7 +52,7 @@ class Asked(Generic[M]):
         """
         self._name, self._decode, self._grace = name, decode, grace
         self._heard = bytearray()
-        self._closed = False
+        self._closed = self._ended = False
         try:
             self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _bury
         except OSError as error:
@@ -112,6 +112,9 @@ class Asked(Generic[M]):
         try:
             return self._decode(line)
         except msgspec.DecodeError as error:
+            if self._ended:
+                # It died in the middle of a message: how it died is what is to be told.
+                return None
             raise BabbleError(str(error)) from None
 
     def wait(self, seconds: float | None = None) -> int | None:
@@ -185,6 +188,7 @@ class Asked(Generic[M]):
                 continue
             data = os.read(fd, _CHUNK)
             if not data:
+                self._ended = True
                 rest = bytes(self._heard)
                 self._heard.clear()
                 return rest or None

@@ -38,7 +38,7 @@ def decide_rungs(
     competing = [t for t in state.trials.values() if _competes(t)]
     if not any(t.status in ("rung", "pruned") for t in competing):
         return None
-    metric = find(state.rank_by)
+    metric = find(state.rank_by, state.direction)
     by_loss = losses if metric.counted and losses_compare(t.changes for t in competing) else None
     entrants = [_entrant(t, curve(t), by_loss(t) if by_loss else ()) for t in competing]
     rule = decide_asha if state.stopping == "asha" else decide

@@ -60,6 +60,8 @@ def candidate(trial: Trial, rank_by: str) -> Candidate:
 def _rank(trials: Iterable[Trial], rank_by: str, direction: Direction) -> list[Ranked]:
     given, metric = list(trials), find(rank_by, direction)
     candidates = [candidate(t, rank_by) for t in given]
-    if metric.counted and not losses_compare(t.changes for t in given):
+    # Of those that get a place, whoever else is among them: the dashboard leaves out what has not ended.
+    placed = (t.changes for t in given if t.status == "completed")
+    if metric.counted and not losses_compare(placed):
         candidates = [replace(c, eval_loss=None) for c in candidates]
     return rank(candidates, metric)

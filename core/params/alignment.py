@@ -100,7 +100,7 @@ class AlignmentTable(Table):
         str | None,
         Field(
             description="The model that the policy is held to: a folder or a hub name. Not set: the model as it is before training, which with "
-            "LoRA takes no memory (the adapters are switched off), with freeze a second copy of the layers that train, and with full of all.",
+            "LoRA takes no memory (the adapters are switched off), with freeze a second copy of the layers that train (of all under fsdp), and with full of all.",
         ),
         Doc(
             "Reference model",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from core.data_size import SUFFIXES
+from core.data_size import CSV_CELL, SUFFIXES
 from core.errors import DataError, first_line
 from core.json_rows import BOM, JsonTextError, form_of, list_items, rows_within
 from core.rows import Row
@@ -25,11 +25,10 @@ _OTHERS: Mapping[bytes, str] = {
     b"PAR1": "is a parquet file; name it .parquet",
     b"version https://git-lfs": "is a pointer of Git LFS, and not the data; fetch that with `git lfs pull`",
     b"<!DOCTYPE": "is a web page, and not the data; download the file itself",
+    b"<!doctype": "is a web page, and not the data; download the file itself",
     b"<html": "is a web page, and not the data; download the file itself",
 }
 """How a file starts that has the name of another kind, and what to do."""
-_CELL = 2**31 - 1
-"""Bytes of a cell: the csv module's own limit of 128 KiB is less than a long document."""
 _BATCH = 1024
 """Rows of a parquet file that are decoded at once."""
 
@@ -179,7 +178,9 @@ def _json_object(path: Path, streamed: bool) -> Iterator[Record]:
     except RecursionError:
         raise DataError(f"{path}: {_NESTED}") from None
     except msgspec.DecodeError as error:
-        raise DataError(f"{path}: is not valid JSON: {error}") from None
+        several = "trailing characters" in str(error)
+        right = "; write [ { … }, { … } ], or one object a line" if several else ""
+        raise DataError(f"{path}: is not valid JSON: {error}{right}") from None
     if not isinstance(document, Mapping):
         raise DataError(
             f"{path}: must hold a list of rows, and holds {kind(document)}; write [ {{ … }}, {{ … }} ]"
@@ -206,13 +207,12 @@ def _text(path: Path, streamed: bool) -> Iterator[Record]:
     """A row a line, as the `text` loader of the datasets library has it; blank lines are none."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            content = line.removeprefix(BOM) if number == 1 else line
             if b"\x00" in content:
                 raise DataError(f"{path}, line {number}: has a NUL byte, so it is no text file")
             try:
-                text = content.decode().rstrip(
-                    "\r\n"
-                )  # nothing else that Unicode takes for a line's end
+                # Nothing else that Unicode takes for a line's end.
+                text = content.decode().rstrip("\r\n")
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{path}, line {number}: is not UTF-8 text ({error.reason}); save the file as UTF-8"
@@ -222,7 +222,7 @@ def _text(path: Path, streamed: bool) -> Iterator[Record]:
 
 
 def _csv(path: Path, streamed: bool) -> Iterator[Record]:
-    csv.field_size_limit(_CELL)
+    csv.field_size_limit(CSV_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
         # Strict: else a quote that is never closed takes the rest of the file into one cell.
         table = csv.DictReader(file, strict=True)

@@ -52,13 +52,15 @@ def comes_to(key: str, settings: Mapping[str, Any]) -> Any:
         case "data.interleave_probs":
             return _shares(value, settings)
         case "data.val_size":
-            return None if settings.get("data.eval_dataset") else value
+            return 0.0 if settings.get("data.eval_dataset") else value
     return value
 
 
-def listed(value: Any) -> list[Any] | None:
-    """One name, or several, as a list."""
-    return list(value) if isinstance(value, list | tuple) else None if value is None else [value]
+def listed(value: Any) -> list[str] | None:
+    """The names of data sets, of which several may stand in one text, with commas; None where there are none."""
+    texts = [value] if isinstance(value, str) else value or ()
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return [name for name in names if name] or None
 
 
 def _schedule(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,20 +133,25 @@ def refusal(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
             "another learning rate or schedule where the rate depends on how the run went before "
             f"({', '.join(str(c) for c in found if c.key in _OF_THE_RATE)})"
         )
-    wrong = [str(change) for change in found if _is_fixed(change, now)]
+    wrong = [str(change) for change in found if _is_fixed(change, was, now)]
     return f"other settings ({', '.join(wrong)})" if wrong else None
 
 
-def _is_fixed(change: Change, now: Mapping[str, Any]) -> bool:
-    key, was, new = change
+def _is_fixed(change: Change, was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    key, old, new = change
+    if key == "data.dataset":
+        return _last_names(listed(old)) != _last_names(listed(new))
     if key in _FILES:
-        return bool(_last_names(was) != _last_names(new))
+        return _last_names([old]) != _last_names([new])
+    if key == "data.eval_dataset":
+        # Without one, evaluation rows are taken off those to train on.
+        return bool(comes_to("data.val_size", was) != comes_to("data.val_size", now))
     if key == "data.cutoff_len":
-        return bool(new > was)
+        return bool(new > old)
     if key == "train.optim":
-        return not _same_family(was, new)
+        return not _same_family(old, new)
     if key == "method.loraplus_lr_ratio":
-        return was is None or new is None
+        return old is None or new is None
     if key in ("train.optim_args", "train.optim_target_modules"):
         return now["train.optim"] in PROJECTED
     return key in _FIXED
@@ -180,8 +185,8 @@ def _order(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     return seed, seed if own is None else own
 
 
-def _last_names(value: Any) -> list[str]:
-    return [PurePath(str(name)).name for name in listed(value) or ()]
+def _last_names(paths: Iterable[str | None] | None) -> list[str]:
+    return [PurePath(path).name for path in paths or () if path is not None]
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,8 @@ from core.train.plan import Plan, warmup_updates
 
 _SHARES = ("min_lr_rate", "min_lr_ratio", "warmup_lr_rate")
 """Settings that are a share of train.learning_rate."""
+_WITHOUT = ("constant", "constant_with_warmup")
+"""Schedules that take no settings: transformers passes over what is given."""
 
 
 def check_rates(train: TrainTable, given: Mapping[str, Any], *, greater: bool) -> None:
@@ -20,6 +22,8 @@ def check_rates(train: TrainTable, given: Mapping[str, Any], *, greater: bool) -
             that follows the evaluations is to follow them the wrong way.
     """
     name, rate = train.lr_scheduler_type, train.learning_rate
+    if name in _WITHOUT:
+        return
     low, high = _number(given.get("min_lr")), _number(given.get("max_lr"))
     if low is not None and not 0 <= low <= rate:
         raise _wrong(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,24 @@ def test_a_large_json_list_is_scanned_to_the_same_count(
         data_size._WHOLE_JSON, data_size._CHUNK = before
 
 
+def test_a_long_text_in_a_json_list_is_not_gone_over_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, brackets, seen = tmp_path / "a.json", data_size._BRACKET, list[int]()
+
+    class Watched:
+        def finditer(self, text: bytes) -> Iterator[re.Match[bytes]]:
+            seen.append(len(text))
+            return brackets.finditer(text)
+
+    monkeypatch.setattr(data_size, "_WHOLE_JSON", 0)
+    monkeypatch.setattr(data_size, "_CHUNK", 8)
+    monkeypatch.setattr(data_size, "_BRACKET", Watched())
+    file.write_text(json.dumps([{"a": "line\n" * 2000}, {"a": "b"}]))
+    assert measure(file).rows == 2
+    assert sum(seen) < 4 * file.stat().st_size
+
+
 def test_a_large_json_list_that_is_cut_off_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +124,18 @@ def test_a_large_json_list_that_is_cut_off_is_an_error(
 def test_csv_rows_may_hold_line_breaks_and_quotes(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text('instruction,output\n"one ""two""\nthree",x\nplain,y\n\n')
+    assert measure(file).rows == 2
+
+
+def test_the_longest_row_of_csv_is_told_in_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes('text\n"é\n\nx"\n\nplain\n'.encode())
+    assert measure(file) == data_size.FileSize(2, len('"é\n\nx"\n'.encode()))
+
+
+def test_a_number_of_thousands_of_digits_is_counted_over(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(f'[{{"a": {"1" * 5000}}}, {{"a": 1}}]')
     assert measure(file).rows == 2
 
 
@@ -134,6 +166,7 @@ def test_what_only_looks_like_parquet_is_an_error(tmp_path: Path) -> None:
     ("name", "content", "wrong"),
     [
         ("a.json", "[1, 2", "is not valid JSON: line 1"),
+        ("a.csv", 'a,b\n"x"y,z\n', "is not valid CSV"),
         ("a.json", '{"a":\n1}', "or one object a line"),
         ("a.json", "3", "holds no list of rows"),
         ("a.json", "[]", "has no rows"),

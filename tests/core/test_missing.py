@@ -141,6 +141,25 @@ def test_data_of_another_stage_is_told_with_its_row_and_the_fix(
     assert 'set method.stage = "sft"' in problem.wrong
 
 
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ('stage = ["rm", "dpo"]', False),
+        ('format = ["auto", "alpaca"]', False),
+        ("max_samples = [1, 2]", False),
+        ("learning_rate = [1e-4, 2e-4]", True),
+    ],
+)
+def test_rows_that_some_trial_may_use_are_let_through(
+    space: str, told: bool, tmp_path: Path
+) -> None:
+    # The first row is of another stage, the second one of none but sft.
+    rows = [{"instruction": "a", "chosen": "b", "rejected": "c"}, {"instruction": "a", "output": "b"}]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = '[model]\nmodel_name_or_path = "demo"\n[data]\ndataset = "rows.jsonl"\n[search.space]\n'
+    assert bool(unusable_files(loads(text + space, folder=tmp_path))) is told
+
+
 def test_what_is_not_there_is_told_before_what_does_not_fit(tmp_path: Path) -> None:
     text = '[model]\nmodel_name_or_path = "demo"\n[method]\nstage = "kto"\n[data]\ndataset = ["demo", "no.jsonl"]\n'
     profile = loads(text, folder=tmp_path)

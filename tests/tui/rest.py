@@ -15,7 +15,7 @@ SOON = 0.05
 TIMERS = 50
 """How many timers in a row are waited for: what moves on the screen for ever does not come to rest."""
 PATIENCE = 120.0
-"""Seconds that a thread may take."""
+"""Seconds that a thread may take, and callbacks that call for each other."""
 
 
 class Gate(threading.Event):
@@ -58,7 +58,7 @@ class Rest:
         until = time.monotonic() + PATIENCE
         timers = 0
         while True:
-            await _let_run(loop)
+            await _let_run(loop, until)
             if (due := _next_timer(loop)) is not None and timers < TIMERS:
                 timers += 1
                 await asyncio.sleep(max(0.0, due - loop.time()))
@@ -72,10 +72,11 @@ class Rest:
         return sum(future.get_loop() is loop for future in tuple(self._threads))
 
 
-async def _let_run(loop: Any) -> None:
+async def _let_run(loop: Any, until: float) -> None:
     """Until nothing has been ready in two goes of the loop; between them it has asked what came from outside."""
     quiet = 0
     while quiet < 2:
+        assert time.monotonic() < until, f"callbacks have not ended after {PATIENCE:g} s"
         await asyncio.sleep(0)
         quiet = 0 if loop._ready else quiet + 1
 

@@ -92,6 +92,26 @@ def test_help_and_version_end_with_0(capsys: pytest.CaptureFixture[str]) -> None
     assert "PROFILE" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["studies", "--help"])
+def test_a_reader_that_left_is_no_trouble(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert run(command) == (1 if command == "studies" else 0)
+        out.flush()
+
+
+def test_a_full_disk_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        assert run("studies") == 1
+        out.flush()
+    assert "No space left" in capsys.readouterr().err
+
+
 def test_a_missing_study_is_a_sentence_that_lists_what_there_is(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from core.engine import client
+from core.engine.recipes.handover import create_recipe
+from core.recipe import loads
 from core.study import store
 from core.study.events import StudyChanged, StudyCreated, encode
 from core.study.journal import seal
-from tui import cli, leaving
+from tests.core.recipe_fake import THREE
+from tui import cli, follow, leaving
 from tui.commands import profiles, recipe, studies
-from tui.leaving import first_done, goes_on, of_study
+from tui.leaving import first_done, goes_on, of_recipe, of_study
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,18 @@ def test_a_line_of_progress_on_a_terminal_is_cleared_first() -> None:
     out = Terminal()
     assert leaving.say(KeyboardInterrupt(), out) == 130
     assert out.getvalue().startswith("\r\x1b[Ktunedeck: interrupted")
+
+
+def test_whoever_ended_with_the_reader_of_its_errors_ends_with_130_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(profiles, "check", interrupted)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as out:
+        monkeypatch.setattr("sys.stderr", out)
+        assert cli.main(["check", "p.toml"]) == 130
+        out.flush()
 
 
 def test_what_is_begun_is_brought_to_its_end_first() -> None:
@@ -119,6 +135,27 @@ def test_a_study_is_said_to_go_on_only_where_it_does(tmp_path: Path) -> None:
     with journal.open("ab") as out:
         out.write(seal(encode(StudyChanged(t=2.0, status="paused"))))
     assert "is paused" in of_study(folder)
+
+
+def test_what_has_nobody_to_carry_it_on_is_not_said_to_go_on_by_itself(tmp_path: Path) -> None:
+    study = tmp_path / "alone"
+    study.mkdir()
+    made = StudyCreated(t=1.0, version=1, name="s", tunedeck="0", rank_by="loss", planned=1)
+    store.StudyFolder(study).journal.write_bytes(seal(encode(made)))
+    assert "engine is gone: `tunedeck attach" in of_study(study)
+    shop = create_recipe(loads(THREE), tmp_path / "shop")
+    assert "the recipe waits: `tunedeck attach" in of_recipe(shop)
+
+
+def test_whoever_leaves_before_the_first_look_is_told_of_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(client, "start_daemon", lambda folder: None)
+    monkeypatch.setattr(follow, "follow", interrupted)
+    assert cli.main(["demo", "--headless", "--study", str(tmp_path / "d")]) == 130
+    said = capsys.readouterr().err
+    assert "nothing was left behind" not in said and f"lists {tmp_path / 'd'} if it began" in said
 
 
 def test_a_wish_that_nobody_waits_for_is_not_said_to_be_carried_out(

@@ -185,6 +185,19 @@ def test_rows_of_another_stage_are_a_problem_of_their_data_set(tmp_path: Path) -
     assert data.problems == () and [f.rows for f in (*data.train, *data.evaluation)] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    ("key", "space"), [("method.stage", "rm, dpo"), ("data.format", "auto, alpaca")]
+)
+def test_rows_are_not_looked_at_where_a_search_decides_how_they_are_read(
+    tmp_path: Path, key: str, space: str
+) -> None:
+    draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "demo-pairs")
+    (problem,) = look(names_of(review(draft), tmp_path), RowCounter(), _never).problems
+    assert "has chosen and rejected answers" in problem.wrong
+    names = names_of(review(draft.with_space(key, space)), tmp_path)
+    assert names.rows is None and look(names, RowCounter(), _never).problems == ()
+
+
 def test_rows_are_not_looked_at_while_the_stage_itself_is_wrong(tmp_path: Path) -> None:
     draft = Draft().with_text(MODEL, "demo").with_text("data.dataset", "demo")
     names = names_of(review(draft.with_text("method.stage", "no-stage")), tmp_path)

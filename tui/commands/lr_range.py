@@ -44,28 +44,28 @@ def lr_range(arguments: argparse.Namespace) -> int:
     if output is not None and output.exists() and not arguments.force:
         print(f"tunedeck: {output} exists; --force replaces it", file=sys.stderr)
         return 1
-    folder = _start(profile, test, arguments.study)
+    given = arguments.study
+    folder = Path(given) if given else new_folder(f"{profile.profile.name}-lr-range")
+    if folder.exists() and any(folder.iterdir()):
+        raise StudyError(f"{folder} is not empty: name another folder with --study")
     # With --json, what is not the answer goes where it disturbs no program.
     out = sys.stderr if arguments.json else sys.stdout
     with goes_on(lambda: of_study(folder)):
-        view = _wait(folder, out)
-    written = None
-    if output is not None and view.useful:
-        written = _write(profile, view, output)
-    if arguments.json:
-        print(json.dumps(as_json(view, written), indent=1))
-    else:
-        _print(view, ascii=arguments.ascii, asked=output, written=written)
+        view = _wait(_start(profile, test, folder), out)
+        written = None
+        if output is not None and view.useful:
+            written = _write(profile, view, output)
+        if arguments.json:
+            print(json.dumps(as_json(view, written), indent=1))
+        else:
+            _print(view, ascii=arguments.ascii, asked=output, written=written)
     return 1 if view.failed or not view.points or (output and not written) else 0
 
 
-def _start(profile: Profile, test: RangeTest, study: str | None) -> Path:
+def _start(profile: Profile, test: RangeTest, folder: Path) -> Path:
     from core.engine.client import create_study, start_daemon
 
-    folder = Path(study) if study else new_folder(f"{profile.profile.name}-lr-range")
-    if folder.exists() and any(folder.iterdir()):
-        raise StudyError(f"{folder} is not empty: name another folder with --study")
-    with goes_on(lambda: of_study(folder)), first_done():
+    with first_done():
         path = create_study(profile, folder, range_test=test)
         start_daemon(path)
     return path

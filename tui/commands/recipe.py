@@ -84,21 +84,23 @@ def run(arguments: argparse.Namespace, path: Path, *, searching: bool = True) ->
         return 2
     recipe = recipe if searching else recipe.as_training()
     wanted = Path(arguments.study) if arguments.study else new_folder(recipe.name)
-    with goes_on(lambda: of_recipe(wanted)), first_done():
-        folder = create_recipe(recipe, wanted)
-        take_up(folder)
-    if arguments.detach:
-        print(f"The recipe runs in {folder}, {words.plural(len(recipe.steps), 'step')}")
-        print(f"  watch it:  tunedeck attach {shell_path(folder)}")
-        return _trouble(folder)
-    return _show(folder, arguments, f"The recipe is in {os.path.relpath(folder)}")
+    with goes_on(lambda: of_recipe(wanted)):
+        with first_done():
+            folder = create_recipe(recipe, wanted)
+            take_up(folder)
+        if arguments.detach:
+            print(f"The recipe runs in {folder}, {words.plural(len(recipe.steps), 'step')}")
+            print(f"  watch it:  tunedeck attach {shell_path(folder)}")
+            return _trouble(folder)
+        return _show(folder, arguments, f"The recipe is in {os.path.relpath(folder)}")
 
 
 def attach(folder: Path, arguments: argparse.Namespace) -> int:
     """Watch a recipe, and take it up where it stands."""
-    with goes_on(lambda: of_recipe(folder)), first_done():
-        take_up(folder)
-    return _show(folder, arguments, "")
+    with goes_on(lambda: of_recipe(folder)):
+        with first_done():
+            take_up(folder)
+        return _show(folder, arguments, "")
 
 
 def _show(folder: Path, arguments: argparse.Namespace, said: str) -> int:

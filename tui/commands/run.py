@@ -87,17 +87,18 @@ def attach(arguments: argparse.Namespace) -> int:
 
         return attach_recipe(recipe, arguments)
     folder = find_study(arguments.study)
-    carry_on(folder)
-    reader = StudyReader(folder)
-    if needs_daemon(reader.state, daemon_alive(folder)):
-        print("The study's engine is gone; starting it again ...")
-        with goes_on(lambda: of_study(folder)), first_done():
-            start_daemon(folder)
-    if arguments.headless:
-        from tui.follow import follow
+    with goes_on(lambda: of_study(folder)):
+        carry_on(folder)
+        reader = StudyReader(folder)
+        if needs_daemon(reader.state, daemon_alive(folder)):
+            print("The study's engine is gone; starting it again ...")
+            with first_done():
+                start_daemon(folder)
+        if arguments.headless:
+            from tui.follow import follow
 
-        return follow(folder)
-    return dashboard(arguments, folder)
+            return follow(folder)
+        return dashboard(arguments, folder)
 
 
 def recipe_file(name: str) -> Path | None:
@@ -167,24 +168,25 @@ def _start(profile: Profile, folder: Path, arguments: argparse.Namespace) -> int
         raise StudyError(
             f"{folder} is not empty; `tunedeck attach {folder}` if it is a study, or name another"
         )
-    with goes_on(lambda: of_study(folder)), first_done():
-        try:
-            path = create_study(profile, folder)
-        except PermissionError:
-            raise StudyError(
-                f"{folder} cannot be made: this folder may not be written to"
-            ) from None
-        remember(path)
-        start_daemon(path)
-    if getattr(arguments, "detach", False):
-        print(f"The study runs in {path}\n  watch it:  tunedeck attach {path}")
-        if choice := StudyReader(path).state.choice:
-            print(f"  search:    {choice}")
-        return 0
-    headless = arguments.headless or not (sys.stdin.isatty() and sys.stdout.isatty())
-    if not headless:
-        return dashboard(arguments, path)
-    from tui.follow import follow
+    with goes_on(lambda: of_study(folder)):
+        with first_done():
+            try:
+                path = create_study(profile, folder)
+            except PermissionError:
+                raise StudyError(
+                    f"{folder} cannot be made: this folder may not be written to"
+                ) from None
+            remember(path)
+            start_daemon(path)
+        if getattr(arguments, "detach", False):
+            print(f"The study runs in {path}\n  watch it:  tunedeck attach {path}")
+            if choice := StudyReader(path).state.choice:
+                print(f"  search:    {choice}")
+            return 0
+        headless = arguments.headless or not (sys.stdin.isatty() and sys.stdout.isatty())
+        if not headless:
+            return dashboard(arguments, path)
+        from tui.follow import follow
 
-    print(f"The study is in {os.path.relpath(path)}; it goes on if you leave (Ctrl+C).")
-    return follow(path)
+        print(f"The study is in {os.path.relpath(path)}; it goes on if you leave (Ctrl+C).")
+        return follow(path)

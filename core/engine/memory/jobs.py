@@ -124,9 +124,11 @@ def keep_lengths(file: Path, name: str, lengths: Lengths) -> None:
 
 
 def rows(profile: Profile) -> str:
-    """A short name for everything that the lengths of the rows depend on."""
+    """A short name for everything that the lengths of the rows depend on. What is counted of rows belongs to it: where
+    an older version counted less, they are measured anew."""
     values = profile.values()
-    return _name({k: v for k, v in values.items() if k.startswith("data.") or k in ROWS})
+    given = {k: v for k, v in values.items() if k.startswith("data.") or k in ROWS}
+    return _name({**given, "counted": Lengths.__struct_fields__})
 
 
 def _read(file: Path) -> dict[str, Lengths]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.devices.lock import LockError, is_locked, try_lock
-from core.engine.client import EngineError, daemon_alive, start_daemon
+from core.engine.client import PATIENCE, EngineError, daemon_alive, start_daemon
 from core.engine.detach import READY, DaemonLog, run_detached
 from core.engine.recipes.exporting import HandoverError, export_step
 from core.engine.recipes.plan import (
@@ -99,10 +99,10 @@ def create_recipe(recipe: Recipe, folder: Path) -> Path:
     return made.path
 
 
-def take_up(folder: Path, timeout: float = 30.0) -> None:
+def take_up(folder: Path, timeout: float = 1.5 * PATIENCE) -> None:
     """Do what is to be done next in a recipe, detached: start a step, export a result, or nothing.
 
-    Returns once that is going on. `timeout` is in seconds.
+    Returns once that is going on. `timeout` is in seconds: more than the daemon of a step may take to start.
 
     Raises:
         EngineError: the carrier cannot be started; the message is its own.

@@ -36,11 +36,6 @@ def discard(folder: Path) -> None:
         EngineError: a step has, somebody begins one just now, or it cannot be deleted.
     """
     made = RecipeFolder(folder.resolve())
-    if recipe_steps(made.path):
-        raise EngineError(
-            f"steps of the recipe {folder} have begun, and what they made would be lost with it: delete its whole "
-            "folder if that is meant"
-        )
     try:
         lock = try_lock(made.lock)
     except LockError as error:
@@ -48,6 +43,12 @@ def discard(folder: Path) -> None:
     if lock is None:
         raise EngineError(f"a step of the recipe {folder} begins just now: stop it first")
     with open(lock, "rb"):
+        # Asked while the lock is held, when nobody can begin one.
+        if recipe_steps(made.path):
+            raise EngineError(
+                f"steps of the recipe {folder} have begun, and what they made would be lost with it: delete its whole "
+                "folder if that is meant"
+            )
         try:
             shutil.rmtree(made.path)
         except OSError as error:

@@ -141,9 +141,9 @@ def _dora(scene: Scene, given: Tensor, made: Tensor, layer: Linear) -> Tensor:
     wide = given.width
     own = 0 if regime.bits == 16 and regime.frozen == wide else wide
     dropped = _adapter_dropout(scene, given)
-    tape.scratch(
-        max(identity + full * lower, full * ((lower if lower != wide else 0) + own + 3 * wide))
-    )
+    # With gradients the product holds on to the identity that it is made of until its norm has been taken.
+    saved = layer.inputs**2 * lower if tape.recording else 0
+    tape.scratch(max(identity + full * lower, saved + full * (own + 3 * wide)))
     down = _thin(scene, dropped, layer.inputs * regime.rank, regime.rank)
     up = _thin(scene, down, regime.rank * layer.outputs, layer.outputs)
     tape.drop(down)
@@ -155,10 +155,13 @@ def _dora(scene: Scene, given: Tensor, made: Tensor, layer: Linear) -> Tensor:
     # (scale - 1) · base + scale · up · factor, with a learnt scale in the adapter's type.
     scale = Weight(layer.outputs, regime.trained, trains=True)
     magnitude = max(base.width, regime.trained)
-    one = _times_learnt(scene, base, scale, magnitude)
-    two = scaled(tape, _times_learnt(scene, up, scale, magnitude))
+    # Both factors have names until the sum is returned.
+    one = _times_learnt(scene, tape.keep(base), scale, magnitude)
+    two = scaled(tape, _times_learnt(scene, tape.keep(up), scale, magnitude))
     tape.drop(dropped)
-    total = tape.add(made, tape.add(one, two))
+    added = tape.add(one, two)
+    tape.drop(base, up)
+    total = tape.add(made, added)
     tape.drop(given)
     # peft's quantised layers leave it as it is under autocast.
     wider = regime.autocast and regime.bits < 16

@@ -81,7 +81,12 @@ def further_models(profile: Profile, shape: Architecture, regime: Regime) -> int
     apart = size_of(trained_groups(shape, regime, method), regime.frozen)
     apart = 0 if regime.method == "lora" else apart
     shares = profile.alignment.ref_model is None and regime.method == "freeze"
-    size = needs.references * (apart if shares else frozen)
+    resources = profile.resources
+    if resources.gpus_per_trial > 1 and resources.sharding == "fsdp":
+        # It is in parts as the policy is, and these are its own.
+        size = needs.references * frozen // resources.gpus_per_trial
+    else:
+        size = needs.references * (apart if shares else frozen)
     if not needs.rewards:
         return size
     if regime.method != "full" and _is_adapter_of_policy(profile):

@@ -59,7 +59,7 @@ def read_references(file: Path) -> list[str]:
     if text.lstrip().startswith("["):
         try:
             listed = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file} is no JSON: {error}") from None
         return [_reference(value, f"{file} entry {n}") for n, value in enumerate(listed, 1)]
     lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -84,7 +84,7 @@ def _asked(row: AnyRow) -> Asked:
 def _json(line: str, place: str) -> object:
     try:
         value: object = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place} is no JSON: {error}") from None
     return value
 

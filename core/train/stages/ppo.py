@@ -56,7 +56,7 @@ from core.train.ppo.values import NAME, attach
 from core.train.precision import Device, Numbers
 from core.train.signals import Interrupted
 from core.train.stages.base import EpochSampler, StageTrainer
-from core.train.stages.reference import compute_alike, load_reference, twin_of
+from core.train.stages.reference import AdaptersOff, compute_alike, load_reference, twin_of
 from core.train.stages.stage import UsualParts
 
 _STATE_FILE = "ppo.pt"
@@ -98,8 +98,8 @@ class PpoStage(UsualParts):
         twin = twin_of(profile, model)
         model = without_dropout(prepare(model, profile, numbers, offload_to_host))
         loaded = load_reference(profile, source, numbers, device, folder, model, twin)
+        compute_alike(loaded or AdaptersOff(model), model)
         if loaded is not None:
-            compute_alike(loaded, model)
             self._reference = without_dropout(loaded.model)
         self._scorer = load_scorer(found, profile.model, numbers.frozen, device, model)
         attach(causal_of(model))

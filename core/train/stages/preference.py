@@ -76,8 +76,9 @@ class PreferenceTrainer(RowTrainer):
         # The other outputs are read by TRL's measures.
         own = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         add_fused_lm_head(own, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
-        if isinstance(reference, Frozen):
+        if reference is not None:
             compute_alike(reference, self.model)
+        if isinstance(reference, Frozen):
             add_fused_lm_head(reference.model)
             reference.model = self.place_beside(reference.model)
         text = self.model.config.get_text_config()

@@ -109,16 +109,22 @@ def load_reference(
     return reference
 
 
-def compute_alike(reference: Frozen, policy: Any) -> None:
-    """Let a reference's layers add up in the numbers that the policy's do.
+def compute_alike(reference: Reference, policy: Any) -> None:
+    """Let a reference's layers add up in the numbers that the policy's do, also where it is the policy without its
+    adapters, one of which are whole embeddings (additional_target).
 
     Mixed precision multiplies in 16 bits whatever weights are held in, and adds what layers give to what came from the
     embeddings, in their numbers. A policy whose embeddings train in fp32 adds up in those; a reference in bf16 would
     round each sum, and rewards and KL would not be 0 where nothing has been learnt yet: 0.14 nats for 100 tokens of a
     model of 4 layers. A reference in fp32 would take twice the memory for the same.
     """
-    own = policy.get_input_embeddings().weight.dtype
-    words = reference.model.get_input_embeddings()
+    trained = policy.get_input_embeddings()
+    own = trained.weight.dtype
+    if isinstance(reference, Frozen):
+        words = reference.model.get_input_embeddings()
+    else:
+        # What peft lets compute in the place of embeddings that train, while adapters are off.
+        words = getattr(trained, "original_module", trained)
     if words.weight.dtype != own:
         words.register_forward_hook(lambda module, inputs, output: output.to(own))
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.dryrun import judged
 from core.dryrun import prove as module
 from core.dryrun.errors import CannotProve
 from core.dryrun.fused_head import CHUNK
@@ -132,6 +133,35 @@ def test_scores_of_answers_come_in_tiles(prove_run: ProveRun) -> None:
 def test_the_cpu_scores_all_tokens_however_many_are_answers(prove_run: ProveRun) -> None:
     few = prove_run(target=HOST, lengths=msgspec.structs.replace(LENGTHS, learnt=20), **DPO)
     assert few.allocated == prove_run(target=HOST, lengths=LENGTHS, **DPO).allocated
+
+
+@pytest.mark.parametrize(
+    ("lengths", "mismatched"),
+    [
+        # A prompt of 63 tokens and another's answer of 20, and the same cut where the longest row ends.
+        (Lengths(64, 512, learnt=20), [88, 512]),
+        (Lengths(512, 64, learnt=100), [512, 128]),
+        (Lengths(64, 64, learnt=64), [64, 64]),
+        (Lengths(64, 72), [72, 72]),
+    ],
+)
+def test_answers_of_other_rows_make_rows_longer_than_the_batch_s(
+    prove_run: ProveRun,
+    monkeypatch: pytest.MonkeyPatch,
+    lengths: Lengths,
+    mismatched: list[int],
+) -> None:
+    made: list[int] = []
+
+    def ones(names: Any, rows: int, length: int) -> Any:
+        made.append(length)
+        return whole(names, rows, length)
+
+    whole = judged.ones
+    monkeypatch.setattr(judged, "ones", ones)
+    prove_run(lengths=lengths, **KTO, train__gradient_accumulation_steps=1)
+    # The batch of an update and its mismatched rows, then the same of an evaluation.
+    assert made == [lengths.train, mismatched[0], lengths.evaluation, mismatched[1]]
 
 
 def test_checkpoints_reach_these_stages_too(prove_run: ProveRun) -> None:

@@ -77,6 +77,7 @@ def test_the_environment_is_its_clients_with_what_is_given() -> None:
         ("import sys; sys.exit('one\\ntwo\\n')", r"^the process ended \(exit code 1\): two$"),
         ("pass", r"^the process ended \(exit code 0\)$"),
         ("import os; os.kill(os.getpid(), 9)", "was killed: most likely the machine's memory ran out"),
+        ("import os; os.write(1, b'\"half'); os.kill(os.getpid(), 9)", "was killed: most likely"),
         ("import os; os.kill(os.getpid(), 15)", r"ended \(signal 15\)"),
         ("import sys; sys.stderr.write('x' * 200_000 + '\\nthe end'); sys.exit(2)", r"code 2\): the end$"),
     ],

@@ -67,6 +67,14 @@ class TestEquals:
         assert set(event.kept) == {1, 2}
         assert event.dropped[3] == "equal to the cut of 0.600 at 10 %, which lower rates passed"
 
+    def test_where_a_smaller_share_is_asked_for_the_loss_says_nothing_as_in_the_ranking(
+        self,
+    ) -> None:
+        state = study(*["rung"] * 4, rank_by="eval_reward_accuracy", direction="min")
+        losses = lambda trial: ((0.1, 1.0 - trial.number / 10),)  # noqa: E731
+        event = decide_rungs(state, SETTINGS, lambda trial: ((0.1, 0.6),), 9.0, losses)
+        assert event is not None and set(event.kept) == {1, 2}
+
 
 class TestDecision:
     def test_it_is_made_when_all_are_there(self) -> None:

@@ -54,6 +54,10 @@ def test_of_equal_shares_of_rows_the_lower_loss_is_better_where_losses_compare()
 
     assert accuracy(tried(1, 1e-4, 0.1, 0.69), tried(2, 1e-3, 0.1, 0.66)) == [2, 1]
     assert accuracy(tried(1, 1e-4, 0.1, 0.69), tried(2, 1e-3, 0.3, 0.66)) == [1, 2]
+    # One without a place changes no order: the dashboard ranks those that have ended alone.
+    running = Trial(3, {"learning_rate": 1e-2, "pref_beta": 0.3}, status="running")
+    ranked = accuracy(tried(1, 1e-4, 0.1, 0.69), tried(2, 1e-3, 0.1, 0.66), running)
+    assert ranked == [2, 1, 3]
 
 
 def test_a_dropped_trial_shows_what_it_had_at_its_rung() -> None:

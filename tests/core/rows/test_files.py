@@ -57,6 +57,8 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
         ),
         ("a.json", b'{"0": {"a": 1}, "1": {"a": 2}}', ["must hold a list of rows", "with 0, 1"]),
         ("a.json", b"3", ["must hold a list of rows", "holds a number"]),
+        ("a.json", b'{"a":\n 1}\n{"a":\n 2}', ["trailing characters", "or one object a line"]),
+        ("a.json", b'[{"a": ' + b"1" * 5000 + b"}]", ["row 1", "out of range"]),
         (
             "a.jsonl",
             b'{"a": "x"}\n{"a": "x", "b": 1, "a": "y"}\n',
@@ -77,6 +79,7 @@ def test_rows_of_json_lines_carry_their_line(tmp_path: Path) -> None:
         ("a.csv", b"PK\x03\x04", ["a spreadsheet", "save it as .csv"]),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS", "git lfs pull"]),
         ("a.json", b"<!DOCTYPE html><html>", ["web page", "download the file itself"]),
+        ("a.jsonl", b"<!doctype html>", ["web page", "download the file itself"]),
         ("a.json", '[{"a": 1}]'.encode("utf-16-le"), ["is UTF-16 text; save it as UTF-8"]),
         ("a.jsonl.gz", b"\x1f\x8b", [".gz", "unpack it first (gunzip)"]),
         ("a.json", b"[]", ["has no rows"]),
@@ -123,6 +126,35 @@ def test_the_only_line_of_a_json_file_is_its_only_row(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     file.write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
     assert [row.number for row in read_rows(file)] == [1] and measure(file).rows == 1
+
+
+@pytest.mark.parametrize("more", ['"tools": [{"name": "f"}]', '"history": []'])
+def test_a_list_in_the_only_row_is_its_own(tmp_path: Path, more: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text(f'{{"instruction": "a", "output": "b", {more}}}\n')
+    (row,) = read_rows(file)
+    assert row.fields["output"] == "b" and measure(file).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'a,b\n5" pipe,x\ny,z\n'),
+        ("a.csv", 'a,b\n5" pipe,x\ny",z\nv,w\n'),
+        ("a.csv", "a,b\rx,y\rv,w\r"),
+        ("a.csv", "text\n\n \nx\n"),
+        ("a.csv", 'a,b\r\nx,"é\r\n\r\ny"\r\n\r\n'),
+        ("a.csv", "text\n" + "x" * 200_000 + "\n"),
+        ("a.jsonl", '\ufeff\n{"a": 1}\n\x0c\n{"a": 2}'),
+        ("a.json", '\ufeff{"a": 1}\n \t\n{"a": 2}\n'),
+        ("a.txt", "\ufeff\nx\ry\n\x0b\nz"),
+    ],
+)
+def test_as_many_rows_are_counted_as_are_read(tmp_path: Path, name: str, text: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(text.encode())
+    size = measure(file)
+    assert size.rows == len(read_rows(file)) and size.bytes == len(text.encode())
 
 
 def test_a_name_that_only_stands_in_a_text_or_deeper_is_not_there_twice(tmp_path: Path) -> None:

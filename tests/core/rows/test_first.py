@@ -123,6 +123,32 @@ def test_a_row_that_training_may_pass_by_is_let_through_unless_none_fits(tmp_pat
     assert told is not None and "row 1: output" in told
 
 
+def test_a_stream_may_end_before_what_is_wrong_with_it(tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.jsonl" for n in range(4)]
+    good = json.dumps(ALPACA) + "\n"
+    for file, text in zip(files, ("", good + "broken\n", "", "broken\n"), strict=True):
+        file.write_text(text)
+    dataset = DataSet("mine", tuple(files))
+    assert unfit(dataset, Wanted("sft", streaming=True)) is None
+    told = unfit(dataset, Wanted("sft"))
+    assert told == f"{files[0]}: has no rows"
+    # What decides the layout is read in any case, and so is a data set that is empty.
+    told = unfit(DataSet("mine", (files[3], files[1])), Wanted("sft", streaming=True))
+    assert told is not None and f"{files[3]}, line 1: is not valid JSON" in told
+    told = unfit(DataSet("mine", (files[0], files[2])), Wanted("sft", streaming=True))
+    assert told == f"{files[0]}: has no rows"
+
+
+def test_rows_that_are_drawn_may_all_be_of_another_file(tmp_path: Path) -> None:
+    good, bad = data_set(tmp_path / "a.jsonl", [ALPACA]), data_set(tmp_path / "b.jsonl", [TEXT])
+    both = DataSet("both", good.files + bad.files)
+    assert unfit(both, Wanted("sft", sampled=True)) is None
+    # All rows are read before some are drawn, so that each must be one.
+    bad.files[0].write_text("broken")
+    told = unfit(both, Wanted("sft", sampled=True))
+    assert told is not None and f"{bad.files[0]}, line 1: is not valid JSON" in told
+
+
 def test_files_that_are_not_there_are_for_others_to_tell(tmp_path: Path) -> None:
     assert unfit(DataSet("mine", (tmp_path / "none.jsonl",)), Wanted("sft")) is None
     (tmp_path / "empty.jsonl").write_text("\n\n")

@@ -63,6 +63,7 @@ WAYS: dict[str, dict[str, Any]] = {
         "finetuning_type": "freeze", "freeze_trainable_layers": 1, "freeze_extra_modules": "embed_tokens,norm",
     },
     "lora": {"finetuning_type": "lora"},
+    "lora and words": {"finetuning_type": "lora", "additional_target": "embed_tokens,norm"},
 }  # fmt: skip
 
 

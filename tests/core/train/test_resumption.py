@@ -235,6 +235,7 @@ def test_what_comes_to_the_same_is_no_change(one: str, other: str) -> None:
     ("one", "other"),
     [
         ('dataset = "demo"', 'dataset = ["demo"]'),
+        ('dataset = "a.jsonl, b.jsonl"', 'dataset = ["a.jsonl", "b.jsonl"]'),
         ('dataset = "demo"\neval_dataset = "demo"', 'dataset = "demo"\neval_dataset = ["demo"]\nval_size = 4'),
         (
             'dataset = ["a.jsonl", "b.jsonl"]\nmix_strategy = "interleave_under"',
@@ -250,6 +251,26 @@ def test_data_that_comes_to_the_same_is_no_change(one: str, other: str) -> None:
     for was, now in ((one, other), (other, one)):
         assert changes(made(data=was), made(data=now)) == []
         assert refusal(made(data=was), made(data=now)) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # Without evaluation data of their own, rows are taken off those to train on.
+        ('dataset = "demo"\neval_dataset = "demo"', 'dataset = "demo"'),
+        ('dataset = "x/a.jsonl,x/b.jsonl"', 'dataset = "x/c.jsonl,x/b.jsonl"'),
+    ],
+)
+def test_other_rows_to_train_on_are_refused(one: str, other: str) -> None:
+    for was, now in ((one, other), (other, one)):
+        refused = refusal(made(data=was), made(data=now))
+        assert refused is not None and refused.startswith("other settings (data.")
+
+
+def test_data_sets_may_move_and_evaluation_data_be_added_where_nothing_is_set_aside() -> None:
+    assert refusal(made(data='dataset = "x/a,x/b"'), made(data='dataset = "y/a,y/b"')) is None
+    alone = 'dataset = "demo"\nval_size = 0'
+    assert refusal(made(data=alone), made(data=f'{alone}\neval_dataset = "demo"')) is None
 
 
 @pytest.mark.parametrize(

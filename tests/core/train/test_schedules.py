@@ -53,6 +53,19 @@ def test_a_schedule_is_its_formula(run_trial: Run, name: str) -> None:
     assert rates == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("name", ["constant", "constant_with_warmup"])
+def test_settings_of_another_schedule_do_nothing_to_a_constant_rate(
+    run_trial: Run, name: str
+) -> None:
+    """As where schedules are searched."""
+    settings = {"min_lr": 10 * RATE, "min_lr_rate": 2.0, "mode": "max"}
+    ran = run_trial(
+        lr_scheduler_type=name, lr_scheduler_kwargs=settings, warmup_steps=0, max_steps=2,
+        learning_rate=RATE,
+    )  # fmt: skip
+    assert {p.lr for p in ran.points if p.loss is not None} == {RATE}
+
+
 def test_a_constant_rate_has_no_warm_up(run_trial: Run) -> None:
     ran = run_trial(lr_scheduler_type="constant", warmup_steps=2, max_steps=4, learning_rate=RATE)
     assert {p.lr for p in ran.points if p.loss is not None} == {RATE}

@@ -1,9 +1,11 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core.catalogue import parameters
+from core.engine.memory import jobs
 from core.engine.memory.jobs import NO_MEMORY, keep_lengths, known_lengths, rows, shape, too_large
 from core.memory.forecast import Lengths
 from core.profile import Profile, from_document
@@ -69,6 +71,17 @@ def test_measured_lengths_are_kept_for_trials_with_the_same_rows(tmp_path: Path)
     assert known_lengths(file, rows(profile(data={"cutoff_len": 64}))) == Lengths(64, 64, True)
     assert known_lengths(file, rows(profile(model={"template": "chatml"}))) is None
     file.write_text("torn")
+    assert known_lengths(file, rows(profile())) is None
+
+
+def test_what_counts_less_of_the_rows_has_not_measured_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lengths.json"
+    with monkeypatch.context() as older:
+        fields = tuple(name for name in Lengths.__struct_fields__ if name != "learnt")
+        older.setattr(jobs, "Lengths", SimpleNamespace(__struct_fields__=fields))
+        keep_lengths(file, rows(profile()), Lengths(900, 300, True))
     assert known_lengths(file, rows(profile())) is None
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from core.devices.lock import try_lock
+from core.engine import client
 from core.engine.client import EngineError, delete_study
 from core.engine.detach import READY
 from core.engine.messages import Reply
+from core.engine.recipes import handover
 from core.engine.recipes import wishes as recipe_wishes
 from core.engine.recipes.exporting import HandoverError
 from core.engine.recipes.handover import Hands, carry, create_recipe, hold, release, stands
@@ -21,7 +23,7 @@ from core.study import journal
 from core.study.events import StudyChanged
 from core.study.journal import JournalWriter
 from core.study.recipes import RecipeFolder, RecipeReader
-from core.study.store import StudyError, StudyReader
+from core.study.store import StudyError, StudyReader, recipe_steps
 from tests.core.recipe_fake import ALIGNED, THREE, Fake, ends, runs, tell
 
 
@@ -119,6 +121,19 @@ def test_a_step_that_runs_is_left_to_its_daemon(recipe, monkeypatch):
     assert stands(RecipeReader(folder)) == Rest("running", 1, "step 1 of 3 (general) runs")
     carried(folder, fake)
     assert fake.served == ["01-general"], "it is not started twice"
+
+
+def test_a_step_may_take_as_long_to_begin_as_its_engine(recipe, monkeypatch):
+    waited = []
+
+    def run(*_, timeout: float, **__):
+        waited.append(timeout)
+        raise OSError(errno.EAGAIN, "busy")
+
+    monkeypatch.setattr(handover.subprocess, "run", run)
+    with pytest.raises(EngineError, match="cannot be taken up: busy"):
+        handover.take_up(recipe())
+    assert waited[0] > client.PATIENCE
 
 
 def test_an_engine_that_died_is_started_again(recipe):
@@ -353,6 +368,19 @@ def test_a_step_that_was_paused_is_resumed_with_the_recipe(recipe, monkeypatch, 
     assert "paused already" in steer(folder, "pause").text
     assert steer(folder, "resume") == Reply(True, "step 1 of 3 (general): as you wish")
     assert asked == ["resume 01-general", "take up"]
+
+
+def test_a_step_that_begins_just_before_a_recipe_is_deleted_keeps_it(recipe, monkeypatch):
+    folder, fake = recipe(), Fake()
+
+    def begin_first(lock: Path):
+        carry(folder, fake.hands, lambda word: None)
+        return try_lock(lock)
+
+    monkeypatch.setattr(recipe_wishes, "try_lock", begin_first)
+    with pytest.raises(EngineError, match="have begun"):
+        recipe_wishes.discard(folder)
+    assert recipe_steps(folder)
 
 
 def test_what_was_stopped_is_not_paused(recipe, monkeypatch, asked):

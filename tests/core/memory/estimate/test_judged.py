@@ -47,9 +47,18 @@ CASES: dict[str, tuple[str, dict[str, Any], Target, dict[str, Any]]] = {
     "kto, lora": ("kto", LLAMA, A100, {}),
     "kto, full": ("kto", LLAMA, A100, {**FULL, "train.gradient_accumulation_steps": 1}),
     "kto, freeze": ("kto", LLAMA, CPU, FREEZE),
+    "rm, DoRA on 4 bits": (
+        "rm", LLAMA | {"hidden_size": 1024, "intermediate_size": 4096}, A100,
+        {"model.quantization_bit": 4, "method.use_dora": True, "train.precision": "fp32",
+         "train.gradient_checkpointing": True, "train.per_device_train_batch_size": 1},
+    ),
     "kto, 4 bits": ("kto", LLAMA, A100, {"model.quantization_bit": 4, "train.gradient_checkpointing": True}),
 }  # fmt: skip
-WIDER: dict[tuple[str, Moment], float] = {("rm, gpt2", "eval"): 0.07}
+WIDER: dict[tuple[str, Moment], float] = {
+    ("rm, gpt2", "eval"): 0.07,
+    ("rm, DoRA on 4 bits", "forward"): 0.11,
+    ("rm, DoRA on 4 bits", "eval"): 0.11,
+}
 """Moments without scores of a vocabulary, in which the names that a layer's code holds on to weigh more."""
 
 

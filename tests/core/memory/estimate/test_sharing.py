@@ -54,6 +54,26 @@ def test_fsdp_shares_all_that_stays_and_gathers_what_computes() -> None:
     assert shared.moments["forward"] < alone.moments["forward"] / 2
 
 
+def reference(gpus: int, sharding: str, **method: Any) -> int:
+    """What the reference of a policy takes between two updates, when nothing else of it is there."""
+    with_one, without = (
+        forecast(
+            gpus, sharding, method=method | {"stage": "dpo"}, alignment={"pref_loss": loss}
+        ).moments["optimizer"]
+        for loss in ("sigmoid", "orpo")
+    )
+    return with_one - without
+
+
+@pytest.mark.parametrize("kind", ["full", "freeze"])
+def test_fsdp_shares_a_reference_too_and_parts_it_from_the_policy(kind: str) -> None:
+    """Only a whole policy has frozen weights that a reference can lie on."""
+    whole = reference(1, "ddp", finetuning_type="full")
+    assert reference(4, "ddp", finetuning_type="full") == whole
+    assert reference(4, "ddp", finetuning_type="freeze") < whole
+    assert reference(4, "fsdp", finetuning_type=kind) == pytest.approx(whole / 4, rel=0.01)
+
+
 @pytest.mark.parametrize("sharding", ["zero1", "fsdp"])
 def test_more_gpus_hold_less_each(sharding: str) -> None:
     sizes = [forecast(count, sharding).needed for count in (2, 4, 8)]

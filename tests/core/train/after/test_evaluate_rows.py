@@ -82,3 +82,6 @@ def test_a_reference_that_is_none_is_named(tmp_path: Path) -> None:
     file.write_text('["one", 2]')
     with pytest.raises(DataError, match=r"a\.json entry 2 holds no reference"):
         read_references(file)
+    file.write_text("[" * 99999)
+    with pytest.raises(DataError, match=r"a\.json is no JSON"):
+        read_references(file)

@@ -406,7 +406,11 @@ def test_a_stop_ends_a_round(run_ppo: Run) -> None:
     assert ran.report.outcome == "stopped" and 2 <= ran.report.step < 20
 
 
-@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [*METHODS, {"finetuning_type": "lora", "additional_target": "embed_tokens"}],
+    ids=[*NAMES, "lora and words"],
+)
 def test_in_mixed_precision_a_policy_begins_without_any_divergence(
     run_ppo: Run, policy: Path, tmp_path: Path, method: dict[str, Any]
 ) -> None:
