@@ -84,12 +84,14 @@ def end(role: str, folder: Path) -> None:
 def test_a_recipe_goes_from_step_to_step_though_its_engines_are_killed(place: Place) -> None:
     (place.folder / "two.toml").write_text(TWO)
     data = place.folder / "rows.jsonl"
-    data.write_text('{"instruction": "a", "answer": "b"}\n')
+    data.write_text(ROWS)
     out = place.must("check", "two.toml")
     assert "A recipe of 2 steps" in out and "learning_rate: 2 trials" in out
     place.must(
         "run", "two.toml", "--detach", "--study", "r", "--set", "step.task.train.max_steps=3"
     )
+    # Of what becomes wrong after the start, a step can only tell when it comes to it.
+    data.write_text('{"instruction": "a", "answer": "b"}\n')
     recipe = place.folder / "r"
     first, second = recipe / "01-general", recipe / "02-task"
 

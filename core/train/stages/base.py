@@ -312,9 +312,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         metrics = self._measure(self.eval_dataset if eval_dataset is None else eval_dataset)
         if metrics is None:
-            # Half an evaluation is none: nothing is logged of it. Whoever went on from a checkpoint without it would
-            # never evaluate this update.
-            self.control.should_save = False
+            # Half an evaluation is none: nothing is logged of it.
             judged = self.args.metric_for_best_model or f"{metric_key_prefix}_loss"
             return {f"{metric_key_prefix}_loss": math.nan, judged: math.nan}
         self._check_judged(metrics)

@@ -87,14 +87,6 @@ def test_a_training_keeps_its_best_checkpoints_by_the_metric(run_trial: Run, met
     assert steps_of(ran) == {*best, 8}
 
 
-def test_a_stop_in_an_evaluation_leaves_no_checkpoint_that_lacks_it(run_trial: Run) -> None:
-    ran = run_trial(ask=("stopped", 5), max_steps=8, eval_steps=2, val_size=6, save_steps=1)
-    assert ran.report.outcome == "stopped", ran.report.error
-    assert [p.step for p in ran.points if p.eval_loss is not None] == [2]
-    assert [p.step for p in ran.points if p.loss is not None][3:4] == [4]
-    assert max(steps_of(ran)) == 3
-
-
 def test_without_it_the_newest_stay_and_the_one_that_was_gone_on_from(run_trial: Run) -> None:
     settings = {"max_steps": 8, "save_steps": 1, "save_total_limit": 2}
     paused = run_trial(ask=("paused", 3), **settings)
