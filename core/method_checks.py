@@ -13,7 +13,7 @@ from core.params import (
     TrainTable,
 )
 from core.problems import Problem
-from core.values import toml_value
+from core.values import names_in, toml_value
 
 _OFFLOADABLE = ("adamw_torch", "adamw_torch_fused", "adafactor")
 """Optimizers that can update on the host what is on the GPU."""
@@ -169,4 +169,4 @@ def _on_cpu(train: TrainTable) -> Iterator[Problem]:
 
 
 def _names(text: str | None) -> set[str]:
-    return {part.strip() for part in (text or "").split(",") if part.strip()} - {"all"}
+    return set(names_in(text)) - {"all"}

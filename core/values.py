@@ -19,6 +19,11 @@ def read_toml(text: str) -> Any:
         return text
 
 
+def names_in(text: str | None) -> list[str]:
+    """The names in a text that separates them by commas; none where it is empty or None."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
 def number(value: float) -> str:
     """A bound or a value as people write it: 5, 0.1, 0.0002 as 2e-4; a float reads it back exactly."""
     if isinstance(value, bool):

@@ -13,6 +13,7 @@ from core.params.method import default_alpha
 from core.search.halving import WITHOUT_WARMUP
 from core.space_checks import OVERRIDDEN
 from core.train.settings import with_schedule_defaults
+from core.values import names_in
 
 JUDGED = "search.rank_by"
 """What evaluations are judged by, as it turns out, as "eval_loss (min)"."""
@@ -31,7 +32,7 @@ def comes_to(key: str, settings: Mapping[str, Any]) -> Any:
     if settings.get(OVERRIDDEN.get(key, "")) is not None:
         return None
     if key in _NAMES and isinstance(value, str):
-        return frozenset(name.strip() for name in value.split(",") if name.strip())
+        return frozenset(names_in(value))
     match key:
         case "method.lora_alpha":
             rank = settings.get("method.lora_rank")
@@ -59,8 +60,7 @@ def comes_to(key: str, settings: Mapping[str, Any]) -> Any:
 def listed(value: Any) -> list[str] | None:
     """The names of data sets, of which several may stand in one text, with commas; None where there are none."""
     texts = [value] if isinstance(value, str) else value or ()
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return [name for name in names if name] or None
+    return [name for text in texts for name in names_in(text)] or None
 
 
 def _schedule(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Measures:
 
     def add_up(self, ranks: Ranks) -> None:
         """Take in what the other ranks have added. A collective."""
-        self._sums = {name: [total, count] for name, (total, count) in self._read(ranks)}
+        self._sums = self.kept(ranks)
 
     def clear(self) -> None:
         """Begin anew."""

@@ -20,6 +20,7 @@ from core.optimizer_settings import (
 from core.params import MethodTable, TrainTable
 from core.train.errors import SettingsError, first_line
 from core.train.precision import Device
+from core.values import names_in
 
 EMBEDDING_RATE = 1e-6
 """LoRA+'s rate of adapters on embeddings (LLaMA-Factory's loraplus_lr_embedding and peft's default)."""
@@ -236,7 +237,7 @@ def _projected(model: Any, train: TrainTable) -> Any:
     from transformers import Trainer
     from transformers.training_args import OptimizerNames
 
-    targets = [n.strip() for n in (train.optim_target_modules or "").split(",") if n.strip()]
+    targets = names_in(train.optim_target_modules)
     # What is read of TrainingArguments. New ones would reset the state of the Trainer's accelerator, which is running.
     arguments: Any = SimpleNamespace(
         optim=OptimizerNames(train.optim),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.values import number, read_toml, toml_value
+from core.values import names_in, number, read_toml, toml_value
 
 scalars = (
     st.booleans()
@@ -73,3 +73,8 @@ def test_not_set_is_said_in_words() -> None:
 def test_a_whole_float_may_become_a_whole_number() -> None:
     value = tomllib.loads(f"a = {toml_value(3.0)}")["a"]
     assert math.isclose(value, 3.0)
+
+
+def test_names_stand_between_commas_and_empty_ones_are_none() -> None:
+    assert names_in(" a, b ,,c,") == ["a", "b", "c"]
+    assert names_in(None) == names_in(" , ") == []

@@ -10,6 +10,7 @@ import msgspec
 from core.memory.forecast import AMPERE, Target
 from core.memory.models.shape import Architecture, Linear
 from core.profile import Profile
+from core.values import names_in
 
 Kernel = Literal["flash", "cudnn", "efficient", "math", "eager", "cpu"]
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
@@ -139,4 +140,4 @@ def choose_kernel(
 
 def names(text: str) -> tuple[str, ...]:
     """The names in a list with commas; none for `all`."""
-    return () if text == "all" else tuple(n.strip() for n in text.split(",") if n.strip())
+    return () if text == "all" else tuple(names_in(text))

@@ -9,6 +9,7 @@ from core.params.method import default_alpha
 from core.profile import Profile
 from core.train.errors import ModelError, first_line
 from core.train.precision import Numbers
+from core.values import names_in
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|block)\.(\d+)\.")
 """What the names of weights inside the layers have."""
@@ -149,7 +150,7 @@ def _whole_modules(model: Any, method: MethodTable) -> list[str]:
 
     Of two that are one weight (embeddings that are the head too) the embeddings are taken: peft ties the head to them.
     """
-    named = _names(method.additional_target or "")
+    named = names_in(method.additional_target)
     for name in named:
         found = [m for n, m in model.named_modules() if f".{n}".endswith(f".{name}")]
         weights = [p for module in found for p in module.parameters()]
@@ -181,7 +182,7 @@ def _tied_names(model: Any) -> set[str]:
 
 def _targets(model: Any, text: str) -> list[str]:
     """The modules named in `text`, each of which has to be there: peft passes over a name that is misspelt."""
-    named = _names(text)
+    named = names_in(text)
     takes = {name for name, module in model.named_modules() if _can_be_adapted(module)}
     wrong = [n for n in named if not any(f".{name}".endswith(f".{n}") for name in takes)]
     if wrong or not named:
@@ -203,9 +204,9 @@ def _freeze(model: Any, method: MethodTable, heads: Sequence[str]) -> None:
     inside = (
         None
         if method.freeze_trainable_modules == "all"
-        else _names(method.freeze_trainable_modules)
+        else names_in(method.freeze_trainable_modules)
     )
-    outside = _names(method.freeze_extra_modules or "")
+    outside = names_in(method.freeze_extra_modules)
     met: set[str] = set()
     trained: set[int] = set()
     # Embeddings that are the head too go by either name.
@@ -270,7 +271,3 @@ def _is_linear(module: Any) -> bool:
 
     # Conv1D is a linear layer with its weight transposed (GPT-2's).
     return isinstance(module, torch.nn.Linear | Conv1D)
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
